@@ -1,0 +1,66 @@
+"""Write files so that no reader ever sees half of one; hash what was written.
+
+Knows nothing of what the files mean. A file is written under a temporary name in the same folder,
+flushed to the disk, and renamed: rename is atomic on POSIX file systems, NFS included.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from segbench.errors import ResultError
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Call `write` on a temporary file beside `path`, then give it that name.
+
+    A failure (full disk, folder not writable) leaves the file that was there untouched.
+
+    Raises:
+        ResultError: the folder cannot be written to; names it and the reason.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ResultError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or name another "
+            "folder with --results"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 with the line ends it has."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON with sorted keys, so that equal values are equal bytes."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of `value` that digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def digest(value: Any, *, length: int = 64) -> str:
+    """Return the first `length` hexadecimal digits of the sha256 of `value`'s canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the sha256 of the file's bytes, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

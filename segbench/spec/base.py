@@ -1,0 +1,51 @@
+"""The base of every record that is read from YAML or JSON: frozen, strict, no unknown keys.
+
+Knows nothing of any particular record.
+"""
+
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from segbench.files import digest
+
+
+class Spec(BaseModel):
+    """A frozen record. Sequences are tuples; the YAML reader produces them so.
+
+    `not_identity` names the fields that cannot change any number (notes, licences, addresses):
+    they are left out of `identity()`.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
+    )
+    not_identity: ClassVar[frozenset[str]] = frozenset()
+
+    def identity(self) -> dict[str, Any]:
+        """Return the JSON-ready fields that can change a number, nested records likewise."""
+        return {
+            name: _identity_of(getattr(self, name))
+            for name in type(self).model_fields
+            if name not in self.not_identity
+        }
+
+    def identity_digest(self, *, length: int = 64) -> str:
+        """Return the sha256 (first `length` hexadecimal digits) of `identity()`."""
+        return digest(self.identity(), length=length)
+
+    def revised(self, **changes: Any) -> Self:
+        """Return a copy with `changes`, validated like a record that was read."""
+        return type(self).model_validate({**{k: getattr(self, k) for k in type(self).model_fields}, **changes})
+
+
+def _identity_of(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.identity()
+    if isinstance(value, dict):
+        return {str(key): _identity_of(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_identity_of(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # `lr: 1` and `lr: 1.0` are one recipe
+    return value

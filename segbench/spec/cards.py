@@ -1,0 +1,362 @@
+"""Backbone and data set cards: what each must say, and the rules between its fields.
+
+A card is one YAML file. `base: NAME` takes another card of the same kind and replaces the keys that
+are given. Knows nothing of where cards lie (catalog.py) or of how they are used.
+"""
+
+import re
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from segbench.spec.base import Spec
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+Text = Annotated[str, StringConstraints(min_length=1)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
+RelativePath = Annotated[str, StringConstraints(pattern=r"^(?!/)(?!.*(^|/)\.\.(/|$)).*$")]
+Triple = tuple[float, float, float]
+
+
+class Source(Spec):
+    """Where a published thing comes from."""
+
+    paper: Text
+    url: str | None = None
+    table: str | None = None
+
+
+class Input(Spec):
+    """What a trunk expects of an image: `(x * range - mean) / std` per channel in `order`.
+
+    x is the image in [0, 1], RGB; `range` is 1 or 255.
+    """
+
+    mean: Triple
+    std: Triple
+    range: Literal[1, 255] = 1
+    order: Literal["RGB", "BGR"] = "RGB"
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: Triple) -> Triple:
+        if min(std) <= 0:
+            raise ValueError(f"every standard deviation must be above 0, but got {std}")
+        return std
+
+
+class Weights(Spec):
+    """One set of trained parameters for a trunk; exactly one of `file` and `url`.
+
+    `sha256` may be the leading digits that a publisher puts into the file's name.
+    `input` replaces the card's where these weights were trained on another scale.
+    """
+
+    not_identity = frozenset({"url", "file", "source", "trained_on", "licence", "notes"})
+
+    source: Text
+    sha256: Sha256
+    trained_on: Text
+    licence: Text
+    file: RelativePath | None = None
+    url: str | None = None
+    input: Input | None = None
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("give exactly one of `file` (under the weights folder) and `url`")
+        if self.file is not None and len(self.sha256) != 64:
+            raise ValueError("a local weights file needs all 64 digits of its sha256")
+        return self
+
+
+class Stage(Spec):
+    """A feature map that the trunk promises: its module, stride in input pixels and channels."""
+
+    name: Name
+    module: Text
+    stride: Annotated[int, Field(ge=1, le=128)]
+    channels: Annotated[int, Field(ge=1)]
+
+
+class Classifier(Spec):
+    """The fully connected layers that become convolutions behind the deepest stage.
+
+    Source: Long, Shelhamer, Darrell, CVPR 2015, section 4.1.
+    """
+
+    fc6: Text
+    fc7: Text
+    kernel: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(ge=1)]
+
+
+class BackboneCard(Spec):
+    """A classification network without its classifier: how to build it and what it promises.
+
+    `builder` is `torchvision.models:NAME`, `segbench.models.NAME:FUNCTION`, or a function of a
+    package that the user has declared trusted ($SEGBENCH_TRUSTED).
+    """
+
+    not_identity = frozenset({"title", "weights", "default_weights", "licence", "source", "notes"})
+
+    name: Name
+    title: Text
+    builder: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    arguments: dict[str, bool | int | float | str] = {}
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    classifier: Classifier | None = None
+    input: Input
+    weights: dict[str, Weights] = {}
+    default_weights: str | None = None
+    licence: Text
+    source: Source
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        strides = [stage.stride for stage in self.stages]
+        if strides != sorted(set(strides)):
+            raise ValueError(f"stages must go from fine to coarse, one per stride; got {strides}")
+        if self.default_weights is not None and self.default_weights not in self.weights:
+            raise ValueError(
+                f"default_weights: no weights {self.default_weights!r} on this card "
+                f"(it has: {', '.join(self.weights) or 'none'})"
+            )
+        return self
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The strides of the stages, finest first."""
+        return tuple(stage.stride for stage in self.stages)
+
+
+class Split(Spec):
+    """The images of one split, all paths relative to the data set's root.
+
+    `list` names a text file with one image name a line; without it every label file is a pair.
+    `images` and `labels` are patterns with `{name}`; the image's file type is found by trying
+    `.jpg`, `.png`, `.jpeg` where the pattern has none. `minus` takes the names of other lists away.
+    """
+
+    images: RelativePath
+    labels: RelativePath
+    list: RelativePath | None = None
+    minus: tuple[RelativePath, ...] = ()
+    count: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _patterns(self) -> Self:
+        for pattern in (self.images, self.labels):
+            if "{name}" not in pattern:
+                raise ValueError(f"expected a pattern with {{name}}, but got {pattern!r}")
+        return self
+
+
+class LabelEncoding(Spec):
+    """How a label file's raw values read as classes.
+
+    `first` is the raw value of class 0; the classes follow one by one unless `ids` lists the raw
+    value of each. `vanish` are the raw values that count nowhere (void, unlabelled). Any other raw
+    value is an error that names the file.
+    """
+
+    format: Literal["png", "mat"] = "png"
+    variable: str | None = None
+    first: Annotated[int, Field(ge=0, le=65535)] = 0
+    ids: tuple[Annotated[int, Field(ge=0, le=65535)], ...] | None = None
+    vanish: tuple[Annotated[int, Field(ge=0, le=65535)], ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.format == "mat" and not self.variable:
+            raise ValueError("a MATLAB label needs `variable`, such as `GTcls.Segmentation`")
+        return self
+
+
+class Archive(Spec):
+    """One downloadable file; `into` is the folder, under the data folder, that it unpacks to."""
+
+    url: Text
+    size: Annotated[int, Field(ge=1)] | None = None
+    sha256: Sha256 | None = None
+    md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = None
+    into: RelativePath = ""
+    notes: str = ""
+
+
+class Hub(Spec):
+    """The same data on the Hugging Face Hub, at a pinned revision."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: Text
+    notes: str = ""
+
+
+class Drawn(Spec):
+    """The built-in drawn data set: shapes of several classes on textured backgrounds.
+
+    Sizes in pixels. `border_px` is the width of the void border around each shape.
+    """
+
+    train: Annotated[int, Field(ge=1)]
+    val: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=16)]
+    width: Annotated[int, Field(ge=16)]
+    shapes_per_image: tuple[int, int] = (1, 4)
+    border_px: Annotated[int, Field(ge=0)] = 1
+    seed: int = 0
+
+
+class View(Spec):
+    """A controlled change of a data set, applied when labels are read, so that nothing else varies.
+
+    merge: new class name -> the classes that become it. drop: classes whose pixels count nowhere.
+    keep: the only classes that stay (the others are dropped). void_as_class: the vanished pixels
+    become one more class, as the KTH study did. thin: class name -> the share of the training
+    images with that class that stay. holdout: the share of the training images that become the
+    split `holdout`, for searches that must not see the reported split.
+    """
+
+    merge: dict[str, tuple[str, ...]] = {}
+    drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    void_as_class: bool = False
+    thin: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class DatasetCard(Spec):
+    """Images with a class index for every pixel: where they lie and what their values mean."""
+
+    not_identity = frozenset(
+        {"title", "roots", "palette", "archives", "hub", "licence", "source", "notes"}
+    )
+
+    name: Name
+    title: Text
+    roots: tuple[RelativePath, ...] = ("",)
+    splits: dict[str, Split] = {}
+    drawn: Drawn | None = None
+    classes: Annotated[tuple[Text, ...], Field(min_length=2)]
+    palette: tuple[tuple[int, int, int], ...]
+    background: Annotated[int, Field(ge=0)] | None = None
+    ignore_index: Literal[255] = 255
+    encoding: LabelEncoding = LabelEncoding()
+    archives: tuple[Archive, ...] = ()
+    hub: Hub | None = None
+    view: View = View()
+    licence: Text
+    source: Source
+    notes: str = ""
+
+    _max_classes: ClassVar[int] = 255
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = [*self._class_problems(), *self._encoding_problems(), *self._view_problems()]
+        if (self.drawn is None) == (not self.splits):
+            problems.append("give either `splits` (files) or `drawn` (made by segbench)")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _class_problems(self) -> list[str]:
+        problems = []
+        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if twice:
+            problems.append(f"classes: named twice: {', '.join(twice)}")
+        if len(self.classes) > self._max_classes:
+            problems.append(f"classes: {len(self.classes)} given, at most {self._max_classes} fit")
+        if len(self.palette) != len(self.classes):
+            problems.append(f"palette: {len(self.palette)} colours for {len(self.classes)} classes")
+        if any(not 0 <= value <= 255 for colour in self.palette for value in colour):
+            problems.append("palette: every value must lie in 0..255")
+        if self.background is not None and self.background >= len(self.classes):
+            problems.append(f"background: {self.background} is not the index of a class")
+        return problems
+
+    def _encoding_problems(self) -> list[str]:
+        ids = self.encoding.ids
+        if ids is not None and len(ids) != len(self.classes):
+            return [f"encoding.ids: {len(ids)} values for {len(self.classes)} classes"]
+        if ids is not None and len(set(ids)) != len(ids):
+            return ["encoding.ids: a raw value stands twice"]
+        both = sorted(set(self.raw_values) & set(self.encoding.vanish))
+        return [f"encoding: raw values {both} are classes and vanish too"] if both else []
+
+    def _view_problems(self) -> list[str]:
+        view = self.view
+        merged = [name for names in view.merge.values() for name in names]
+        named = [*merged, *view.drop, *view.keep, *view.thin]
+        problems = [
+            f"view: no class {name!r} in {self.name}" for name in named if name not in self.classes
+        ]
+        if view.keep and (view.drop or view.merge):
+            problems.append("view: `keep` goes alone, without `drop` or `merge`")
+        twice = sorted({name for name in merged + list(view.drop) if (merged + list(view.drop)).count(name) > 1})
+        if twice:
+            problems.append(f"view: merged or dropped twice: {', '.join(twice)}")
+        return problems
+
+    @property
+    def raw_values(self) -> tuple[int, ...]:
+        """The raw label value of each class, in class order."""
+        first = self.encoding.first
+        return self.encoding.ids or tuple(range(first, first + len(self.classes)))
+
+    @property
+    def class_map(self) -> tuple[int | None, ...]:
+        """For each class of the card its index under the view, None where it is dropped."""
+        index: dict[str, int] = {}
+        for name in self.classes:
+            target = self._seen_as(name)
+            if target is not None:
+                index.setdefault(target, len(index))
+        return tuple(
+            None if (target := self._seen_as(name)) is None else index[target]
+            for name in self.classes
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that are trained and scored, under the view, in index order."""
+        names = dict.fromkeys(t for name in self.classes if (t := self._seen_as(name)) is not None)
+        return (*names, "void") if self.view.void_as_class else tuple(names)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes are trained and scored, background included."""
+        return len(self.class_names)
+
+    @property
+    def seen_palette(self) -> tuple[tuple[int, int, int], ...]:
+        """The colour of each class under the view: that of the first class that became it."""
+        colours: dict[int, tuple[int, int, int]] = {}
+        for index, colour in zip(self.class_map, self.palette, strict=True):
+            if index is not None:
+                colours.setdefault(index, colour)
+        seen = tuple(colours[index] for index in sorted(colours))
+        return (*seen, (224, 224, 192)) if self.view.void_as_class else seen
+
+    def content_digest(self) -> str:
+        """Return the digest of what the stored images and labels depend on: not of the view."""
+        return self.revised(view=View()).identity_digest(length=16)
+
+    def _seen_as(self, name: str) -> str | None:
+        view = self.view
+        if name in view.drop or (view.keep and name not in view.keep):
+            return None
+        for target, members in view.merge.items():
+            if name in members:
+                return target
+        return name
+
+
+def card_stem(name: Any) -> str:
+    """Return a file stem that is a legal card name, or raise ValueError."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", str(name)):
+        raise ValueError(f"a card's file name is its name: lower case, digits, _ . -; got {name!r}")
+    return str(name)

@@ -1,0 +1,109 @@
+"""Heads, and the settings of a model that are neither trunk nor head.
+
+Knows nothing of tensors: models/ builds what these records say.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from segbench.errors import CardError
+from segbench.spec.base import Spec
+from segbench.spec.cards import BackboneCard, Name
+from segbench.spec.yamlfile import did_you_mean
+
+
+class Head(Spec):
+    """An FCN head: which strides it reads, coarse to fine, and how they are joined.
+
+    fuse `scores`: a 1x1 score layer on each stage, upsampled and added (Long et al., CVPR 2015).
+    fuse `features`: feature maps are added and scored once at the end (the KTH study).
+    upsampling `fixed` is bilinear; `learned` starts bilinear and is trained.
+    final_upsampling is the last step to the input's size; the paper fixes it (section 4.3).
+    feature_norm `batch` standardises each stage by batch statistics, without scale or shift.
+    skip_scale multiplies each stage's features before its score layer (FCN-8s at once:
+    1, 0.01, 0.0001); empty means 1 everywhere.
+    """
+
+    not_identity = frozenset({"name", "title", "notes"})
+
+    name: Name
+    title: str = ""
+    strides: Annotated[tuple[int, ...], Field(min_length=1)]
+    fuse: Literal["scores", "features"] = "scores"
+    upsampling: Literal["fixed", "learned"] = "fixed"
+    final_upsampling: Literal["fixed", "learned"] = "fixed"
+    feature_norm: Literal["none", "batch"] = "none"
+    skip_scale: tuple[float, ...] = ()
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if list(self.strides) != sorted(set(self.strides), reverse=True):
+            raise ValueError(f"strides must fall from coarse to fine, but got {list(self.strides)}")
+        if self.skip_scale and len(self.skip_scale) != len(self.strides):
+            raise ValueError("skip_scale needs one factor for each stride")
+        return self
+
+
+HEADS: dict[str, Head] = {
+    head.name: head
+    for head in (
+        Head(name="fcn32s", title="FCN-32s: stride 32 alone", strides=(32,)),
+        Head(name="fcn16s", title="FCN-16s: strides 32 and 16", strides=(32, 16)),
+        Head(name="fcn8s", title="FCN-8s: strides 32, 16 and 8", strides=(32, 16, 8)),
+        Head(name="fcn4s", title="FCN-4s: strides 32, 16, 8 and 4", strides=(32, 16, 8, 4)),
+        Head(
+            name="fcn4s_from16",
+            title="FCN-4s for trunks whose deepest stride is 16",
+            strides=(16, 8, 4),
+        ),
+        Head(
+            name="fcn8s_atonce",
+            title="FCN-8s trained at once, skips scaled (the paper's code)",
+            strides=(32, 16, 8),
+            skip_scale=(1.0, 0.01, 0.0001),
+        ),
+    )
+}
+
+
+class Model(Spec):
+    """What a segmenter has besides its trunk and head.
+
+    geometry `aligned`: same-padding everywhere, features centred on multiples of the stride.
+    geometry `caffe`: 100 px padding, valid fc6, crops by computed offsets, as the paper's code.
+    weights: `default` (the backbone card's), `none` (random), or a name on the card.
+    dropout: probability behind fc6 and fc7.
+    """
+
+    geometry: Literal["aligned", "caffe"] = "aligned"
+    weights: str = "default"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
+def head_named(name: str, own: dict[str, Head]) -> Head:
+    """Return the head called `name`, an experiment's own before the built-in ones.
+
+    Raises:
+        CardError: no head has that name.
+    """
+    heads = {**HEADS, **own}
+    if name not in heads:
+        raise CardError(
+            f"no head {name!r}{did_you_mean(name, heads)}; heads: {', '.join(heads)} "
+            "(segbench list heads)"
+        )
+    return heads[name]
+
+
+def why_unsupported(backbone: BackboneCard, head: Head) -> str | None:
+    """Return why the trunk cannot serve the head, in one sentence, or None where it can."""
+    missing = [stride for stride in head.strides if stride not in backbone.strides]
+    if not missing:
+        return None
+    has = ", ".join(map(str, backbone.strides))
+    return (
+        f"{head.name} reads stride {', '.join(map(str, missing))}, which {backbone.name} does not "
+        f"have (its stages have strides {has})"
+    )

@@ -1,0 +1,56 @@
+"""Where and how a trial runs: everything that must not change a number.
+
+Kept out of the trial's identity; a test flips each field and compares the results' bytes.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field
+
+from segbench.spec.base import Spec
+
+
+class Machine(Spec):
+    """Folders, device and habits of one machine. Paths are absolute, as text.
+
+    data: folders in which data sets are looked for. cache: Arrow files, downloaded archives and
+    weights, cached features. weights: folders in which cards' weights files are looked for.
+    """
+
+    data: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    cache: str
+    device: str = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0
+    loader_workers: Annotated[int, Field(ge=0)] = 0
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] = 500
+    log_every_steps: Annotated[int, Field(ge=1)] = 20
+    validate_every_steps: Annotated[int, Field(ge=0)] = 0
+    validate_images: Annotated[int, Field(ge=1)] = 32
+
+    @classmethod
+    def from_environment(cls, environment: dict[str, str], **given: Any) -> Self:
+        """Return the machine that flags and $SEGBENCH_DATA, _CACHE and _WEIGHTS describe.
+
+        Flags come first; several folders in a variable are separated by `:`.
+        """
+        cache = given.pop("cache", None) or environment.get("SEGBENCH_CACHE") or "~/.cache/segbench"
+        folders = {
+            name: (*given.pop(name, ()), *_split(environment.get(f"SEGBENCH_{name.upper()}", "")))
+            for name in ("data", "weights")
+        }
+        return cls(
+            cache=_absolute(cache),
+            data=tuple(map(_absolute, folders["data"])),
+            weights=tuple(map(_absolute, folders["weights"])),
+            **given,
+        )
+
+
+def _split(text: str) -> list[str]:
+    return [part for part in text.split(":") if part]
+
+
+def _absolute(folder: str | Path) -> str:
+    return str(Path(folder).expanduser().resolve())

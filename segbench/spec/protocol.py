@@ -1,0 +1,99 @@
+"""The evaluation protocol: everything that changes the number but not the weights.
+
+Numbers of different protocols never share a ranking; `Protocol.digest()` tells them apart.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from segbench.spec.base import Spec
+from segbench.spec.recipe import Count, Positive, Side
+
+
+class Sliding(Spec):
+    """Windows of `window` (height, width) px moved by `stride` px; overlapping score maps are averaged."""
+
+    window: tuple[Side, Side]
+    stride: tuple[Count, Count]
+
+
+class Crf(Spec):
+    """Fully connected CRF refinement (Kraehenbuehl and Koltun, NIPS 2011) of the probability map.
+
+    Widths in pixels and in colour values (0-255). The defaults are those of the KTH study's
+    `post_crf.py`; experiments that follow others say so.
+    """
+
+    iterations: Count = 10
+    gaussian_width: Positive = 10.0
+    gaussian_weight: Positive = 3.0
+    bilateral_width: Positive = 50.0
+    bilateral_colour: Positive = 20.0
+    bilateral_weight: Positive = 10.0
+    clip: Annotated[float, Field(ge=0, lt=0.1)] = 1e-5
+
+
+class Protocol(Spec):
+    """How a trained model becomes a confusion matrix, and how that becomes figures.
+
+    size: `native` feeds images as they are; (height, width) squashes each before the model, and
+    score maps are brought back to the label's size unless `score_at` is `input` (the KTH study
+    scored at the squashed size). short_side resizes keeping the shape.
+    scales and flip: score maps of all versions are averaged as probabilities.
+    absent_class: a class with neither label nor predicted pixels is left out of means (`skip`), or
+    counts as 0 (`zero`, ADE20K's official script). `skip_unlabelled` leaves out every class without
+    label pixels, even a predicted one.
+    with_background: whether class `background` of the card enters the means.
+    void: `ignore` leaves unlabelled pixels out; `false_positive` counts predictions on them against
+    the predicted class (the other of the two CamVid conventions).
+    max_images: the first n of the split in a shuffled order that `subset_seed` fixes.
+    """
+
+    not_identity = frozenset({"name", "title"})
+
+    name: str = "native"
+    title: str = ""
+    split: str = "val"
+    size: tuple[Side, Side] | Literal["native"] = "native"
+    short_side: Side | None = None
+    score_at: Literal["label", "input"] = "label"
+    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
+    flip: bool = False
+    sliding: Sliding | None = None
+    crf: Crf | None = None
+    absent_class: Literal["skip", "zero", "skip_unlabelled"] = "skip"
+    with_background: bool = True
+    void: Literal["ignore", "false_positive"] = "ignore"
+    max_images: Count | None = None
+    subset_seed: int = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.size != "native" and self.short_side is not None:
+            raise ValueError("give either `size` or `short_side`")
+        if self.score_at == "input" and self.size == "native":
+            raise ValueError("score_at: input needs `size: [height, width]`")
+        return self
+
+    def digest(self) -> str:
+        """Return the 8 digits that name this protocol in file names and tables."""
+        return self.identity_digest(length=8)
+
+    def description(self) -> str:
+        """Return the protocol in words, naming every field that is not the default."""
+        plain = Protocol()
+        parts = [
+            f"{name} {_words(getattr(self, name))}"
+            for name in type(self).model_fields
+            if name not in {"name", "title"} and getattr(self, name) != getattr(plain, name)
+        ]
+        return "; ".join(parts) or "whole images at native size, single scale, void ignored"
+
+
+def _words(value: object) -> str:
+    if isinstance(value, Spec):
+        return " ".join(f"{key}={_words(getattr(value, key))}" for key in type(value).model_fields)
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return str(value)

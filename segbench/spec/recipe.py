@@ -1,0 +1,144 @@
+"""The training recipe: stages, optimizers, schedules, what is done to each image.
+
+Knows nothing of tensors: engine/train.py does what these records say. Every field here changes the
+weights that come out; how often a checkpoint is written does not, and stands elsewhere (machine.py).
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from segbench.spec.base import Spec
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=16, le=8192)]
+
+
+class TrainImages(Spec):
+    """What happens to each training image and its label, in this order.
+
+    squash: (height, width) that image and label are resized to, whatever their shape.
+    scale: the range of the random factor that both are resized by, keeping their shape.
+    crop: (height, width) of a random window; smaller images are padded, the label with void.
+    flip: whether half of the images are mirrored.
+    With neither squash nor crop whole images are trained on, which asks for batch_size 1.
+    """
+
+    squash: tuple[Side, Side] | None = None
+    scale: tuple[Positive, Positive] = (1.0, 1.0)
+    crop: tuple[Side, Side] | None = None
+    flip: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale goes from the smaller factor to the larger, got {self.scale}")
+        if self.squash and self.scale != (1.0, 1.0) and not self.crop:
+            raise ValueError("squash with scale needs a crop, or the sizes in a batch differ")
+        return self
+
+    @property
+    def is_fixed_size(self) -> bool:
+        """Whether every training image has one size, so that batches can be stacked."""
+        return self.crop is not None or self.squash is not None
+
+
+class Optimizer(Spec):
+    """An optimizer and its per-parameter rules.
+
+    bias_lr_factor and bias_weight_decay: Caffe's rule for biases (FCN: twice the rate, no decay).
+    head_lr_factor multiplies the rate of everything that is not the trunk.
+    """
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    bias_lr_factor: Positive = 1.0
+    bias_weight_decay: Annotated[float, Field(ge=0)] | None = None
+    head_lr_factor: Positive = 1.0
+
+
+class Schedule(Spec):
+    """The factor on the learning rate over the steps of a stage.
+
+    poly: (1 - step / steps) ** power. step: times `gamma` at each of `milestones` (shares of the
+    stage). `warmup_steps` rise linearly from 0.
+    """
+
+    name: Literal["constant", "poly", "cosine", "step"] = "constant"
+    power: Positive = 0.9
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    gamma: Positive = 0.1
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+
+
+Frozen = Literal["backbone", "batch_norm", "upsampling"]
+
+
+class Stage(Spec):
+    """One part of the training: which parameters move, for how many optimizer steps, and how.
+
+    frozen `backbone`: the trunk's parameters and its batch statistics stay. frozen `batch_norm`:
+    the trunk's batch norm layers stay in evaluation mode. frozen `upsampling`: learned upsampling
+    kernels stay.
+    """
+
+    not_identity = frozenset({"name"})
+
+    name: str
+    steps: Count
+    frozen: tuple[Frozen, ...] = ()
+    optimizer: Optimizer
+    schedule: Schedule = Schedule()
+
+
+class Recipe(Spec):
+    """How a model is trained.
+
+    batch_size images make one optimizer step's gradient together with `accumulate` (batches added
+    up before a step), on all devices together. loss_reduction `mean` divides by the labelled
+    pixels of the batch; `sum` is the unnormalised loss of the FCN paper's solver.
+    loss_stride: the loss is taken at every n-th pixel of the label in both directions, 1 = all.
+    cache_features: compute a frozen trunk's feature maps once, for each image and its mirror image,
+    stored as float16; needs `squash`, no scale, no crop, and `backbone` frozen in every stage.
+    """
+
+    images: TrainImages = TrainImages()
+    batch_size: Count
+    accumulate: Count = 1
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    loss_reduction: Literal["mean", "sum"] = "mean"
+    loss_stride: Annotated[int, Field(ge=1, le=32)] = 1
+    class_weights: Literal["none", "inverse_frequency"] = "none"
+    clip_grad_norm: Positive | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    split: str = "train"
+    max_images: Count | None = None
+    cache_features: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.images.is_fixed_size and self.batch_size != 1:
+            raise ValueError(
+                f"batch_size {self.batch_size} needs images of one size: give images.crop or "
+                "images.squash, or take batch_size 1"
+            )
+        if self.cache_features and (
+            self.images.squash is None
+            or self.images.crop is not None
+            or self.images.scale != (1.0, 1.0)
+            or any("backbone" not in stage.frozen for stage in self.stages)
+        ):
+            raise ValueError(
+                "cache_features needs images.squash, no scale, no crop, and `backbone` frozen in "
+                "every stage"
+            )
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps over all stages."""
+        return sum(stage.steps for stage in self.stages)

@@ -1,0 +1,248 @@
+"""Read one YAML file into one frozen record; report all its problems at once, each with its line.
+
+Stricter than PyYAML: two equal keys are an error, `1e-3` is a number, only true and false are
+booleans, nothing but plain data can be written. Knows nothing of any particular record.
+"""
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from segbench.errors import SegbenchError
+
+AnySpec = TypeVar("AnySpec", bound=BaseModel)
+Place = tuple[str | int, ...]
+
+_MAX_BYTES = 8 * 1024 * 1024  # a card of 1,000 classes has 100 kB; more is not a card
+_MAX_DEPTH = 32
+
+
+class Document(NamedTuple):
+    """A YAML file as plain data, with the line of every key and item."""
+
+    path: str
+    data: Any
+    lines: dict[Place, int]
+
+    def where(self, place: Place) -> str:
+        """Return `file:line: key` for the nearest place that the file has a line for."""
+        for end in range(len(place), -1, -1):
+            if place[:end] in self.lines:
+                line = self.lines[place[:end]]
+                break
+        else:
+            line = 1
+        key = dotted(place)
+        return f"{self.path}:{line}: {key}" if key else f"{self.path}:{line}"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's booleans and numbers."""
+
+
+_StrictLoader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("tag:yaml.org,2002:int", r"^[-+]?[0-9]+$", list("-+0123456789")),
+    (
+        "tag:yaml.org,2002:float",
+        r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$",
+        list("-+0123456789."),
+    ),
+):
+    _StrictLoader.add_implicit_resolver(_tag, re.compile(_pattern), _first)
+
+
+def read_document(path: Path, error_type: type[SegbenchError]) -> Document:
+    """Return the file as plain data with line numbers.
+
+    Raises:
+        SegbenchError: of `error_type`: unreadable, too large, not YAML, or equal keys; all at once.
+    """
+    try:
+        raw = path.read_bytes()
+        if len(raw) > _MAX_BYTES:
+            raise error_type(f"{path}: is larger than {_MAX_BYTES} bytes; is it a YAML card?")
+        text = raw.decode()
+    except OSError as error:
+        raise error_type(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise error_type(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    return parse_document(text, str(path), error_type)
+
+
+def parse_document(text: str, name: str, error_type: type[SegbenchError]) -> Document:
+    """Return `text`, called `name` in messages, as plain data with line numbers."""
+    problems: list[str] = []
+    lines: dict[Place, int] = {}
+    loader = _StrictLoader(text)
+    try:
+        node = loader.get_single_node()
+        data = None if node is None else _construct(loader, node, (), lines, problems, name)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = mark.line + 1 if mark else 1
+        raise error_type(f"{name}:{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise error_type(f"{name}:1: not valid YAML: {error}") from error
+    finally:
+        loader.dispose()
+    if problems:
+        raise error_type("\n".join(problems))
+    return Document(name, data, lines)
+
+
+def _construct(
+    loader: _StrictLoader,
+    node: yaml.Node,
+    place: Place,
+    lines: dict[Place, int],
+    problems: list[str],
+    name: str,
+) -> Any:
+    if len(place) > _MAX_DEPTH:
+        raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
+    if len(lines) > 200_000:  # aliases that multiply: a few hundred bytes can unfold to gigabytes
+        raise ValueError("unfolds to more than 200,000 values")
+    lines.setdefault(place, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, str | int):
+                problems.append(f"{name}:{line}: a key must be a word or a whole number")
+                continue
+            key = str(key)
+            if key in mapping:
+                problems.append(f"{name}:{line}: {dotted((*place, key))}: this key stands twice")
+                continue
+            lines[(*place, key)] = line
+            mapping[key] = _construct(loader, value_node, (*place, key), lines, problems, name)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return tuple(
+            _construct(loader, item, (*place, index), lines, problems, name)
+            for index, item in enumerate(node.value)
+        )
+    return loader.construct_object(node)
+
+
+def parse_value(text: str) -> Any:
+    """Return the value that `text` has in a YAML file (`3`, `1e-3`, `[a, b]`, `true`, `word`)."""
+    return parse_document(text, "--set", SegbenchError).data
+
+
+def read(path: Path, spec: type[AnySpec], error_type: type[SegbenchError]) -> AnySpec:
+    """Return the file as a `spec`.
+
+    Raises:
+        SegbenchError: of `error_type`, one line for each problem: `file:line: key: what`.
+    """
+    return validate(read_document(path, error_type), spec, error_type)
+
+
+def validate(document: Document, spec: type[AnySpec], error_type: type[SegbenchError]) -> AnySpec:
+    """Return the document as a `spec`; see `read`."""
+    if not isinstance(document.data, Mapping):
+        raise error_type(f"{document.path}:1: expected `key: value` lines, but got {_shown(document.data)}")
+    try:
+        return spec.model_validate(document.data)
+    except ValidationError as error:
+        raise error_type("\n".join(problems_of(error, spec, document))) from error
+
+
+def problems_of(error: ValidationError, spec: type[BaseModel], document: Document) -> list[str]:
+    """Return one sentence for each problem that pydantic found, in the order of the lines."""
+    found = []
+    for detail in error.errors(include_url=False):
+        place = _place_in_file(detail["loc"], document)
+        found.append((document.lines.get(place, 0), f"{document.where(place)}: {_sentence(detail, spec)}"))
+    return [sentence for _, sentence in sorted(dict.fromkeys(found), key=lambda pair: pair[0])]
+
+
+def _place_in_file(loc: Place, document: Document) -> Place:
+    """Return `loc` without the names of union members, which pydantic adds and no file has."""
+    place: Place = ()
+    for index, step in enumerate(loc):
+        last = index == len(loc) - 1
+        if (*place, step) in document.lines or (last and isinstance(step, str) and _is_name(step)):
+            place = (*place, step)
+    return place
+
+
+def _is_name(step: str) -> bool:
+    return re.fullmatch(r"[a-z][a-z0-9_]*", step) is not None and step not in {"str", "int", "float", "bool"}
+
+
+def _sentence(detail: ErrorDetails, spec: type[BaseModel]) -> str:
+    kind = detail["type"]
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        allowed = sorted(_fields_at(spec, detail["loc"][:-1]))
+        return f"unknown key{did_you_mean(str(detail['loc'][-1]), allowed)}; allowed: {', '.join(allowed)}"
+    if kind == "literal_error":
+        expected = detail.get("ctx", {}).get("expected", "")
+        words = re.findall(r"'([^']*)'", expected)
+        return f"expected {expected}, but got {_shown(detail['input'])}{did_you_mean(str(detail['input']), words)}"
+    if kind in {"value_error", "assertion_error"}:
+        return str(detail.get("ctx", {}).get("error", detail["msg"]))
+    message = detail["msg"][:1].lower() + detail["msg"][1:]
+    return f"{message.replace('input should', 'should')}, but got {_shown(detail['input'])}"
+
+
+def _fields_at(spec: Any, loc: Iterable[str | int]) -> set[str]:
+    """Return the keys that the record at `loc` inside `spec` may have."""
+    current = [spec]
+    for step in loc:
+        following: list[Any] = []
+        for kind in current:
+            if isinstance(kind, type) and issubclass(kind, BaseModel) and step in kind.model_fields:
+                following += _members(kind.model_fields[str(step)].annotation)
+            elif typing.get_origin(kind) in {tuple, list, dict}:
+                following += [m for a in typing.get_args(kind) if a is not ... for m in _members(a)]
+        current = following or current  # a step that names a union member leads nowhere
+    return {
+        field.alias or name
+        for kind in current
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+        for name, field in kind.model_fields.items()
+    }
+
+
+def _members(annotation: Any) -> list[Any]:
+    origin = typing.get_origin(annotation)
+    if origin in {typing.Union, types.UnionType}:
+        return [member for item in typing.get_args(annotation) for member in _members(item)]
+    if origin is typing.Annotated:
+        return _members(typing.get_args(annotation)[0])
+    return [annotation]
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the nearest of the allowed words, or nothing."""
+    near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def dotted(place: Iterable[str | int]) -> str:
+    """Return a place as people write it: `train.stages[0].steps`."""
+    text = ""
+    for step in place:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
