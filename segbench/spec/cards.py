@@ -7,14 +7,22 @@ are given. Knows nothing of where cards lie (catalog.py) or of how they are used
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from segbench.spec.base import Spec
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
-RelativePath = Annotated[str, StringConstraints(pattern=r"^(?!/)(?!.*(^|/)\.\.(/|$)).*$")]
+
+
+def _stays_inside(path: str) -> str:
+    if path.startswith(("/", "~")) or "\\" in path or ".." in path.split("/"):
+        raise ValueError(f"expected a relative path without `..`, but got {path!r}")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_stays_inside)]
 Triple = tuple[float, float, float]
 
 
