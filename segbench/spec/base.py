@@ -36,7 +36,8 @@ class Spec(BaseModel):
 
     def revised(self, **changes: Any) -> Self:
         """Return a copy with `changes`, validated like a record that was read."""
-        return type(self).model_validate({**{k: getattr(self, k) for k in type(self).model_fields}, **changes})
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_validate({**fields, **changes})
 
 
 def _identity_of(value: Any) -> Any:

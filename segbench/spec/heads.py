@@ -77,6 +77,8 @@ class Model(Spec):
     dropout: probability behind fc6 and fc7.
     """
 
+    not_identity = frozenset({"weights"})  # the weights themselves stand in the trial
+
     geometry: Literal["aligned", "caffe"] = "aligned"
     weights: str = "default"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5

@@ -1,0 +1,67 @@
+"""A trial: one point of the sweep with one seed, its cards inside; and its identity.
+
+The id is a digest of all that can change the trained weights, and of nothing else: notes, key
+order, paths, launcher and device leave it alone. An evaluation adds the protocol's digest, so
+several protocols score one training. Knows nothing of sweeps.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from segbench.files import digest
+from segbench.spec.base import Spec
+from segbench.spec.cards import BackboneCard, DatasetCard, Weights
+from segbench.spec.heads import Head, Model
+from segbench.spec.recipe import Recipe
+
+IDENTITY_VERSION = 1  # raised when the code gives other numbers for the same trial, so that old results are not reused
+ID_LENGTH = 12
+
+
+class Trial(Spec):
+    """Everything that `run_trial` needs to train one model, resolved and frozen.
+
+    weights: the parameters that the trunk starts from, None = random.
+    start_from: the id of the trial whose final weights this one starts from.
+    """
+
+    backbone: BackboneCard
+    head: Head
+    dataset: DatasetCard
+    model: Model
+    weights: Weights | None
+    train: Recipe
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    start_from: str | None = None
+
+    def id(self) -> str:
+        """Return the 12 hexadecimal digits that name the trial and its folder."""
+        return trial_id(
+            {name: part.identity_digest() for name, part in self.parts().items()},
+            seed=self.seed,
+            start_from=self.start_from,
+        )
+
+    def parts(self) -> dict[str, Spec]:
+        """Return the records that many trials share, by field name."""
+        parts: dict[str, Spec] = {
+            "backbone": self.backbone,
+            "head": self.head,
+            "dataset": self.dataset,
+            "model": self.model,
+            "train": self.train,
+        }
+        return parts if self.weights is None else {**parts, "weights": self.weights}
+
+    def card_digests(self) -> dict[str, str]:
+        """Return the full sha256 of each shared record, for provenance."""
+        return {name: part.identity_digest() for name, part in sorted(self.parts().items())}
+
+
+def trial_id(part_digests: dict[str, str], *, seed: int, start_from: str | None) -> str:
+    """Return the id of the trial with these parts; see `Trial.id`."""
+    identity: dict[str, Any] = {"version": IDENTITY_VERSION, "seed": seed, **part_digests}
+    if start_from is not None:
+        identity["start_from"] = start_from
+    return digest(identity, length=ID_LENGTH)
