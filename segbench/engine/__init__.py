@@ -1,0 +1,1 @@
+"""Train, evaluate, predict, count. Knows nothing of launchers, experiments or reports."""

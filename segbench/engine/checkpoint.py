@@ -1,0 +1,86 @@
+"""Save and load the state of a training so that a kill at any instruction loses little.
+
+Two files: `last.ckpt` and `last.ckpt.previous`. Each begins with the sha256 of the rest, so a torn
+or damaged file is noticed and the one before it is used. Knows nothing of what the state means.
+"""
+
+import hashlib
+import io
+import logging
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from segbench.errors import DataError
+from segbench.files import write_atomically
+
+LOG = logging.getLogger(__name__)
+_DIGEST_BYTES = 64
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write `state` as the newest checkpoint, keeping the one before."""
+    newest, previous = _paths(folder)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+
+    def write(file: BinaryIO) -> None:
+        file.write(hashlib.sha256(payload).hexdigest().encode())
+        file.write(payload)
+
+    if newest.exists():
+        newest.replace(previous)
+    write_atomically(newest, write)
+
+
+def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """Return the newest sound state, or None; a damaged file is named in the log and passed over.
+
+    Nothing in the file is executed: only tensors and plain data are read.
+    """
+    for path in _paths(folder):
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            continue
+        found = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
+        if hashlib.sha256(found[1]).hexdigest().encode() != found[0]:
+            LOG.warning("%s: is damaged or half-written; falling back to the checkpoint before", path)
+            continue
+        return torch.load(io.BytesIO(found[1]), map_location=device, weights_only=True)
+    return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a training that has ended."""
+    for path in _paths(folder):
+        path.unlink(missing_ok=True)
+
+
+def save_weights(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """Write a model's parameters and buffers as safetensors; equal tensors give equal bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    payload = save(tensors)
+    write_atomically(path, lambda file: file.write(payload))
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a safetensors file.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there are no trained weights here; has the trial ended?") from error
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: is not a sound safetensors file ({error}); delete it and run again") from error
+
+
+def _paths(folder: Path) -> tuple[Path, Path]:
+    return folder / "last.ckpt", folder / "last.ckpt.previous"

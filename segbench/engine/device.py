@@ -1,0 +1,54 @@
+"""Choose the device of a trial and make it repeatable. Knows nothing of what runs on it."""
+
+import torch
+
+from segbench.errors import LaunchError
+from segbench.spec.machine import Machine
+
+
+def chosen_device(machine: Machine) -> torch.device:
+    """Return the device that the machine names; `auto` is the first GPU, or the CPU.
+
+    Raises:
+        LaunchError: the device does not exist here.
+    """
+    if machine.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(machine.device)
+    except RuntimeError as error:
+        raise LaunchError(
+            f"--device {machine.device}: is not a device; use auto, cpu, cuda or cuda:N"
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise LaunchError(
+            f"--device {machine.device}: this machine has {torch.cuda.device_count()} CUDA devices; "
+            "use --device cpu, or auto"
+        )
+    return device
+
+
+def make_repeatable(machine: Machine, seed: int) -> None:
+    """Fix the number of CPU threads and all random generators.
+
+    On a CPU equal seeds and threads give equal bits. On a GPU some backward kernels add in an
+    order that varies (bilinear upsampling among them); cuDNN's own choice is pinned.
+    """
+    torch.set_num_threads(machine.threads or 1)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def device_name(device: torch.device) -> str:
+    """Return what the device calls itself, for provenance."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Return the most memory that was allocated: on the GPU, or by the process, in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux

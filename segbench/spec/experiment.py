@@ -1,0 +1,230 @@
+"""An experiment file: question, sweep, recipe, protocols, claims.
+
+Reads and checks the file alone; sweep.py multiplies it out into trials with their cards.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from segbench.errors import ExperimentError
+from segbench.spec import yamlfile
+from segbench.spec.base import Spec
+from segbench.spec.cards import Name, Source, Text
+from segbench.spec.claims import Claim
+from segbench.spec.heads import Head, Model
+from segbench.spec.launching import Launch
+from segbench.spec.protocol import Protocol
+from segbench.spec.recipe import Recipe
+
+
+def _several(value: Any) -> Any:
+    return value if isinstance(value, tuple) else (value,)
+
+
+Names = Annotated[
+    tuple[Name, ...], BeforeValidator(_several), Field(min_length=1)
+]  # one name may stand alone
+Selector = dict[str, str]  # axis -> value, such as {head: fcn8s}
+
+
+class Sweep(Spec):
+    """The grid: every list multiplies.
+
+    seeds: how many (0, 1, ...), or the seeds themselves. variant: names from `variants`, all of
+    them where it is left out. settings: further axes, dotted key -> values, such as
+    `train.batch_size: [3, 10]`. exclude: cells that match a selector are left out.
+    unsupported: what happens to a head that a trunk cannot serve, `error` or `skip` with a reason.
+    """
+
+    backbone: Names
+    head: Names
+    dataset: Names
+    seeds: (
+        Annotated[int, Field(ge=1, le=1000)]
+        | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    ) = 5
+    variant: Names | None = None
+    settings: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = {}
+    exclude: tuple[Selector, ...] = ()
+    unsupported: Literal["error", "skip"] = "error"
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        for axis in ("backbone", "head", "dataset", "variant", "seeds"):
+            values = getattr(self, axis)
+            if isinstance(values, tuple) and len(set(values)) < len(values):
+                raise ValueError(f"{axis}: a value stands twice in {list(values)}")
+        return self
+
+    @property
+    def seed_values(self) -> tuple[int, ...]:
+        """The seeds of every cell."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+
+class Override(Spec):
+    """Settings for the cells that match: `where: {backbone: alexnet}`, `set: {train.batch_size: 20}`."""
+
+    where: Selector
+    set: dict[str, Any]
+
+
+class StartFrom(Spec):
+    """The cells that match start from the final weights of the cell with `take`'s values instead.
+
+    `where: {head: fcn16s}`, `take: {head: fcn32s}`: 16s starts from 32s of the same backbone, data
+    set, variant and seed.
+    """
+
+    where: Selector
+    take: Selector
+
+
+class Published(Spec):
+    """A figure that somebody published, in per cent, for the cells that match `where`.
+
+    protocol: the name of our protocol that theirs agrees with; without it `differs` says in what
+    theirs is another one, and the figure is listed apart.
+    """
+
+    where: Selector
+    metric: Literal[
+        "mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"
+    ] = "mean_iou"
+    percent: Annotated[float, Field(ge=0, le=100)]
+    source: Text
+    protocol: str | None = None
+    differs: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.protocol is None) == (self.differs is None):
+            raise ValueError(
+                "give either `protocol` (which of ours it agrees with) or `differs` (in what not)"
+            )
+        return self
+
+
+class Experiment(Spec):
+    """One question, the grid that answers it, and how each cell is trained and scored.
+
+    name: the file's stem; results go to results/<name>/. heads: the experiment's own heads.
+    variants: name -> settings that go together (dotted key -> value), an axis of the sweep.
+    """
+
+    name: Name
+    question: Text
+    source: tuple[Source, ...] = ()
+    sweep: Sweep
+    heads: dict[str, Head] = {}
+    variants: dict[str, dict[str, Any]] = {}
+    overrides: tuple[Override, ...] = ()
+    start_from: tuple[StartFrom, ...] = ()
+    model: Model = Model()
+    train: Recipe
+    evaluate: Annotated[dict[str, Protocol], Field(min_length=1)] = {"native": Protocol()}
+    published: tuple[Published, ...] = ()
+    launch: Launch = Launch()
+    claims: tuple[Claim, ...] = ()
+    notes: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = [
+            f"sweep.variant: no variant {name!r}{yamlfile.did_you_mean(name, self.variants)}"
+            for name in self.sweep.variant or ()
+            if name not in self.variants
+        ]
+        problems += [
+            f"published[{index}].protocol: no protocol {figure.protocol!r} under `evaluate`"
+            f"{yamlfile.did_you_mean(figure.protocol, self.evaluate)}"
+            for index, figure in enumerate(self.published)
+            if figure.protocol is not None and figure.protocol not in self.evaluate
+        ]
+        digests: dict[str, str] = {}
+        for name, protocol in self.evaluate.items():
+            if (other := digests.setdefault(protocol.digest(), name)) != name:
+                problems.append(f"evaluate.{name}: is the same protocol as {other!r}")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        """The values of the axis `variant`; one empty name where there are no variants."""
+        return self.sweep.variant or tuple(self.variants) or ("",)
+
+
+def read_experiment(path: Path, settings: tuple[str, ...] = ()) -> tuple[Experiment, yamlfile.Document]:
+    """Return the experiment in the file, changed by `--set key=value` settings, and its lines.
+
+    Raises:
+        ExperimentError: one line for each problem of the file or the settings.
+    """
+    if not path.is_file():
+        raise ExperimentError(
+            f"{path}: there is no such experiment file (segbench list experiments shows those at hand)"
+        )
+    document = yamlfile.read_document(path, ExperimentError)
+    if isinstance(document.data, dict):
+        data = {"name": path.stem, **document.data}
+        for setting in settings:
+            data = _with_setting(data, setting)
+        _name_parts(data)
+        document = document._replace(data=data)
+    return yamlfile.validate(document, Experiment, ExperimentError), document
+
+
+def _with_setting(data: dict[str, Any], setting: str) -> dict[str, Any]:
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise ExperimentError(
+            f"--set {setting}: expected key=value, such as --set train.batch_size=4"
+        )
+    try:
+        return with_value(data, key, yamlfile.parse_value(text))
+    except (KeyError, IndexError, ValueError) as error:
+        raise ExperimentError(f"--set {setting}: {error.args[0]}") from error
+
+
+def with_value(data: Any, key: str, value: Any) -> Any:
+    """Return a copy of nested plain data with the value at a dotted key replaced.
+
+    Steps into a list are whole numbers, or the `name` of an item: `train.stages.head.steps`.
+
+    Raises:
+        ValueError: the key leads through something that is neither a mapping nor a list.
+    """
+    step, _, rest = key.partition(".")
+    if isinstance(data, tuple):
+        index = _index_in(data, step)
+        changed = with_value(data[index], rest, value) if rest else value
+        return (*data[:index], changed, *data[index + 1 :])
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ValueError(f"{step!r} cannot be looked up in {data!r}")
+    return {**data, step: with_value(data.get(step), rest, value) if rest else value}
+
+
+def _index_in(items: tuple[Any, ...], step: str) -> int:
+    for index, item in enumerate(items):
+        if step == str(index) or (isinstance(item, dict) and item.get("name") == step):
+            return index
+    names = [str(item["name"]) for item in items if isinstance(item, dict) and "name" in item]
+    raise ValueError(
+        f"no item {step!r} in a list of {len(items)}"
+        f"{yamlfile.did_you_mean(step, names)}{': ' + ', '.join(names) if names else ''}"
+    )
+
+
+def _name_parts(data: dict[str, Any]) -> None:
+    """Give heads and protocols the name of their key."""
+    for section in ("heads", "evaluate"):
+        if isinstance(data.get(section), dict):
+            data[section] = {
+                name: {"name": name, **(fields or {})} if isinstance(fields, dict | None) else fields
+                for name, fields in data[section].items()
+            }
