@@ -1,0 +1,85 @@
+"""Score a model on a split: exact counts per image and one confusion matrix, by one protocol.
+
+Letters: N images, C classes. Knows nothing of where results are kept.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
+
+from segbench.data import SegmentationSplit
+from segbench.engine.metrics import confusion_matrix, void_predictions
+from segbench.engine.predict import predict
+from segbench.models import Segmenter
+from segbench.spec.protocol import Protocol
+
+
+class Counted(NamedTuple):
+    """tp, label, pred: (N, C) int64 pixels per image and class; confusion: (C, C + 1) int64.
+
+    label[n, c] are the labelled pixels of class c, pred[n, c] the labelled pixels predicted as c
+    (with the protocol's `void: false_positive` also the unlabelled ones), tp[n, c] those in both.
+    """
+
+    names: tuple[str, ...]
+    tp: NDArray[np.int64]
+    label: NDArray[np.int64]
+    pred: NDArray[np.int64]
+    confusion: NDArray[np.int64]
+
+
+def evaluate(
+    segmenter: Segmenter,
+    split: SegmentationSplit,
+    protocol: Protocol,
+    *,
+    num_classes: int,
+    device: torch.device,
+    on_image: Callable[[int], None] = lambda _: None,
+) -> Counted:
+    """Return the counts of `segmenter` on every image of `split`, in the split's order."""
+    segmenter.eval()
+
+    def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
+        for index in range(len(split)):
+            sample = split.sample(index)
+            prediction = predict(segmenter, sample.image.to(device), protocol)
+            yield sample.name, prediction, scored_label(sample.label, protocol).to(device)
+            on_image(index + 1)
+
+    return count(pairs(), num_classes=num_classes, protocol=protocol)
+
+
+def scored_label(label: Tensor, protocol: Protocol) -> Tensor:
+    """Return the (H, W) label at the size that the protocol scores at."""
+    if protocol.score_at == "input" and protocol.size != "native":
+        return TF.resize(
+            label[None], list(protocol.size), interpolation=InterpolationMode.NEAREST
+        )[0]
+    return label
+
+
+def count(
+    pairs: Iterable[tuple[str, Tensor, Tensor]], *, num_classes: int, protocol: Protocol
+) -> Counted:
+    """Return the counts of (name, prediction, label) triples of (H, W) integer maps."""
+    names: list[str] = []
+    rows: list[Tensor] = []
+    total = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
+    for name, prediction, label in pairs:
+        confusion = confusion_matrix(prediction, label, num_classes).cpu()
+        predicted = confusion[:, :num_classes].sum(0)
+        if protocol.void == "false_positive":
+            predicted = predicted + void_predictions(prediction, label, num_classes).cpu()
+        names.append(name)
+        rows.append(torch.stack([confusion.diagonal(), confusion.sum(1), predicted]))  # (3, C)
+        total += confusion
+    stacked = torch.stack(rows) if rows else torch.zeros(0, 3, num_classes, dtype=torch.int64)
+    tp, label_pixels, pred = stacked.unbind(1)  # each (N, C)
+    return Counted(tuple(names), tp.numpy(), label_pixels.numpy(), pred.numpy(), total.numpy())

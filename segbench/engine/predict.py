@@ -1,0 +1,124 @@
+"""One image, one model, one protocol: a prediction at the size that is scored.
+
+Letters: C classes, H W image size, h w the size the model sees. Knows nothing of labels or files.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as TF
+
+from segbench.engine.crf import refine
+from segbench.models import Segmenter
+from segbench.spec.protocol import Protocol, Sliding
+
+
+@torch.inference_mode()
+def predict(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
+    """Return the (H, W) int64 prediction for a (3, H, W) uint8 RGB image.
+
+    H and W are the image's, or the protocol's `size` where it scores at the input's size.
+    """
+    size = _scored_size(image, protocol)
+    versions = list(_versions(image, protocol))
+    if len(versions) == 1 and protocol.crf is None:
+        return _resized(_score_map(segmenter, versions[0][0], protocol), size).argmax(0)  # (H, W)
+    probabilities = average_probabilities(segmenter, versions, protocol, size)
+    if protocol.crf is None:
+        return probabilities.argmax(0)
+    seen = TF.resize(image, list(size), antialias=True) if size != tuple(image.shape[-2:]) else image
+    return refine(seen, probabilities, protocol.crf).argmax(0)
+
+
+@torch.inference_mode()
+def probability_map(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
+    """Return the (C, H, W) float32 probabilities, averaged over the protocol's scales and flips."""
+    size = _scored_size(image, protocol)
+    return average_probabilities(segmenter, list(_versions(image, protocol)), protocol, size)
+
+
+def average_probabilities(
+    segmenter: Segmenter,
+    versions: list[tuple[Tensor, bool]],
+    protocol: Protocol,
+    size: tuple[int, int],
+) -> Tensor:
+    """Return the mean softmax over `versions` of an image, brought to `size`, (C, H, W)."""
+    total: Tensor | None = None
+    for version, flipped in versions:
+        score_map = _score_map(segmenter, version, protocol)  # (C, h, w)
+        if flipped:
+            score_map = score_map.flip(-1)
+        probabilities = _resized(score_map, size).softmax(0)  # (C, H, W)
+        total = probabilities if total is None else total.add_(probabilities)
+    assert total is not None
+    return total / len(versions)
+
+
+def _scored_size(image: Tensor, protocol: Protocol) -> tuple[int, int]:
+    if protocol.score_at == "input" and protocol.size != "native":
+        return protocol.size
+    return int(image.shape[-2]), int(image.shape[-1])
+
+
+def _versions(image: Tensor, protocol: Protocol) -> Iterator[tuple[Tensor, bool]]:
+    """Yield the image at each scale, and mirrored, as the model is to see it."""
+    height, width = int(image.shape[-2]), int(image.shape[-1])
+    if protocol.size != "native":
+        height, width = protocol.size
+    elif protocol.short_side is not None:
+        factor = protocol.short_side / min(height, width)
+        height, width = round(height * factor), round(width * factor)
+    for scale in protocol.scales:
+        size = [max(round(height * scale), 1), max(round(width * scale), 1)]
+        resized = image
+        if size != list(image.shape[-2:]):
+            resized = TF.resize(image, size, antialias=True)
+        yield resized, False
+        if protocol.flip:
+            yield resized.flip(-1), True
+
+
+def _score_map(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
+    """Return the (C, h, w) float32 score map of a (3, h, w) uint8 image."""
+    batch = image.unsqueeze(0).float() / 255  # (1, 3, h, w)
+    height, width = batch.shape[-2:]
+    short = [max(segmenter.minimum_side - side, 0) for side in (height, width)]
+    if any(short):
+        batch = F.pad(batch, (0, short[1], 0, short[0]))
+    if protocol.sliding is not None:
+        score_map = _slid(segmenter, batch, protocol.sliding)
+    else:
+        score_map = segmenter(batch)
+    return score_map[0, :, :height, :width].float()
+
+
+def _slid(segmenter: Segmenter, image: Tensor, sliding: Sliding) -> Tensor:
+    """Return the mean of the score maps of windows that cover the image; (1, C, h, w)."""
+    height, width = image.shape[-2:]
+    window = min(sliding.window[0], height), min(sliding.window[1], width)
+    total: Tensor | None = None
+    times = torch.zeros(1, 1, height, width, device=image.device)
+    for top in _starts(height, window[0], sliding.stride[0]):
+        for left in _starts(width, window[1], sliding.stride[1]):
+            rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
+            score_map = segmenter(image[..., rows, columns]).float()
+            if total is None:
+                total = score_map.new_zeros(1, score_map.shape[1], height, width)
+            total[..., rows, columns] += score_map
+            times[..., rows, columns] += 1
+    assert total is not None
+    return total / times
+
+
+def _starts(side: int, window: int, stride: int) -> list[int]:
+    """Return where windows begin; the last one ends at the border."""
+    return [*range(0, side - window, stride), side - window]
+
+
+def _resized(score_map: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(score_map.shape[-2:]) == size:
+        return score_map
+    return F.interpolate(score_map[None], size, mode="bilinear", align_corners=False)[0]

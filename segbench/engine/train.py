@@ -1,0 +1,375 @@
+"""The training loop: one model, its recipe, checkpoint and exact resume.
+
+The result is the last step's weights; no checkpoint is ever chosen on a split that is reported.
+Batches are a pure function of (seed, step), so resuming needs a step number and no data state.
+Letters: N images, C classes, H W input size. Knows nothing of files of images or of launchers.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from segbench.engine.checkpoint import load_checkpoint, save_checkpoint
+from segbench.engine.training_log import TrainingLog
+from segbench.errors import DivergedError, OutOfMemoryError
+from segbench.models import Segmenter
+from segbench.spec.machine import Machine
+from segbench.spec.recipe import Optimizer, Recipe, Schedule, Stage
+
+IGNORE_INDEX = 255
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Batch(NamedTuple):
+    """inputs: (N, 3, H, W) images in [0, 1], or the feature maps of a frozen trunk; label (N, H, W)."""
+
+    inputs: Tensor | tuple[Tensor, ...]
+    label: Tensor
+
+
+BatchSource = Callable[[int, int], Iterator[Batch]]  # (first, last) micro-batch -> batches
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the trial is to go on later
+    """A stop was asked for; the state is saved."""
+
+
+class Hooks(NamedTuple):
+    """What the loop reports to, and asks.
+
+    on_step(step, loss or None): after each optimizer step, counted from 1. should_stop: asked
+    after each step. validation_loss: called where the machine asks for it.
+    """
+
+    on_step: Callable[[int, float | None], None]
+    should_stop: Callable[[], bool]
+    validation_loss: Callable[[], float] | None = None
+
+
+def train(
+    segmenter: Segmenter,
+    recipe: Recipe,
+    source: BatchSource,
+    *,
+    folder: Path,
+    machine: Machine,
+    device: torch.device,
+    hooks: Hooks,
+    class_weights: Tensor | None = None,
+) -> float:
+    """Train `segmenter` in place to the recipe's last step; return the last logged loss.
+
+    Continues from the newest sound checkpoint in `folder`. On a CPU an interrupted training gives
+    the same bits as one that was not.
+
+    Raises:
+        DivergedError: the loss is not finite. OutOfMemoryError: the device is too small.
+        Interrupted: `hooks.should_stop` said so; the checkpoint is written.
+    """
+    loop = _Loop(segmenter, recipe, folder, machine, device, hooks, class_weights)
+    try:
+        return loop.run(source)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"{device} has too little memory for batch_size {recipe.batch_size}; lower "
+            "train.batch_size and raise train.accumulate by the same factor"
+        ) from error
+
+
+class _Loop:
+    """The state of one training: what a checkpoint holds."""
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        recipe: Recipe,
+        folder: Path,
+        machine: Machine,
+        device: torch.device,
+        hooks: Hooks,
+        class_weights: Tensor | None,
+    ) -> None:
+        self.segmenter = segmenter
+        self.recipe = recipe
+        self.folder = folder
+        self.machine = machine
+        self.device = device
+        self.hooks = hooks
+        self.class_weights = class_weights
+        self.kinds = segmenter.parameter_kinds()
+        self.scaler = torch.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.step = 0
+        self.loss_sum = torch.zeros((), device=device)
+        self.loss_steps = 0
+        self.last_loss = math.nan
+        self.saved = load_checkpoint(folder, device)
+        if self.saved is not None:
+            self.step = self.saved["step"]
+
+    def run(self, source: BatchSource) -> float:
+        is_writer = _rank() == 0
+        with TrainingLog(self.folder, first_step=self.step) if is_writer else _NoLog() as log:
+            start = 0
+            for stage in self.recipe.stages:
+                end = start + stage.steps
+                if self.step < end:
+                    self._run_stage(stage, start, end, source, log)
+                start = end
+        return self.last_loss
+
+    def _run_stage(
+        self, stage: Stage, start: int, end: int, source: BatchSource, log: "TrainingLog | _NoLog"
+    ) -> None:
+        self._enter(stage)
+        model = _parallel(self.segmenter, self.device)
+        batches = source(self.step * self.recipe.accumulate, end * self.recipe.accumulate)
+        while self.step < end:
+            factor = schedule_factor(stage.schedule, self.step - start, stage.steps)
+            self._optimizer_step(model, batches, stage, factor)
+            self.step += 1
+            self._after_step(stage, factor, end, log)
+
+    def _enter(self, stage: Stage) -> None:
+        """Freeze what the stage freezes and make its optimizer; restore the saved state, once."""
+        set_frozen(self.segmenter, stage, self.kinds)
+        groups = parameter_groups(self.segmenter, stage.optimizer, self.kinds)
+        self.optimizer = _optimizer(groups, stage.optimizer)
+        saved, self.saved = self.saved, None
+        if saved is None:
+            return
+        self.segmenter.load_state_dict(saved["model"])
+        if saved["stage"] == stage.name and saved["optimizer"] is not None:
+            self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        self.loss_sum = saved["loss_sum"].to(self.device)
+        self.loss_steps, self.last_loss = saved["loss_steps"], saved["last_loss"]
+        torch.set_rng_state(saved["rng"].cpu())
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(saved["cuda_rng"].cpu(), self.device)
+
+    def _optimizer_step(
+        self, model: nn.Module, batches: Iterator[Batch], stage: Stage, factor: float
+    ) -> None:
+        optimizer = self.optimizer
+        assert optimizer is not None
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        optimizer.zero_grad(set_to_none=True)
+        for _ in range(self.recipe.accumulate):
+            batch = next(batches)
+            loss = self._loss(model, batch) / self.recipe.accumulate
+            self.scaler.scale(loss).backward()
+            self.loss_sum += loss.detach()
+        if self.recipe.clip_grad_norm is not None:
+            self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(self.segmenter.parameters(), self.recipe.clip_grad_norm)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        self.loss_steps += 1
+
+    def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        inputs = _to(batch.inputs, self.device)
+        label = batch.label.to(self.device, non_blocking=True)
+        every = self.recipe.loss_stride
+        dtype = _AUTOCAST.get(self.recipe.precision)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            score_map = model(inputs, label.shape[-2:], every)  # (N, C, H/every, W/every)
+        return segmentation_loss(
+            score_map.float(),
+            label[:, ::every, ::every],
+            reduction=self.recipe.loss_reduction,
+            class_weights=self.class_weights,
+        )
+
+    def _after_step(
+        self, stage: Stage, factor: float, end: int, log: "TrainingLog | _NoLog"
+    ) -> None:
+        machine, step = self.machine, self.step
+        loss = None
+        if step % machine.log_every_steps == 0 or step == end:
+            loss = self._mean_loss()
+            rate = max(group["lr"] for group in self.optimizer.param_groups)  # type: ignore[union-attr]
+            log.add(step, stage.name, loss=loss, lr=rate)
+        if self.hooks.validation_loss is not None and (
+            step == end or (machine.validate_every_steps and step % machine.validate_every_steps == 0)
+        ):
+            log.add(step, stage.name, validation_loss=self.hooks.validation_loss())
+            set_frozen(self.segmenter, stage, self.kinds)  # validation left evaluation mode behind
+        self.hooks.on_step(step, loss)
+        stop = self.hooks.should_stop()
+        if stop or step % machine.checkpoint_every_steps == 0:
+            self._save(stage)
+        if stop and step < self.recipe.steps:
+            raise Interrupted
+
+    def _mean_loss(self) -> float:
+        value = float(self.loss_sum / max(self.loss_steps, 1))
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the training loss became {value} by step {self.step}; lower "
+                "train.stages.*.optimizer.lr, or set train.clip_grad_norm"
+            )
+        self.loss_sum = torch.zeros_like(self.loss_sum)
+        self.loss_steps = 0
+        self.last_loss = value
+        return value
+
+    def _save(self, stage: Stage) -> None:
+        if _rank() != 0:
+            return
+        assert self.optimizer is not None
+        if self.loss_steps and not math.isfinite(float(self.loss_sum)):
+            self._mean_loss()  # raises: a diverged state is never saved
+        state: dict[str, Any] = {
+            "step": self.step,
+            "stage": stage.name,
+            "model": self.segmenter.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "loss_sum": self.loss_sum,
+            "loss_steps": self.loss_steps,
+            "last_loss": self.last_loss,
+            "rng": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        save_checkpoint(self.folder, state)
+
+
+def segmentation_loss(
+    score_map: Tensor,
+    label: Tensor,
+    *,
+    reduction: str = "mean",
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """Return the cross-entropy of (N, C, H, W) score maps over labelled pixels, a scalar.
+
+    `mean` divides by the labelled pixels (or their class weights) of the whole batch on all
+    devices; a batch without any gives 0. `sum` is the FCN paper's unnormalised loss.
+    """
+    total = F.cross_entropy(
+        score_map, label, weight=class_weights, ignore_index=IGNORE_INDEX, reduction="sum"
+    )
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    if reduction == "sum":
+        return total * ranks  # gradients are averaged over devices; a sum is wanted
+    labelled = label[label != IGNORE_INDEX]
+    count = torch.as_tensor(
+        labelled.numel() if class_weights is None else class_weights[labelled].sum(),
+        dtype=torch.float32,
+        device=score_map.device,
+    )
+    if ranks > 1:
+        dist.all_reduce(count)
+    return total * ranks / count.clamp(min=1e-12 if class_weights is not None else 1)
+
+
+def schedule_factor(schedule: Schedule, step: int, steps: int) -> float:
+    """Return the factor on the learning rate at `step` (from 0) of a stage of `steps`."""
+    if step < schedule.warmup_steps:
+        return (step + 1) / (schedule.warmup_steps + 1)
+    if schedule.name == "poly":
+        return (1 - step / steps) ** schedule.power
+    if schedule.name == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * step / steps))
+    if schedule.name == "step":
+        return schedule.gamma ** sum(step >= share * steps for share in schedule.milestones)
+    return 1.0
+
+
+def set_frozen(segmenter: Segmenter, stage: Stage, kinds: dict[str, str]) -> None:
+    """Put the model into training mode with what the stage freezes standing still."""
+    segmenter.train()
+    frozen = set(stage.frozen)
+    for name, parameter in segmenter.named_parameters():
+        parameter.requires_grad_(kinds[name] not in frozen)
+    if "backbone" in frozen:
+        segmenter.trunk.eval()
+    elif "batch_norm" in frozen:
+        for module in segmenter.trunk.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001
+                module.eval()
+
+
+def parameter_groups(
+    segmenter: Segmenter, optimizer: Optimizer, kinds: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Return the moving parameters in groups of one learning rate and weight decay each."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in segmenter.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_bias = name.endswith(".bias")
+        rate = optimizer.lr * (1.0 if kinds[name] == "backbone" else optimizer.head_lr_factor)
+        decay = optimizer.weight_decay
+        if is_bias:
+            rate *= optimizer.bias_lr_factor
+            decay = decay if optimizer.bias_weight_decay is None else optimizer.bias_weight_decay
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
+
+
+def _optimizer(groups: list[dict[str, Any]], optimizer: Optimizer) -> torch.optim.Optimizer:
+    if optimizer.name == "sgd":
+        return torch.optim.SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum)
+    kind = torch.optim.Adam if optimizer.name == "adam" else torch.optim.AdamW
+    return kind(groups, lr=optimizer.lr, betas=optimizer.betas)
+
+
+class _TrainingStep(nn.Module):
+    """The forward pass of training as a module, so that DistributedDataParallel can wrap it."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(
+        self, inputs: Tensor | tuple[Tensor, ...], size: tuple[int, int], every: int
+    ) -> Tensor:
+        maps = self.segmenter.feature_maps(inputs) if isinstance(inputs, Tensor) else inputs
+        return self.segmenter.score_map(maps, size, every=every)
+
+
+def _parallel(segmenter: Segmenter, device: torch.device) -> nn.Module:
+    step = _TrainingStep(segmenter)
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return step
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(step, device_ids=devices, broadcast_buffers=True)
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _to(
+    inputs: Tensor | tuple[Tensor, ...], device: torch.device
+) -> Tensor | tuple[Tensor, ...]:
+    if isinstance(inputs, Tensor):
+        return inputs.to(device, non_blocking=True)
+    return tuple(item.to(device, non_blocking=True) for item in inputs)
+
+
+class _NoLog:
+    """The log of every process but the first."""
+
+    def add(self, step: int, stage: str, **values: float) -> None:
+        """Say nothing."""
+
+    def __enter__(self) -> "_NoLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None

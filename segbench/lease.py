@@ -1,0 +1,184 @@
+"""One worker at a time holds a trial: claims by exclusive creation, and a heartbeat.
+
+No file locks, so it works on NFS: `claims/0001.json` is created with O_EXCL, and the highest number
+holds the trial. A holder is gone when its process is gone (same host), or when its heartbeat file
+has not changed for as long as the watcher has watched with its own steady clock: two hosts' clocks
+are never compared, so a clock that jumps does no harm. Unknown is not dead.
+
+Knows nothing of what a trial computes. If two workers hold a trial all the same (a host that was
+cut off comes back), both write equal bytes under unique temporary names.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from segbench.errors import ResultError
+from segbench.files import write_json
+
+HEARTBEAT_SECONDS = 5.0
+STALE_SECONDS = 60.0
+
+
+class Holder(NamedTuple):
+    """Who holds a trial: attempt number, host, process, and the process's start in clock ticks."""
+
+    attempt: int
+    host: str
+    pid: int
+    start: int
+
+
+class Lease:
+    """A held trial. Beats while it lives; `report` says how far the work is.
+
+    Use as a context manager. The heartbeat file has one writer: this process.
+    """
+
+    def __init__(self, workdir: Path, holder: Holder) -> None:
+        self.workdir = workdir
+        self.holder = holder
+        self._progress: dict[str, Any] = {}
+        self._beats = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat_on, daemon=True)
+
+    def report(self, **progress: Any) -> None:
+        """Remember values for the next heartbeat (step, steps, phase, loss)."""
+        self._progress = {**self._progress, **progress}
+
+    def is_still_ours(self) -> bool:
+        """Return whether no later claim was made."""
+        return _highest(self.workdir) == self.holder.attempt
+
+    def __enter__(self) -> Self:
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        _claim_path(self.workdir, self.holder.attempt).with_suffix(".released").touch()
+
+    def _beat_on(self) -> None:
+        while not self._ended.wait(HEARTBEAT_SECONDS if self._beats > 2 else 0.5):
+            self._beat()
+
+    def _beat(self) -> None:
+        self._beats += 1
+        beat = {
+            **self._progress,
+            "attempt": self.holder.attempt,
+            "beat": self._beats,
+            "host": self.holder.host,
+            "pid": self.holder.pid,
+            "time": time.time(),
+        }
+        try:
+            write_json(self.workdir / "heartbeat.json", beat)
+        except ResultError:
+            pass  # a full disk ends the trial where it must write, not in this thread
+
+
+def claim(workdir: Path, *, stale_seconds: float = STALE_SECONDS) -> Lease | None:
+    """Return the lease of the trial in `workdir`, or None while somebody else holds it.
+
+    A holder on another host is watched for up to `stale_seconds` before it counts as gone.
+    """
+    attempt = _highest(workdir)
+    if attempt and not holder_is_gone(workdir, attempt, stale_seconds=stale_seconds):
+        return None
+    return _create(workdir, attempt + 1)
+
+
+def holder_is_gone(
+    workdir: Path,
+    attempt: int,
+    *,
+    stale_seconds: float = STALE_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Return whether attempt `attempt` released the trial, died, or stands still."""
+    path = _claim_path(workdir, attempt)
+    if path.with_suffix(".released").exists():
+        return True
+    holder = _read_holder(path, attempt)
+    if holder is not None and holder.host == socket.gethostname():
+        return _start_of(holder.pid) != holder.start
+    return _stands_still(workdir, stale_seconds, sleep)
+
+
+def attempts(workdir: Path) -> int:
+    """Return how often the trial has been claimed."""
+    return _highest(workdir)
+
+
+def _stands_still(workdir: Path, seconds: float, sleep: Callable[[float], None]) -> bool:
+    """Return whether the heartbeat does not change while we watch, by our own steady clock."""
+    first = _beat_of(workdir)
+    start = time.monotonic()
+    while time.monotonic() - start < seconds:
+        sleep(min(1.0, seconds))
+        if _beat_of(workdir) != first:
+            return False
+    return True
+
+
+def _beat_of(workdir: Path) -> bytes:
+    try:
+        return (workdir / "heartbeat.json").read_bytes()
+    except OSError:
+        return b""
+
+
+def _create(workdir: Path, attempt: int) -> Lease | None:
+    holder = Holder(attempt, socket.gethostname(), os.getpid(), _start_of(os.getpid()))
+    path = _claim_path(workdir, attempt)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return None  # somebody was faster
+    except OSError as error:
+        raise ResultError(
+            f"{path}: cannot be written ({error.strerror}); free space or name another folder with "
+            "--results"
+        ) from error
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(holder._asdict(), file)
+    return Lease(workdir, holder)
+
+
+def _read_holder(path: Path, attempt: int) -> Holder | None:
+    try:
+        fields = json.loads(path.read_bytes())
+        return Holder(attempt, str(fields["host"]), int(fields["pid"]), int(fields["start"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # being written just now, or torn by a kill: the heartbeat decides
+
+
+def _start_of(pid: int) -> int:
+    """Return when the process started, in ticks since boot; 0 where there is no such process.
+
+    A process number alone is not enough: it is given out again after a reboot or a long time.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return 0 if fields[0] in {"Z", "X"} else int(fields[19])
+
+
+def _highest(workdir: Path) -> int:
+    return max((int(path.stem) for path in (workdir / "claims").glob("[0-9]*.json")), default=0)
+
+
+def _claim_path(workdir: Path, attempt: int) -> Path:
+    return workdir / "claims" / f"{attempt:04d}.json"

@@ -1,0 +1,234 @@
+"""The record of one trial, the files that hold it, and how many are read at once. No torch here.
+
+A trial's folder, `results/<experiment>/trials/<id>/`:
+
+  trial.json                     the trial, its cards inside
+  result.json                    done, failed (kind, message) or skipped; facts; digests
+  evaluations/<protocol>.json    one protocol's figures
+  evaluations/<protocol>.npz     its counts per image and class, and its confusion matrix
+  provenance.json                versions, device, times: what may differ between equal results
+  log.jsonl, events.out.*        the training
+  model.safetensors              the last step's weights
+  traceback.txt                  of a failure
+
+All but provenance, log and events are equal bytes for equal trials on equal hardware.
+Knows nothing of how results come about.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from segbench.errors import ResultError
+from segbench.files import write_atomically, write_json
+from segbench.spec.base import Spec
+from segbench.spec.protocol import Protocol
+from segbench.spec.trial import Trial
+
+AnyRecord = TypeVar("AnyRecord", bound=Spec)
+
+
+class Result(Spec):
+    """How a trial ended.
+
+    kind: for a failure its word: diverged, out_of_memory, data, error, killed, time_limit ...
+    facts: what is true of the model without any image: parameters, num_classes, receptive field.
+    """
+
+    trial_id: str
+    status: Literal["done", "failed"]
+    kind: str = ""
+    message: str = ""
+    facts: dict[str, float] = {}
+    digests: dict[str, str] = {}
+    final_loss: float | None = None
+
+
+class Evaluation(Spec):
+    """One protocol's figures on one split: fractions in [0, 1], per class None where absent."""
+
+    trial_id: str
+    protocol: Protocol
+    split_fingerprint: str
+    num_images: int
+    class_names: tuple[str, ...]
+    background: int | None
+    figures: dict[str, float]
+    per_class_iou: tuple[float | None, ...]
+
+
+class Provenance(Spec):
+    """Where, when and with what a trial ran; never part of a comparison."""
+
+    code_version: str
+    packages: dict[str, str]
+    device: str
+    host: str
+    started: str
+    finished: str
+    attempts: int
+    train_seconds: float
+    evaluate_seconds: float
+    step_seconds: float | None = None
+    peak_memory_mib: float
+    train_split_fingerprint: str = ""
+    submitted_code_version: str | None = None
+
+
+class StoredCounts(NamedTuple):
+    """See engine.evaluate.Counted: names (N,), tp, label, pred (N, C), confusion (C, C + 1)."""
+
+    names: tuple[str, ...]
+    tp: NDArray[np.int64]
+    label: NDArray[np.int64]
+    pred: NDArray[np.int64]
+    confusion: NDArray[np.int64]
+
+
+def trial_folder(run_folder: Path, trial_id: str) -> Path:
+    """Return the folder of a trial in a run's folder."""
+    return run_folder / "trials" / trial_id
+
+
+def write_trial(workdir: Path, trial: Trial) -> None:
+    """Write the trial where it is not there yet."""
+    if not (workdir / "trial.json").exists():
+        write_json(workdir / "trial.json", trial.model_dump(mode="json"))
+
+
+def write_result(workdir: Path, result: Result) -> None:
+    """Write how the trial ended."""
+    write_json(workdir / "result.json", result.model_dump(mode="json"))
+
+
+def write_provenance(workdir: Path, provenance: Provenance) -> None:
+    """Write where and when the trial ran."""
+    write_json(workdir / "provenance.json", provenance.model_dump(mode="json"))
+
+
+def write_evaluation(workdir: Path, evaluation: Evaluation, counts: StoredCounts) -> None:
+    """Write the counts, then the figures: a reader that sees the figures finds the counts."""
+    write_counts(counts_path(workdir, evaluation.protocol), counts)
+    write_json(evaluation_path(workdir, evaluation.protocol), evaluation.model_dump(mode="json"))
+
+
+def evaluation_path(workdir: Path, protocol: Protocol) -> Path:
+    """Return the file of a protocol's figures."""
+    return workdir / "evaluations" / f"{protocol.digest()}.json"
+
+
+def counts_path(workdir: Path, protocol: Protocol) -> Path:
+    """Return the file of a protocol's counts."""
+    return workdir / "evaluations" / f"{protocol.digest()}.npz"
+
+
+def load_trial(workdir: Path) -> Trial:
+    """Return the trial of a folder; ResultError where it is missing or damaged."""
+    trial = _load(workdir / "trial.json", Trial)
+    if trial is None:
+        raise ResultError(f"{workdir}: holds no trial.json; is it a trial's folder?")
+    return trial
+
+
+def load_result(workdir: Path) -> Result | None:
+    """Return how the trial ended; None while it has not, or where the file is torn."""
+    return _load(workdir / "result.json", Result, torn_is_missing=True)
+
+
+def load_provenance(workdir: Path) -> Provenance | None:
+    """Return where the trial ran, or None."""
+    return _load(workdir / "provenance.json", Provenance, torn_is_missing=True)
+
+
+def load_evaluation(workdir: Path, protocol: Protocol) -> Evaluation | None:
+    """Return a protocol's figures, or None where they or their counts are missing or torn."""
+    evaluation = _load(evaluation_path(workdir, protocol), Evaluation, torn_is_missing=True)
+    return evaluation if counts_path(workdir, protocol).exists() else None
+
+
+def is_done(workdir: Path, protocols: tuple[Protocol, ...]) -> bool:
+    """Return whether the trial is done under all protocols, so that nothing is left to compute."""
+    result = load_result(workdir)
+    return (
+        result is not None
+        and result.status == "done"
+        and all(load_evaluation(workdir, protocol) is not None for protocol in protocols)
+    )
+
+
+def write_counts(path: Path, counts: StoredCounts) -> None:
+    """Write counts sparsely: only the classes that an image has, or is predicted to have.
+
+    A thousandth of the size of confusion matrices per image; equal counts give equal bytes.
+    """
+    present = (counts.tp + counts.label + counts.pred) > 0  # (N, C)
+    image, klass = np.nonzero(present)
+    arrays: dict[str, Any] = {
+        "names": np.frombuffer("\n".join(counts.names).encode(), dtype=np.uint8),
+        "shape": np.asarray(counts.tp.shape, dtype=np.int64),
+        "classes_per_image": np.bincount(image, minlength=len(counts.names)).astype(np.uint16),
+        "classes": klass.astype(np.uint8),
+        "tp": counts.tp[present].astype(np.uint32),
+        "label": counts.label[present].astype(np.uint32),
+        "pred": counts.pred[present].astype(np.uint32),
+        "confusion": counts.confusion.astype(np.int64),
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def load_counts(path: Path) -> StoredCounts:
+    """Return the counts of a file.
+
+    Raises:
+        ResultError: missing, damaged, or not a file of counts.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            num_images, num_classes = (int(side) for side in arrays["shape"])
+            names = tuple(arrays["names"].tobytes().decode().split("\n")) if num_images else ()
+            image = np.repeat(np.arange(num_images), arrays["classes_per_image"])
+            dense = []
+            for key in ("tp", "label", "pred"):
+                table = np.zeros((num_images, num_classes), dtype=np.int64)
+                table[image, arrays["classes"]] = arrays[key]
+                dense.append(table)
+            return StoredCounts(names, *dense, confusion=arrays["confusion"])
+    except FileNotFoundError as error:
+        raise ResultError(f"{path}: there are no counts here") from error
+    except Exception as error:  # numpy and zipfile raise many kinds for damaged files
+        raise ResultError(
+            f"{path}: is not a sound file of counts ({type(error).__name__}: {error}); delete it and "
+            "run again"
+        ) from error
+
+
+def trial_folders(run_folder: Path) -> Iterator[Path]:
+    """Yield the folders of all trials of a run, sorted."""
+    yield from sorted(path for path in (run_folder / "trials").glob("*") if path.is_dir())
+
+
+def _load(path: Path, record: type[AnyRecord], *, torn_is_missing: bool = False) -> AnyRecord | None:
+    try:
+        return record.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValidationError, ValueError, OSError) as error:
+        if torn_is_missing:
+            return None
+        raise ResultError(f"{path}: is damaged or of another version ({error})") from error
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON in a file; None where it is missing or torn."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
