@@ -1,0 +1,1 @@
+"""From stored counts to verdicts: figures, resampling, tests, claims. No torch here."""

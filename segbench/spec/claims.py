@@ -1,0 +1,327 @@
+"""Claims: sentences of papers made testable, as they stand in an experiment file.
+
+Units: IoUs and accuracies are in per cent here, as papers print them (`margin: 1` is one point of
+mean IoU, `published: 56.0`); facts such as parameters or forward_ms are in their own unit.
+Selectors name any axis of the sweep, and `protocol`. A claim is judged in every combination of the axes that
+its selectors leave open, unless it says `within` (only these axes; over the others it is averaged)
+or `average: true` (over all of them). Knows nothing of how claims are judged.
+
+    claims:
+      - kind: compare                 # left above right by more than the margin
+        says: VGG16 segments better than GoogLeNet
+        left: {backbone: vgg16}
+        right: {backbone: googlenet}
+        margin: 1
+        where: {head: fcn32s}
+        within: [dataset]
+        source: {paper: FCN (CVPR 2015), table: Table 1, published: {vgg16: 56.0, googlenet: 42.5}}
+      - kind: order                   # each above the one before
+        says: finer strides are better
+        rising: [{head: fcn32s}, {head: fcn16s}, {head: fcn8s}]
+      - kind: equivalent              # apart by less than the margin
+        says: learned upsampling makes no difference
+        left: {head: fcn8s_learned}
+        right: {head: fcn8s}
+        margin: 0.5
+      - kind: trend                   # over an axis or a fact whose values are numbers
+        says: more classes are harder
+        along: num_classes
+        direction: falls
+      - kind: correlate               # over the classes of a data set
+        says: classes with more training pixels are easier
+        by: training_pixels
+        direction: rises
+      - kind: value                   # a published number, within a tolerance
+        says: our FCN-32s reaches the published figure
+        where: {backbone: vgg16, head: fcn32s, dataset: voc2011}
+        published: 59.4
+        tolerance: 1
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from segbench.spec.base import Spec
+from segbench.spec.cards import Source, Text
+from segbench.spec.yamlfile import did_you_mean
+
+Figure = Literal[
+    "mean_iou",
+    "pixel_accuracy",
+    "mean_accuracy",
+    "frequency_weighted_iou",
+    "mean_iou_per_image",
+    "mean_iou_per_class",
+    "worst_images_iou",
+]
+Fact = Literal[
+    "parameters",
+    "flops",
+    "num_classes",
+    "forward_ms",
+    "training_s",
+    "peak_memory_mib",
+]
+EXACT_FACTS = frozenset({"parameters", "flops", "num_classes"})  # counts: no seed changes them
+
+
+def _word(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _words(value: Any) -> Any:
+    return tuple(map(_word, value)) if isinstance(value, tuple | list) else (_word(value),)
+
+
+Word = Annotated[str, BeforeValidator(_word)]  # `train.batch_size: 3` is the axis value "3"
+Side = Annotated[dict[str, Word], Field(min_length=1)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words), Field(min_length=1)]
+Where = dict[str, Words]
+Margin = Annotated[float, Field(ge=0)]
+
+
+class ClaimSource(Source):
+    """Where the sentence stands, and the figures it rests on: name -> figure, as printed."""
+
+    published: dict[str, float] = Field(default_factory=dict)
+
+
+class _Claim(Spec):
+    """What all kinds share.
+
+    says: the claim in plain words. where: the cells it speaks of. classes: the means run over these
+    classes alone; empty means all. notes: what a reader must know to read the verdict rightly.
+    """
+
+    says: Text
+    source: ClaimSource | None = None
+    where: Where = Field(default_factory=dict)
+    within: tuple[str, ...] | None = None
+    average: bool = False
+    classes: tuple[str, ...] = ()
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _one_way_to_combine(self) -> Self:
+        if self.average and self.within is not None:
+            raise ValueError("give either `within` or `average: true`")
+        return self
+
+    def sides(self) -> tuple[tuple[str, Side], ...]:
+        """Return the fields that select the things compared, each with its place in the file."""
+        return ()
+
+    def fixed_axes(self) -> frozenset[str]:
+        """Return the axes along which the claim itself compares."""
+        return frozenset(axis for _, side in self.sides() for axis in side)
+
+    def _checked_sides(self) -> Self:
+        places = self.sides()
+        first_place, first = places[0]
+        for place, side in places[1:]:
+            if set(side) != set(first):
+                raise ValueError(
+                    f"`{first_place}` and `{place}` must name the same axes, but name "
+                    f"{', '.join(first)} and {', '.join(side)}"
+                )
+        texts = [str(sorted(side.items())) for _, side in places]
+        if len(set(texts)) < len(texts):
+            raise ValueError("the sides of a claim must differ, but two are the same")
+        if both := sorted(set(first) & (set(self.where) | set(self.within or ()))):
+            raise ValueError(
+                f"{', '.join(both)}: stands on both sides of the claim and again in `where` or "
+                "`within`; leave it out there"
+            )
+        return self
+
+
+class _Measured(_Claim):
+    """A claim about one number for each trial: a figure of the evaluation, or a fact."""
+
+    metric: Figure | Fact = "mean_iou"
+
+    @model_validator(mode="after")
+    def _classes_enter_a_mean(self) -> Self:
+        if self.classes and self.metric not in {"mean_iou", "mean_accuracy"}:
+            raise ValueError(
+                f"`classes` needs metric mean_iou or mean_accuracy, but metric is {self.metric}"
+            )
+        return self
+
+
+class Compare(_Measured):
+    """Left lies above (or below) right by more than the margin. per_class adds a table."""
+
+    kind: Literal["compare"] = "compare"
+    left: Side
+    right: Side
+    relation: Literal["above", "below"] = "above"
+    margin: Margin = 0.0
+    per_class: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.per_class and self.metric != "mean_iou":
+            raise ValueError("`per_class` needs metric mean_iou")
+        return self._checked_sides()
+
+    def sides(self) -> tuple[tuple[str, Side], ...]:
+        """See `_Claim`."""
+        return ("left", self.left), ("right", self.right)
+
+
+class Order(_Measured):
+    """Each of `rising` lies above the one before it by more than the margin."""
+
+    kind: Literal["order"] = "order"
+    rising: Annotated[tuple[Side, ...], Field(min_length=2)]
+    margin: Margin = 0.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        return self._checked_sides()
+
+    def sides(self) -> tuple[tuple[str, Side], ...]:
+        """See `_Claim`."""
+        return tuple((f"rising[{index}]", side) for index, side in enumerate(self.rising))
+
+
+class Equivalent(_Measured):
+    """Left and right are apart by less than the margin."""
+
+    kind: Literal["equivalent"] = "equivalent"
+    left: Side
+    right: Side
+    margin: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        return self._checked_sides()
+
+    def sides(self) -> tuple[tuple[str, Side], ...]:
+        """See `_Claim`."""
+        return ("left", self.left), ("right", self.right)
+
+
+class Trend(_Measured):
+    """The metric falls or rises along an axis or a fact, by more than the margin for each unit.
+
+    scale `log` measures the slope for each doubling, `linear` for each unit. monotone: every step
+    must go the same way too.
+    """
+
+    kind: Literal["trend"] = "trend"
+    along: str
+    direction: Literal["falls", "rises"]
+    scale: Literal["log", "linear"] = "log"
+    margin: Margin = 0.0
+    monotone: bool = False
+
+    def fixed_axes(self) -> frozenset[str]:
+        """See `_Claim`: a trend over a fact crosses data sets and variants."""
+        return (
+            frozenset({"dataset", "variant"}) if self.along in _FACTS else frozenset({self.along})
+        )
+
+
+class Correlate(_Claim):
+    """Per-class IoU rises or falls with how much of the class there was to train on.
+
+    Spearman's rank correlation over the classes of a data set; margin: how far beyond 0 it lies.
+    """
+
+    kind: Literal["correlate"] = "correlate"
+    by: Literal["training_pixels", "training_images"]
+    direction: Literal["rises", "falls"] = "rises"
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Value(_Measured):
+    """The metric lies within `tolerance` of a published number, on the images that we scored."""
+
+    kind: Literal["value"] = "value"
+    published: float
+    tolerance: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _per_cent(self) -> Self:
+        if self.metric not in _FACTS and 0 < self.published < 1:
+            raise ValueError(
+                f"published: figures are per cent, as papers print them; did you mean "
+                f"{100 * self.published:g}?"
+            )
+        return self
+
+
+_FACTS = frozenset(Fact.__args__)
+Claim = Annotated[
+    Compare | Order | Equivalent | Trend | Correlate | Value, Field(discriminator="kind")
+]
+AnyClaim = Compare | Order | Equivalent | Trend | Correlate | Value
+
+
+def is_fact(metric: str) -> bool:
+    """Return whether the metric is a fact about a trial and not a figure of its evaluation."""
+    return metric in _FACTS
+
+
+def check_selectors(claims: Sequence[AnyClaim], axes: dict[str, tuple[str, ...]]) -> list[str]:
+    """Return a sentence for each selector that matches nothing in a sweep with these axis values.
+
+    `axes` holds the values of every axis, those of `protocol` among them where claims may name it.
+    """
+    problems = []
+    for index, claim in enumerate(claims):
+        for place, selector in _selectors(claim):
+            for axis, values in selector.items():
+                unmatched = _unmatched(axis, values, axes)
+                problems += [f"claims[{index}].{place}: {problem}" for problem in unmatched]
+        named = [("within", axis) for axis in claim.within or ()]
+        if isinstance(claim, Trend) and not is_fact(claim.along):
+            named.append(("along", claim.along))
+        for place, axis in named:
+            known = [*axes, *(_FACTS if place == "along" else ())]
+            problems += [f"claims[{index}].{place}: {p}" for p in _no_axis(axis, known)]
+        if isinstance(claim, Trend) and claim.along in axes:
+            problems += [
+                f"claims[{index}].along: {claim.along} has the value {value!r}, not a number"
+                for value in axes[claim.along]
+                if not _is_number(value)
+            ]
+    return problems
+
+
+def _selectors(claim: AnyClaim) -> Iterable[tuple[str, Where]]:
+    yield "where", claim.where
+    for place, side in claim.sides():
+        yield place, {axis: (value,) for axis, value in side.items()}
+
+
+def _unmatched(
+    axis: str, values: tuple[str, ...], axes: dict[str, tuple[str, ...]]
+) -> Iterable[str]:
+    if axis not in axes:
+        yield from _no_axis(axis, axes)
+        return
+    for value in values:
+        if value not in axes[axis]:
+            yield (
+                f"no {axis} {value!r} in this sweep{did_you_mean(value, axes[axis])}; "
+                f"it has: {', '.join(axes[axis])}"
+            )
+
+
+def _no_axis(axis: str, known: Iterable[str]) -> Iterable[str]:
+    known = list(known)
+    if axis not in known:
+        yield f"no axis {axis!r}{did_you_mean(axis, known)}; there are: {', '.join(sorted(known))}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
