@@ -1,7 +1,7 @@
 """One worker at a time holds a trial: claims by exclusive creation, and a heartbeat.
 
-No file locks, so it works on NFS: `claims/0001.json` is created with O_EXCL, and the highest number
-holds the trial. A holder is gone when its process is gone (same host), or when its heartbeat file
+No file locks, so it works on NFS: `claims/0001.json` is a hard link, which only one worker can make,
+and the highest number holds the trial. A holder is gone when its process is gone (same host), or when its heartbeat file
 has not changed for as long as the watcher has watched with its own steady clock: two hosts' clocks
 are never compared, so a clock that jumps does no harm. Unknown is not dead.
 
@@ -9,6 +9,7 @@ Knows nothing of what a trial computes. If two workers hold a trial all the same
 cut off comes back), both write equal bytes under unique temporary names.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -80,10 +81,8 @@ class Lease:
             "pid": self.holder.pid,
             "time": time.time(),
         }
-        try:
+        with contextlib.suppress(ResultError):  # a full disk ends the trial where it must write
             write_json(self.workdir / "heartbeat.json", beat)
-        except ResultError:
-            pass  # a full disk ends the trial where it must write, not in this thread
 
 
 def claim(workdir: Path, *, stale_seconds: float = STALE_SECONDS) -> Lease | None:
@@ -140,9 +139,10 @@ def _beat_of(workdir: Path) -> bytes:
 def _create(workdir: Path, attempt: int) -> Lease | None:
     holder = Holder(attempt, socket.gethostname(), os.getpid(), _start_of(os.getpid()))
     path = _claim_path(workdir, attempt)
+    temporary = path.with_name(f".{path.name}.{holder.host}.{holder.pid}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        write_json(temporary, holder._asdict())
+        os.link(temporary, path)  # exclusive like O_EXCL, and never seen half-written
     except FileExistsError:
         return None  # somebody was faster
     except OSError as error:
@@ -150,8 +150,8 @@ def _create(workdir: Path, attempt: int) -> Lease | None:
             f"{path}: cannot be written ({error.strerror}); free space or name another folder with "
             "--results"
         ) from error
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(holder._asdict(), file)
+    finally:
+        temporary.unlink(missing_ok=True)
     return Lease(workdir, holder)
 
 
@@ -160,7 +160,7 @@ def _read_holder(path: Path, attempt: int) -> Holder | None:
         fields = json.loads(path.read_bytes())
         return Holder(attempt, str(fields["host"]), int(fields["pid"]), int(fields["start"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # being written just now, or torn by a kill: the heartbeat decides
+        return None  # not yet visible on this host: the heartbeat decides
 
 
 def _start_of(pid: int) -> int:

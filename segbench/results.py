@@ -17,6 +17,7 @@ Knows nothing of how results come about.
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -25,9 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from segbench.counts import Counts, figures, per_class_iou
 from segbench.errors import ResultError
 from segbench.files import write_atomically, write_json
 from segbench.spec.base import Spec
+from segbench.spec.cards import DatasetCard
 from segbench.spec.protocol import Protocol
 from segbench.spec.trial import Trial
 
@@ -59,7 +62,7 @@ class Evaluation(Spec):
     num_images: int
     class_names: tuple[str, ...]
     background: int | None
-    figures: dict[str, float]
+    figures: dict[str, float | None]
     per_class_iou: tuple[float | None, ...]
 
 
@@ -89,6 +92,48 @@ class StoredCounts(NamedTuple):
     label: NDArray[np.int64]
     pred: NDArray[np.int64]
     confusion: NDArray[np.int64]
+
+    def as_counts(self) -> Counts:
+        """Return what figures and statistics are computed from."""
+        return Counts(self.tp, self.label, self.pred, self.names)
+
+
+def evaluation_of(
+    counts: StoredCounts,
+    *,
+    trial_id: str,
+    protocol: Protocol,
+    dataset: DatasetCard,
+    split_fingerprint: str,
+) -> Evaluation:
+    """Return the figures that the protocol reads off these counts."""
+    kept = scored_classes(dataset, protocol)
+    sums = counts.as_counts().sums
+    iou = per_class_iou(sums, protocol.absent_class)
+    return Evaluation(
+        trial_id=trial_id,
+        protocol=protocol,
+        split_fingerprint=split_fingerprint,
+        num_images=len(counts.names),
+        class_names=dataset.class_names,
+        background=dataset.background,
+        figures={
+            name: None if math.isnan(value) else value
+            for name, value in figures(counts.as_counts(), protocol.absent_class, kept).items()
+        },
+        per_class_iou=tuple(
+            float(value) if index in kept and not math.isnan(value) else None
+            for index, value in enumerate(iou)
+        ),
+    )
+
+
+def scored_classes(dataset: DatasetCard, protocol: Protocol) -> tuple[int, ...]:
+    """Return the indices of the classes that enter the protocol's means."""
+    without = None
+    if not protocol.with_background and dataset.background is not None:
+        without = dataset.class_map[dataset.background]
+    return tuple(index for index in range(dataset.num_classes) if index != without)
 
 
 def trial_folder(run_folder: Path, trial_id: str) -> Path:

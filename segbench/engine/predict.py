@@ -24,12 +24,18 @@ def predict(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
     size = _scored_size(image, protocol)
     versions = list(_versions(image, protocol))
     if len(versions) == 1 and protocol.crf is None:
-        return _resized(_score_map(segmenter, versions[0][0], protocol), size).argmax(0)  # (H, W)
+        return score_map(segmenter, image, protocol).argmax(0)  # (H, W)
     probabilities = average_probabilities(segmenter, versions, protocol, size)
     if protocol.crf is None:
         return probabilities.argmax(0)
     seen = TF.resize(image, list(size), antialias=True) if size != tuple(image.shape[-2:]) else image
     return refine(seen, probabilities, protocol.crf).argmax(0)
+
+
+def score_map(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
+    """Return the (C, H, W) score map of the first of the protocol's versions of the image."""
+    version, _ = next(_versions(image, protocol))
+    return _resized(_score_map(segmenter, version, protocol), _scored_size(image, protocol))
 
 
 @torch.inference_mode()
@@ -48,10 +54,10 @@ def average_probabilities(
     """Return the mean softmax over `versions` of an image, brought to `size`, (C, H, W)."""
     total: Tensor | None = None
     for version, flipped in versions:
-        score_map = _score_map(segmenter, version, protocol)  # (C, h, w)
+        scores = _score_map(segmenter, version, protocol)  # (C, h, w)
         if flipped:
-            score_map = score_map.flip(-1)
-        probabilities = _resized(score_map, size).softmax(0)  # (C, H, W)
+            scores = scores.flip(-1)
+        probabilities = _resized(scores, size).softmax(0)  # (C, H, W)
         total = probabilities if total is None else total.add_(probabilities)
     assert total is not None
     return total / len(versions)
@@ -88,11 +94,8 @@ def _score_map(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tenso
     short = [max(segmenter.minimum_side - side, 0) for side in (height, width)]
     if any(short):
         batch = F.pad(batch, (0, short[1], 0, short[0]))
-    if protocol.sliding is not None:
-        score_map = _slid(segmenter, batch, protocol.sliding)
-    else:
-        score_map = segmenter(batch)
-    return score_map[0, :, :height, :width].float()
+    scores = _slid(segmenter, batch, protocol.sliding) if protocol.sliding else segmenter(batch)
+    return scores[0, :, :height, :width].float()
 
 
 def _slid(segmenter: Segmenter, image: Tensor, sliding: Sliding) -> Tensor:
@@ -104,10 +107,10 @@ def _slid(segmenter: Segmenter, image: Tensor, sliding: Sliding) -> Tensor:
     for top in _starts(height, window[0], sliding.stride[0]):
         for left in _starts(width, window[1], sliding.stride[1]):
             rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
-            score_map = segmenter(image[..., rows, columns]).float()
+            scores = segmenter(image[..., rows, columns]).float()
             if total is None:
-                total = score_map.new_zeros(1, score_map.shape[1], height, width)
-            total[..., rows, columns] += score_map
+                total = scores.new_zeros(1, scores.shape[1], height, width)
+            total[..., rows, columns] += scores
             times[..., rows, columns] += 1
     assert total is not None
     return total / times
@@ -118,7 +121,7 @@ def _starts(side: int, window: int, stride: int) -> list[int]:
     return [*range(0, side - window, stride), side - window]
 
 
-def _resized(score_map: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(score_map.shape[-2:]) == size:
-        return score_map
-    return F.interpolate(score_map[None], size, mode="bilinear", align_corners=False)[0]
+def _resized(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(scores.shape[-2:]) == size:
+        return scores
+    return F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]

@@ -1,0 +1,381 @@
+"""`run_trial`: the one function that a worker calls. The same call again continues, or returns at once.
+
+Brings trial, data, model and engine together and writes the trial's folder. Knows nothing of who
+called it.
+"""
+
+import contextlib
+import logging
+import platform
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segbench import results
+from segbench.code_version import code_version
+from segbench.data import SegmentationSplit, open_split, training_batches, training_positions
+from segbench.engine.checkpoint import load_weights, remove_checkpoints, save_weights
+from segbench.engine.device import chosen_device, device_name, make_repeatable, peak_memory_mib
+from segbench.engine.evaluate import evaluate, scored_label
+from segbench.engine.features import CachedFeatures, cached_features
+from segbench.engine.predict import score_map
+from segbench.engine.train import (
+    Batch,
+    BatchSource,
+    Hooks,
+    Interrupted,
+    segmentation_loss,
+    train,
+)
+from segbench.errors import DataError, ResultError, SegbenchError, TrialError
+from segbench.files import digest, write_text
+from segbench.lease import STALE_SECONDS, Lease, attempts, claim
+from segbench.models import Segmenter, backbone_weights_path, build_segmenter
+from segbench.results import Provenance, Result, StoredCounts
+from segbench.spec.machine import Machine
+from segbench.spec.protocol import Protocol
+from segbench.spec.trial import Trial
+
+LOG = logging.getLogger(__name__)
+Outcome = Literal["done", "failed", "held", "interrupted"]
+_REPORTED_PACKAGES = ("torch", "torchvision", "numpy", "datasets", "pydensecrf2")
+
+
+class _Work(NamedTuple):
+    """What the phases of one trial share."""
+
+    trial: Trial
+    workdir: Path
+    machine: Machine
+    device: torch.device
+    lease: Lease
+    should_stop: Callable[[], bool]
+
+
+def run_trial(
+    trial: Trial,
+    workdir: Path,
+    *,
+    machine: Machine,
+    protocols: tuple[Protocol, ...],
+    should_stop: Callable[[], bool] = lambda: False,
+    submitted_code_version: str | None = None,
+    stale_seconds: float = STALE_SECONDS,
+) -> Outcome:
+    """Train the trial and score it under every protocol; do only what is missing.
+
+    A failure of the trial (diverged, out of memory, bad data, a bug) becomes a failed Result with
+    its traceback on file. `held`: another worker has the trial. `interrupted`: `should_stop` said
+    so; the state is saved.
+
+    Raises:
+        ResultError: the folder cannot be written to.
+    """
+    results.write_trial(workdir, trial)
+    if results.is_done(workdir, protocols):
+        return "done"
+    lease = claim(workdir, stale_seconds=stale_seconds)
+    if lease is None:
+        return "held"
+    with lease:
+        if results.is_done(workdir, protocols):  # the holder before us finished meanwhile
+            return "done"
+        try:
+            work = _Work(trial, workdir, machine, chosen_device(machine), lease, should_stop)
+            _run(work, protocols, submitted_code_version)
+        except Interrupted:
+            return "interrupted"
+        except ResultError:
+            raise  # nothing can be recorded in a folder that takes no files
+        except Exception as error:  # the sweep goes on: whatever a trial dies of is a row
+            _write_failure(workdir, trial, error)
+            return "failed"
+    return "done"
+
+
+def _run(work: _Work, protocols: tuple[Protocol, ...], submitted: str | None) -> None:
+    started = datetime.now(UTC)
+    make_repeatable(work.machine, work.trial.seed)
+    if work.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(work.device)
+    segmenter = new_segmenter(work.trial, work.machine).to(work.device)
+    clock = time.perf_counter()
+    weights_path = work.workdir / "model.safetensors"
+    before = results.load_result(work.workdir)
+    loss, steps_done, fingerprint = (before.final_loss if before else None), 0, ""
+    if weights_path.exists():
+        segmenter.load_state_dict(load_weights(weights_path))
+    else:
+        loss, steps_done, fingerprint = _train(work, segmenter, protocols)
+        save_weights(weights_path, segmenter.state_dict())
+    train_seconds = time.perf_counter() - clock
+    clock = time.perf_counter()
+    for index, protocol in enumerate(protocols):
+        if results.load_evaluation(work.workdir, protocol) is None:
+            _evaluate(work, segmenter, protocol, of=f"{index + 1}/{len(protocols)}")
+    evaluate_seconds = time.perf_counter() - clock
+    results.write_provenance(
+        work.workdir,
+        Provenance(
+            code_version=code_version(),
+            packages=_package_versions(),
+            device=device_name(work.device),
+            host=socket.gethostname(),
+            started=started.isoformat(timespec="seconds"),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            attempts=attempts(work.workdir),
+            train_seconds=round(train_seconds, 3),
+            evaluate_seconds=round(evaluate_seconds, 3),
+            step_seconds=round(train_seconds / steps_done, 6) if steps_done else None,
+            peak_memory_mib=round(peak_memory_mib(work.device), 1),
+            train_split_fingerprint=fingerprint,
+            submitted_code_version=submitted,
+        ),
+    )
+    (work.workdir / "traceback.txt").unlink(missing_ok=True)
+    results.write_result(
+        work.workdir,
+        Result(
+            trial_id=work.trial.id(),
+            status="done",
+            facts=_facts(work.trial, segmenter),
+            digests=work.trial.card_digests(),
+            final_loss=loss if loss is None else round(loss, 9),
+        ),
+    )
+    remove_checkpoints(work.workdir)
+
+
+def new_segmenter(trial: Trial, machine: Machine) -> Segmenter:
+    """Return the trial's model before its first step, drawn from torch's global generator."""
+    weights_path = backbone_weights_path(trial.backbone, trial.model, machine)
+    return build_segmenter(
+        trial.backbone,
+        trial.head,
+        trial.model,
+        trial.dataset.num_classes,
+        weights_path=weights_path,
+    )
+
+
+def load_segmenter(workdir: Path, machine: Machine) -> tuple[Trial, Segmenter]:
+    """Return a trial that is done and its trained model, in evaluation mode."""
+    trial = results.load_trial(workdir)
+    segmenter = build_segmenter(
+        trial.backbone, trial.head, trial.model, trial.dataset.num_classes, weights_path=None
+    )
+    segmenter.load_state_dict(load_weights(workdir / "model.safetensors"))
+    return trial, segmenter.to(chosen_device(machine)).eval()
+
+
+def _train(
+    work: _Work, segmenter: Segmenter, protocols: tuple[Protocol, ...]
+) -> tuple[float, int, str]:
+    """Train; return the last loss, the optimizer steps of this attempt, the data's fingerprint."""
+    trial, recipe = work.trial, work.trial.train
+    if trial.start_from is not None:
+        _start_from(segmenter, work.workdir.parent / trial.start_from / "model.safetensors")
+    split = open_split(trial.dataset, recipe.split, work.machine, max_images=recipe.max_images)
+    if len(split) == 0:
+        raise DataError(f"{trial.dataset.name} {recipe.split}: has no images to train on")
+    source = _feature_source(work, segmenter, split) if recipe.cache_features else (
+        _image_source(work, split)
+    )
+    steps_done = 0
+
+    def on_step(step: int, loss: float | None) -> None:
+        nonlocal steps_done
+        steps_done += 1
+        work.lease.report(step=step, **({} if loss is None else {"loss": loss}))
+
+    work.lease.report(phase="train", step=0, steps=recipe.steps)
+    loss = train(
+        segmenter,
+        recipe,
+        source,
+        folder=work.workdir,
+        machine=work.machine,
+        device=work.device,
+        hooks=Hooks(on_step, work.should_stop, _validation_loss(work, segmenter, protocols)),
+        class_weights=_class_weights(work, split),
+    )
+    return loss, steps_done, split.fingerprint
+
+
+def _start_from(segmenter: Segmenter, path: Path) -> None:
+    """Copy what has the same name and shape; the layers that are new keep their initial values."""
+    own = segmenter.state_dict()
+    found = {
+        name: tensor
+        for name, tensor in load_weights(path).items()
+        if name in own and own[name].shape == tensor.shape
+    }
+    segmenter.load_state_dict(found, strict=False)
+
+
+def _image_source(work: _Work, split: SegmentationSplit) -> BatchSource:
+    def batches(first: int, last: int) -> Iterator[Batch]:
+        recipe = work.trial.train
+        for batch in training_batches(
+            split,
+            recipe.images,
+            seed=work.trial.seed,
+            batch_size=recipe.batch_size,
+            first_step=first,
+            last_step=last,
+            loader_workers=work.machine.loader_workers,
+        ):
+            yield Batch(batch.image.to(work.device, non_blocking=True).float() / 255, batch.label)
+
+    return batches
+
+
+def _feature_source(work: _Work, segmenter: Segmenter, split: SegmentationSplit) -> BatchSource:
+    """Return batches of feature maps; the random draws are those of the images' batches."""
+    trial, recipe = work.trial, work.trial.train
+    squash = recipe.images.squash
+    assert squash is not None  # Recipe checks it
+    work.lease.report(phase="features", step=0, steps=len(split))
+    parts = {name: part.identity_digest() for name, part in trial.parts().items()}
+    key = {name: parts.get(name) for name in ("backbone", "model", "weights")}
+    name = digest([key, split.fingerprint, squash], length=16)
+    features: CachedFeatures = cached_features(
+        segmenter,
+        split,
+        squash,
+        strides=trial.head.strides,
+        folder=Path(work.machine.cache) / "features" / name,
+        device=work.device,
+        on_image=lambda done: work.lease.report(step=done),
+    )
+
+    def batches(first: int, last: int) -> Iterator[Batch]:
+        for step in range(first, last):
+            indices, flipped = training_positions(
+                len(split), recipe.images, seed=trial.seed, batch_size=recipe.batch_size, step=step
+            )
+            yield Batch(*features.batch(indices, flipped))
+
+    return batches
+
+
+def _class_weights(work: _Work, split: SegmentationSplit) -> Tensor | None:
+    """Return the loss weight of each class: total / (classes x pixels of the class)."""
+    if work.trial.train.class_weights == "none":
+        return None
+    pixels = np.asarray(split.class_pixels(), dtype=np.float64)
+    weights = np.where(pixels > 0, pixels.sum() / (len(pixels) * np.maximum(pixels, 1)), 0.0)
+    return torch.from_numpy(weights).float().to(work.device)
+
+
+def _validation_loss(
+    work: _Work, segmenter: Segmenter, protocols: tuple[Protocol, ...]
+) -> Callable[[], float] | None:
+    """Return a function that measures the loss on the first images of the reported split.
+
+    It is drawn in the learning curves and decides nothing.
+    """
+    split = open_split(
+        work.trial.dataset,
+        protocols[0].split,
+        work.machine,
+        max_images=work.machine.validate_images,
+    )
+
+    @torch.inference_mode()
+    def measure() -> float:
+        segmenter.eval()
+        total = 0.0
+        for index in range(len(split)):
+            sample = split.sample(index)
+            scores = score_map(segmenter, sample.image.to(work.device), protocols[0])
+            label = scored_label(sample.label, protocols[0]).to(work.device)
+            total += float(segmentation_loss(scores[None], label[None].long()))
+        return total / max(len(split), 1)
+
+    return measure
+
+
+def _evaluate(work: _Work, segmenter: Segmenter, protocol: Protocol, *, of: str) -> None:
+    trial = work.trial
+    split = open_split(
+        trial.dataset,
+        protocol.split,
+        work.machine,
+        max_images=protocol.max_images,
+        subset_seed=protocol.subset_seed,
+    )
+    work.lease.report(phase=f"evaluate {of}", step=0, steps=len(split))
+
+    def on_image(done: int) -> None:
+        work.lease.report(step=done)
+        if work.should_stop():
+            raise Interrupted
+
+    counted = evaluate(
+        segmenter,
+        split,
+        protocol,
+        num_classes=trial.dataset.num_classes,
+        device=work.device,
+        on_image=on_image,
+    )
+    evaluation = results.evaluation_of(
+        StoredCounts(*counted),
+        trial_id=trial.id(),
+        protocol=protocol,
+        dataset=trial.dataset,
+        split_fingerprint=split.fingerprint,
+    )
+    results.write_evaluation(work.workdir, evaluation, StoredCounts(*counted))
+
+
+def _facts(trial: Trial, segmenter: Segmenter) -> dict[str, float]:
+    parameters = {name: p.numel() for name, p in segmenter.named_parameters()}
+    kinds = segmenter.parameter_kinds()
+    return {
+        "num_classes": trial.dataset.num_classes,
+        "parameters": sum(parameters.values()),
+        "backbone_parameters": sum(n for name, n in parameters.items() if kinds[name] == "backbone"),
+        "training_steps": trial.train.steps,
+    }
+
+
+def _write_failure(workdir: Path, trial: Trial, error: Exception) -> None:
+    LOG.warning("trial %s failed: %s", trial.id(), error)
+    write_text(workdir / "traceback.txt", traceback.format_exc())
+    results.write_result(
+        workdir,
+        Result(
+            trial_id=trial.id(),
+            status="failed",
+            kind=_kind(error),
+            message=f"{error}" if isinstance(error, SegbenchError) else f"{type(error).__name__}: {error}",
+            digests=trial.card_digests(),
+        ),
+    )
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, TrialError):
+        return error.kind
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return "out_of_memory"
+    return "data" if isinstance(error, DataError) else "error"
+
+
+def _package_versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _REPORTED_PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
