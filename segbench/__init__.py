@@ -1,0 +1,1 @@
+"""Benchmarking semantic segmentation so that the answer can be believed."""

@@ -45,12 +45,24 @@ class Lease:
         self.workdir = workdir
         self.holder = holder
         self._progress: dict[str, Any] = {}
+        self._phase_start = time.monotonic()
         self._beats = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, daemon=True)
 
     def report(self, **progress: Any) -> None:
-        """Remember values for the next heartbeat (step, steps, phase, loss)."""
+        """Remember values for the next heartbeat (step, steps, phase, loss).
+
+        A new phase starts its own clock, from which others tell how long it still takes.
+        """
+        now = time.monotonic()
+        if "phase" in progress:
+            self._phase_start = now
+            self._progress.pop("phase_first_step", None)
+        elif "step" in progress:
+            progress.setdefault("phase_seconds", round(now - self._phase_start, 3))
+            first = self._progress.get("phase_first_step", progress["step"] - 1)
+            progress["phase_first_step"] = first
         self._progress = {**self._progress, **progress}
 
     def is_still_ours(self) -> bool:

@@ -207,6 +207,13 @@ def is_done(workdir: Path, protocols: tuple[Protocol, ...]) -> bool:
     )
 
 
+def clear_failure(workdir: Path) -> None:
+    """Forget that the trial failed, so that it can be tried again from where it was."""
+    result = load_result(workdir)
+    if result is not None and result.status == "failed":
+        (workdir / "result.json").unlink(missing_ok=True)
+
+
 def write_counts(path: Path, counts: StoredCounts) -> None:
     """Write counts sparsely: only the classes that an image has, or is predicted to have.
 

@@ -203,7 +203,7 @@ def _train(
         recipe,
         source,
         folder=work.workdir,
-        machine=work.machine,
+        monitor=work.machine.monitor,
         device=work.device,
         hooks=Hooks(on_step, work.should_stop, _validation_loss(work, segmenter, protocols)),
         class_weights=_class_weights(work, split),
@@ -288,7 +288,7 @@ def _validation_loss(
         work.trial.dataset,
         protocols[0].split,
         work.machine,
-        max_images=work.machine.validate_images,
+        max_images=work.machine.monitor.validate_images,
     )
 
     @torch.inference_mode()

@@ -2,9 +2,9 @@
 
 Units: IoUs and accuracies are in per cent here, as papers print them (`margin: 1` is one point of
 mean IoU, `published: 56.0`); facts such as parameters or forward_ms are in their own unit.
-Selectors name any axis of the sweep, and `protocol`. A claim is judged in every combination of the axes that
-its selectors leave open, unless it says `within` (only these axes; over the others it is averaged)
-or `average: true` (over all of them). Knows nothing of how claims are judged.
+Selectors name any axis of the sweep, and `protocol`. A claim is judged in every combination of the
+axes that its selectors leave open, unless it says `within` (only these axes; over the others it is
+averaged) or `average: true` (over all of them). Knows nothing of how claims are judged.
 
     claims:
       - kind: compare                 # left above right by more than the margin

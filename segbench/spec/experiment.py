@@ -15,6 +15,7 @@ from segbench.spec.cards import Name, Source, Text
 from segbench.spec.claims import Claim
 from segbench.spec.heads import Head, Model
 from segbench.spec.launching import Launch
+from segbench.spec.machine import Monitor
 from segbench.spec.protocol import Protocol
 from segbench.spec.recipe import Recipe
 
@@ -126,6 +127,7 @@ class Experiment(Spec):
     train: Recipe
     evaluate: Annotated[dict[str, Protocol], Field(min_length=1)] = {"native": Protocol()}
     published: tuple[Published, ...] = ()
+    monitor: Monitor = Monitor()
     launch: Launch = Launch()
     claims: tuple[Claim, ...] = ()
     notes: Annotated[str, StringConstraints(strip_whitespace=True)] = ""

@@ -11,11 +11,25 @@ from pydantic import Field
 from segbench.spec.base import Spec
 
 
+class Monitor(Spec):
+    """How often a training speaks and saves: the `monitor:` part of an experiment.
+
+    validate_every_steps 0 measures the validation loss at the end of each stage alone, over
+    `validate_images` images; it is drawn in the learning curves and decides nothing.
+    """
+
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] = 500
+    log_every_steps: Annotated[int, Field(ge=1)] = 20
+    validate_every_steps: Annotated[int, Field(ge=0)] = 0
+    validate_images: Annotated[int, Field(ge=1)] = 16
+
+
 class Machine(Spec):
     """Folders, device and habits of one machine. Paths are absolute, as text.
 
     data: folders in which data sets are looked for. cache: Arrow files, downloaded archives and
     weights, cached features. weights: folders in which cards' weights files are looked for.
+    threads: CPU threads of a trial; equal bits need equal threads.
     """
 
     data: tuple[str, ...] = ()
@@ -24,10 +38,7 @@ class Machine(Spec):
     device: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
     loader_workers: Annotated[int, Field(ge=0)] = 0
-    checkpoint_every_steps: Annotated[int, Field(ge=1)] = 500
-    log_every_steps: Annotated[int, Field(ge=1)] = 20
-    validate_every_steps: Annotated[int, Field(ge=0)] = 0
-    validate_images: Annotated[int, Field(ge=1)] = 32
+    monitor: Monitor = Monitor()
 
     @classmethod
     def from_environment(cls, environment: dict[str, str], **given: Any) -> Self:

@@ -1,0 +1,336 @@
+"""The command line: the only place that prints, exits, and configures logging.
+
+Exit codes: 0 well, 1 trials failed, 2 the user's mistake, 130 interrupted with ctrl-C.
+Commands that need no tensors do not load torch.
+"""
+
+import logging
+import shlex
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from segbench import console
+from segbench.errors import ExperimentError, SegbenchError
+
+OUT = console.new_console()
+ERR = console.new_console(stderr=True)
+
+
+class _Group(TyperGroup):
+    """Turns our errors into one message without a traceback, exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SegbenchError as error:
+            _fail(str(error))
+        except KeyboardInterrupt:
+            ERR.print("Interrupted. What was done is kept; the same command goes on from there.")
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    name="segbench",
+    help="Benchmark semantic segmentation so that the answer can be believed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="An experiment file (YAML).")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder, such as results/quickstart.")
+]
+Cards = Annotated[
+    list[Path] | None, typer.Option("--cards", metavar="DIR", help="A folder with backbones/ or datasets/ that is read before the built-in cards. Repeatable.")
+]
+Data = Annotated[
+    list[Path] | None,
+    typer.Option("--data", metavar="DIR", help="Where data sets lie (else $SEGBENCH_DATA). Repeatable."),
+]
+Weights = Annotated[
+    list[Path] | None,
+    typer.Option("--weights", metavar="DIR", help="Where weights files lie (else $SEGBENCH_WEIGHTS). Repeatable."),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="DIR", help="Arrow files, downloads, features (else $SEGBENCH_CACHE, ~/.cache/segbench)."),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change the experiment, e.g. train.batch_size=4 or sweep.head=[fcn8s]. Repeatable."),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="AXIS=VALUE", help="Run the matching cells alone, e.g. backbone=vgg16. Repeatable."),
+]
+Results = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="The run goes to DIR/<experiment>.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    if version:
+        from segbench.code_version import code_version
+
+        OUT.print(code_version())
+        raise typer.Exit
+
+
+@app.command("run")
+def run_command(
+    file: File,
+    data: Data = None,
+    weights: Weights = None,
+    cache: Cache = None,
+    cards: Cards = None,
+    settings: Settings = None,
+    only: Only = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Run the first N seeds alone.")] = None,
+    device: Device = "auto",
+    launcher: Annotated[str | None, typer.Option(help="local, ray or slurm (else the file's launch.launcher).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trials at a time on this machine.")] = None,
+    results: Results = Path("results"),
+    retry: Annotated[str | None, typer.Option(metavar="failed", help="Start failed trials again.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and leave.")] = False,
+) -> None:
+    """Train and evaluate an experiment's grid; only what is missing is done."""
+    from segbench import drive
+
+    if retry not in {None, "failed"}:
+        raise ExperimentError(f"--retry {retry}: the only choice is `failed`")
+    flags = drive.Flags(
+        cards=tuple(cards or ()),
+        settings=(*(settings or ()), *_launch_settings(launcher, workers)),
+        only=tuple(only or ()),
+        seeds=seeds,
+        data=tuple(data or ()),
+        weights=tuple(weights or ()),
+        cache=cache,
+        device=device,
+        results=results,
+    )
+    prepared = drive.prepare_run(file, flags)
+    left = drive.unfinished(prepared, retry_failed=retry == "failed")
+    _say_plan(prepared, left)
+    if dry_run:
+        return
+    if left and (missing := drive.missing_files(prepared)):
+        _fail("\n".join(missing))
+    record = drive.record(prepared, shlex.join(["segbench", *sys.argv[1:]]))
+    try:
+        if left:
+            _follow(prepared, record, left)
+    finally:
+        _report(prepared.run_folder)
+    failed = _count_failed(prepared)
+    if failed:
+        ERR.print(f"{failed} trials failed; segbench status {console.shown_path(prepared.run_folder)} says why.")
+        raise typer.Exit(1)
+
+
+def _launch_settings(launcher: str | None, workers: int | None) -> list[str]:
+    given = {"launcher": launcher, "workers": workers}
+    return [f"launch.{name}={value}" for name, value in given.items() if value is not None]
+
+
+def _say_plan(prepared: Any, left: dict[str, Any]) -> None:
+    plan = prepared.asked
+    for sentence in prepared.hidden_cards:
+        ERR.print(f"hidden card: {sentence}")
+    axes = " x ".join(f"{len(values)} {axis}" for axis, values in plan.axes.items())
+    seeds = len({cell.seed for cell in plan.cells})
+    trials = plan.trials
+    skipped = Counter(cell.skipped for cell in plan.cells if cell.skipped)
+    OUT.print(f"{plan.experiment.name}: {axes} x {seeds} seeds = {len(trials)} trials; "
+              f"{len(trials) - len(left)} ended, {len(left)} to run")
+    for reason, number in skipped.items():
+        OUT.print(f"skipped ({number}): {reason}")
+    if len(whole := prepared.whole.trials) != len(trials):
+        OUT.print(f"narrowed from {len(whole)} trials of the whole sweep")
+    OUT.print(f"protocols: {', '.join(plan.experiment.evaluate)}; launcher: {plan.experiment.launch.launcher}; "
+              f"results: {console.shown_path(prepared.run_folder)}")
+
+
+def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:
+    """Start the work; show a live view on a terminal, a line for each event elsewhere."""
+    from segbench import drive, status
+
+    labels = {
+        cell.trial_id: status.label(cell.axes, cell.seed) for cell in prepared.asked.cells if cell.trial
+    }
+    if not OUT.is_terminal:
+        ended: Counter[str] = Counter()
+
+        def say(event: Any) -> None:
+            ended[event.kind] += 1
+            progress = f"[{ended['done'] + ended['failed']}/{len(left)}]"
+            OUT.print(f"{progress} {event.kind}: {labels[event.trial_id]} {event.message}".rstrip())
+
+        drive.start(prepared, left, say)
+        return
+    from rich.live import Live
+
+    class View:
+        def __rich__(self) -> Any:
+            return console.grid_view(status.statuses(prepared.run_folder, record))
+
+    with Live(View(), console=OUT, refresh_per_second=2, transient=True):
+        drive.start(prepared, left, lambda _: None)
+
+
+def _count_failed(prepared: Any) -> int:
+    from segbench import results
+
+    found = (
+        results.load_result(results.trial_folder(prepared.run_folder, trial_id))
+        for trial_id in prepared.asked.trials
+    )
+    return sum(result is not None and result.status == "failed" for result in found)
+
+
+def _report(run_folder: Path) -> None:
+    from segbench.report.write import write_report
+
+    for path in write_report(run_folder):
+        if path.name in {"leaderboard.md", "claims.md"}:
+            OUT.print()
+            OUT.print(path.read_text(encoding="utf-8"))
+    OUT.print(f"written: {console.shown_path(run_folder)}")
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Rebuild a run's tables from its files, byte for byte."""
+    _report(run)
+
+
+@app.command("status")
+def status_command(
+    run: RunFolder,
+    failed: Annotated[bool, typer.Option("--failed", help="Show failed trials alone.")] = False,
+) -> None:
+    """Say how far each trial of a run is, and what failed of what."""
+    from segbench import status
+    from segbench.run import load_run
+
+    found = status.statuses(run, load_run(run))
+    shown = [s for s in found if s.state == "failed"] if failed else found
+    if shown:
+        OUT.print(console.status_table(shown))
+    counts = Counter(s.state for s in found)
+    OUT.print(", ".join(f"{number} {state}" for state, number in sorted(counts.items())))
+
+
+@app.command()
+def watch(
+    run: RunFolder,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 2.0,
+) -> None:
+    """Follow a run, wherever it runs, until nothing is left to do (ctrl-C leaves it running)."""
+    from rich.live import Live
+
+    from segbench import status
+    from segbench.run import load_run
+
+    record = load_run(run)
+    with Live(console=OUT, auto_refresh=False) as live:
+        while True:
+            found = status.statuses(run, record)
+            live.update(console.grid_view(found), refresh=True)
+            if all(s.state in {"done", "failed", "skipped"} for s in found):
+                return
+            time.sleep(every)
+
+
+@app.command()
+def logs(
+    run: RunFolder,
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="The first digits of a trial's id.")],
+) -> None:
+    """Print what a trial's worker has printed, and its traceback if it failed."""
+    from segbench.run import find_trial
+
+    folder, _ = find_trial(run, trial)
+    for name in ("worker.log", "traceback.txt"):
+        path = folder / name
+        if path.exists():
+            OUT.print(f"--- {console.shown_path(path)}")
+            OUT.print(path.read_text(encoding="utf-8", errors="replace"))
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="backbones, datasets, heads or experiments.")],
+    cards: Cards = None,
+) -> None:
+    """List the cards, heads or experiments at hand."""
+    from segbench import listing
+
+    headers, rows = listing.table_of(kind, tuple(cards or ()))
+    OUT.print(console.plain_table(headers, rows))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone, data set or head, or an experiment file.")],
+    cards: Cards = None,
+) -> None:
+    """Show a card, a head or an experiment, as it is after `base` and defaults are filled in."""
+    from segbench import listing
+
+    OUT.print(listing.description_of(name, tuple(cards or ())), end="")
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Cards and experiments (YAML).")],
+    cards: Cards = None,
+) -> None:
+    """Check cards and experiments; report all problems of all files at once."""
+    from segbench import listing
+
+    problems = [problem for file in files for problem in listing.problems_of(file, tuple(cards or ()))]
+    if problems:
+        _fail("\n".join(problems))
+    OUT.print(f"{len(files)} files are in order")
+
+
+@app.command()
+def prepare(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets or backbones (for their weights), or experiment files.")],
+    data: Data = None,
+    cache: Cache = None,
+    cards: Cards = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Convert what is here; download nothing.")] = False,
+) -> None:
+    """Download, verify, unpack and convert data sets, and fetch weights, once."""
+    from segbench import listing
+
+    for name, summary in listing.prepare_all(
+        names, data=tuple(data or ()), cache=cache, cards=tuple(cards or ()), download=not offline, console=OUT
+    ):
+        OUT.print(f"{name}: {summary}")
+
+
+def _fail(message: str) -> NoReturn:
+    ERR.print(message)
+    raise typer.Exit(2)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,210 @@
+"""Per-image pixel counts, and every figure that is read off their sums.
+
+All figures are fractions in [0, 1], computed in float64 from exact integer sums.
+`class_indices` narrows the means of a figure to these classes; empty means all.
+Letters: N images, C classes. Knows nothing of resampling, trials or files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.files import digest
+
+AbsentClass = Literal["skip", "zero", "skip_unlabelled"]
+Floats = NDArray[np.floating]
+WORST_SHARE = 0.1  # of the images, for `worst_images_iou`
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """What one model gave on one split: for each image and class three pixel counts.
+
+    tp, label, pred: (N, C) integers: rightly predicted, labelled, and predicted pixels. `pred` sees
+    labelled pixels alone; a prediction outside the classes is in `label` and in no `pred`.
+    names: (N,) the images' names; counts with equal names are compared image by image.
+    """
+
+    tp: NDArray[np.integer]
+    label: NDArray[np.integer]
+    pred: NDArray[np.integer]
+    names: Sequence[str]
+
+    def __post_init__(self) -> None:
+        shapes = {self.tp.shape, self.label.shape, self.pred.shape}
+        if len(shapes) != 1 or self.tp.ndim != 2 or len(self.names) != len(self.tp):
+            raise ValueError(
+                f"tp, label and pred must be (N, C) arrays with N names, but have shapes "
+                f"{self.tp.shape}, {self.label.shape}, {self.pred.shape} and "
+                f"{len(self.names)} names"
+            )
+        if (
+            (self.tp > self.label).any()
+            or (self.tp > self.pred).any()
+            or self.tp.min(initial=0) < 0
+        ):
+            raise ValueError(
+                "tp must lie between 0 and both label and pred for every image and class"
+            )
+
+    @cached_property
+    def images(self) -> str:
+        """The digest of the images' names in their order."""
+        return digest(list(map(str, self.names)), length=16)
+
+    @cached_property
+    def sums(self) -> "Sums":
+        """The counts of the whole split."""
+        return Sums(
+            *(part.sum(axis=0, dtype=np.int64) for part in (self.tp, self.label, self.pred))
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Counts summed over images: three (C,) integer arrays, named as in `Counts`."""
+
+    tp: NDArray[np.integer]
+    label: NDArray[np.integer]
+    pred: NDArray[np.integer]
+
+    @property
+    def union(self) -> NDArray[np.integer]:
+        """(C,) pixels labelled or predicted as the class."""
+        return self.label + self.pred - self.tp
+
+
+def kept_classes(
+    sums: Sums, absent_class: AbsentClass, class_indices: Sequence[int] = ()
+) -> NDArray[np.bool_]:
+    """Return (C,) which classes enter the means under the protocol's rule for absent classes.
+
+    skip: those with label or predicted pixels. skip_unlabelled: those with label pixels. zero: all.
+    """
+    kept = {
+        "skip": sums.union > 0,
+        "skip_unlabelled": sums.label > 0,
+        "zero": np.ones(len(sums.tp), dtype=bool),
+    }[absent_class]
+    return kept & _chosen(len(sums.tp), class_indices)
+
+
+def per_class_iou(sums: Sums, absent_class: AbsentClass = "skip") -> NDArray[np.float64]:
+    """Return (C,) IoU, NaN for a class that the rule leaves out of the mean."""
+    iou = _ratio(sums.tp, sums.union)
+    return np.where(kept_classes(sums, absent_class), iou, np.nan)
+
+
+def mean_iou(
+    sums: Sums, absent_class: AbsentClass = "skip", class_indices: Sequence[int] = ()
+) -> float:
+    """Return the mean over classes of the IoU of summed counts (the field's mean IoU, mIoU-D)."""
+    return _mean(_ratio(sums.tp, sums.union)[kept_classes(sums, absent_class, class_indices)])
+
+
+def mean_accuracy(
+    sums: Sums, absent_class: AbsentClass = "skip", class_indices: Sequence[int] = ()
+) -> float:
+    """Return the mean over classes of the share of label pixels that are found.
+
+    A class without label pixels has no accuracy and is left out, or is 0 under the rule `zero`.
+    """
+    rule: AbsentClass = "zero" if absent_class == "zero" else "skip_unlabelled"
+    return _mean(_ratio(sums.tp, sums.label)[kept_classes(sums, rule, class_indices)])
+
+
+def pixel_accuracy(sums: Sums) -> float:
+    """Return the share of labelled pixels that are right."""
+    return float(_ratio(sums.tp.sum(), sums.label.sum(), empty=np.nan))
+
+
+def frequency_weighted_iou(sums: Sums) -> float:
+    """Return the IoU averaged with the share of label pixels as weight."""
+    weighted = (_ratio(sums.tp, sums.union) * sums.label).sum()
+    return float(_ratio(weighted, sums.label.sum(), empty=np.nan))
+
+
+def image_ious(counts: Counts, class_indices: Sequence[int] = ()) -> Floats:
+    """Return (N, C) the IoU of each class in each image, NaN where the image has no label of it.
+
+    Source: Wang et al., Revisiting Evaluation Metrics for Semantic Segmentation, NeurIPS 2023
+    Datasets and Benchmarks: a class counts in an image if it is labelled there.
+    """
+    union = counts.label.astype(np.int64) + counts.pred - counts.tp
+    there = (counts.label > 0) & _chosen(counts.label.shape[1], class_indices)
+    return np.where(there, _ratio(counts.tp, union), np.nan)
+
+
+def per_image_iou(counts: Counts, class_indices: Sequence[int] = ()) -> Floats:
+    """Return (N,) the mean over an image's labelled classes, NaN for an image without any."""
+    ious = image_ious(counts, class_indices)
+    return _ratio(np.nansum(ious, axis=1), (~np.isnan(ious)).sum(axis=1), empty=np.nan)
+
+
+def mean_iou_per_image(counts: Counts, class_indices: Sequence[int] = ()) -> float:
+    """Return mIoU-I: the mean over images of `per_image_iou`. Source: as `image_ious`."""
+    return _mean(per_image_iou(counts, class_indices))
+
+
+def mean_iou_per_class(counts: Counts, class_indices: Sequence[int] = ()) -> float:
+    """Return mIoU-C: over images first, for each class, then over the classes that occur."""
+    ious = image_ious(counts, class_indices)
+    return _mean(_ratio(np.nansum(ious, axis=0), (~np.isnan(ious)).sum(axis=0), empty=np.nan))
+
+
+def worst_images_iou(
+    counts: Counts, class_indices: Sequence[int] = (), share: float = WORST_SHARE
+) -> float:
+    """Return mIoU-I over the `share` of images with the lowest `per_image_iou`, at least one."""
+    return _mean_of_worst(per_image_iou(counts, class_indices), share)
+
+
+def worst_class_images_iou(
+    counts: Counts, class_indices: Sequence[int] = (), share: float = WORST_SHARE
+) -> float:
+    """Return mIoU-C over the worst `share` of each class's own images, at least one for each."""
+    columns = image_ious(counts, class_indices).T
+    return _mean(np.array([_mean_of_worst(column, share) for column in columns]))
+
+
+def figures(
+    counts: Counts, absent_class: AbsentClass = "skip", class_indices: Sequence[int] = ()
+) -> dict[str, float]:
+    """Return every figure by name, NaN where nothing was labelled."""
+    sums, chosen = counts.sums, class_indices
+    return {
+        "mean_iou": mean_iou(sums, absent_class, chosen),
+        "pixel_accuracy": pixel_accuracy(sums),
+        "mean_accuracy": mean_accuracy(sums, absent_class, chosen),
+        "frequency_weighted_iou": frequency_weighted_iou(sums),
+        "mean_iou_per_image": mean_iou_per_image(counts, chosen),
+        "mean_iou_per_class": mean_iou_per_class(counts, chosen),
+        "worst_images_iou": worst_images_iou(counts, chosen),
+        "worst_class_images_iou": worst_class_images_iou(counts, chosen),
+    }
+
+
+def _chosen(num_classes: int, class_indices: Sequence[int]) -> NDArray[np.bool_]:
+    chosen = np.zeros(num_classes, dtype=bool)
+    chosen[list(class_indices) or slice(None)] = True
+    return chosen
+
+
+def _ratio(above: NDArray | np.number, below: NDArray | np.number, empty: float = 0.0) -> Floats:
+    """Return above / below in float64, `empty` where below is 0."""
+    above, below = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
+    return np.divide(above, below, out=np.full_like(below, empty), where=below != 0)
+
+
+def _mean_of_worst(values: Floats, share: float) -> float:
+    known = np.sort(values[~np.isnan(values)])
+    return _mean(known[: max(1, int(share * len(known)))])
+
+
+def _mean(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -1,0 +1,197 @@
+"""From a command's flags to work: read, narrow, check, record, launch. Prints nothing.
+
+Knows nothing of terminals. No torch here.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from segbench import results, run
+from segbench.code_version import code_version
+from segbench.errors import ExperimentError
+from segbench.launch import Event, Work, launcher_named
+from segbench.run import RunRecord
+from segbench.spec import yamlfile
+from segbench.spec.catalog import Catalog
+from segbench.spec.experiment import read_experiment
+from segbench.spec.job import Job
+from segbench.spec.machine import Machine
+from segbench.spec.sweep import Cell, Plan, expand
+from segbench.spec.trial import Trial
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the command line may say about a run; see `segbench run --help`."""
+
+    cards: tuple[Path, ...] = ()
+    settings: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    seeds: int | None = None
+    data: tuple[Path, ...] = ()
+    weights: tuple[Path, ...] = ()
+    cache: Path | None = None
+    device: str = "auto"
+    results: Path = field(default_factory=lambda: Path("results"))
+
+
+class Prepared(NamedTuple):
+    """A run that is ready to start: the whole plan, what was asked for of it, and where it goes."""
+
+    whole: Plan
+    asked: Plan
+    catalog: Catalog
+    machine: Machine
+    run_folder: Path
+
+    @property
+    def hidden_cards(self) -> tuple[str, ...]:
+        """A sentence for each card that another one of the same name stands in for."""
+        return tuple(f"{h.name}: {h.used} is used, {h.hidden} is not" for h in self.catalog.hidden)
+
+
+def prepare_run(path: Path, flags: Flags) -> Prepared:
+    """Return the experiment's plan under the flags; nothing is written or started.
+
+    Raises:
+        ExperimentError: the file, a setting or a selector is wrong; all problems at once.
+    """
+    experiment, document = read_experiment(path, flags.settings)
+    if flags.seeds is not None and isinstance(experiment.sweep.seeds, int):
+        seeds = max(experiment.sweep.seeds, flags.seeds)
+        experiment = experiment.revised(sweep=experiment.sweep.revised(seeds=seeds))
+    catalog = Catalog.on_path(flags.cards, experiment=path)
+    whole = expand(experiment, catalog, document)
+    asked = narrowed(whole, flags.only, flags.seeds)
+    machine = Machine.from_environment(
+        dict(os.environ),
+        data=tuple(map(str, flags.data)),
+        weights=tuple(map(str, flags.weights)),
+        cache=None if flags.cache is None else str(flags.cache),
+        device=flags.device,
+        threads=experiment.launch.cpus_per_trial or 1,
+        monitor=experiment.monitor,
+    )
+    return Prepared(whole, asked, catalog, machine, flags.results.resolve() / experiment.name)
+
+
+def narrowed(plan: Plan, only: Sequence[str], seeds: int | None) -> Plan:
+    """Return the cells that match every `axis=value[,value]`, of the first `seeds` seeds.
+
+    Cells that a chosen one starts from are kept too.
+
+    Raises:
+        ExperimentError: a selector names no axis or no value of the sweep.
+    """
+    wanted = [_selector(text, plan) for text in only]
+    kept = [
+        cell
+        for cell in plan.cells
+        if all(cell.axes[axis] in values for axis, values in wanted)
+        and (seeds is None or cell.seed in plan.experiment.sweep.seed_values[:seeds])
+    ]
+    needed = {cell.trial_id for cell in kept}
+    by_id = plan.trials
+    for cell in reversed(plan.cells):  # a start comes before what starts from it
+        start = by_id[cell.trial_id].start_from if cell.trial_id in needed and cell.trial else None
+        if start is not None:
+            needed.add(start)
+    chosen = {id(cell) for cell in kept}
+    cells = tuple(
+        cell
+        for cell in plan.cells
+        if id(cell) in chosen or (cell.trial is not None and cell.trial_id in needed)
+    )
+    if not cells:
+        raise ExperimentError(f"--only {' --only '.join(only)}: no cell of the sweep matches all")
+    return Plan(plan.experiment, cells)
+
+
+def _selector(text: str, plan: Plan) -> tuple[str, frozenset[str]]:
+    axis, equals, values = text.partition("=")
+    axes = plan.axes
+    if not equals or axis not in axes:
+        raise ExperimentError(
+            f"--only {text}: expected axis=value{yamlfile.did_you_mean(axis, axes)}; "
+            f"axes: {', '.join(axes)}"
+        )
+    chosen = frozenset(values.split(","))
+    for value in sorted(chosen - set(axes[axis])):
+        raise ExperimentError(
+            f"--only {text}: no {axis} {value!r} in the sweep"
+            f"{yamlfile.did_you_mean(value, axes[axis])}; it has: {', '.join(axes[axis])}"
+        )
+    return axis, chosen
+
+
+def missing_files(prepared: Prepared) -> list[str]:
+    """Return a sentence for every data set and weights file that the run needs and that is not here."""
+    from segbench.data import preflight
+    from segbench.models.weights import missing_weights
+
+    experiment = prepared.asked.experiment
+    trials = prepared.asked.trials.values()
+    datasets = {trial.dataset.content_digest(): trial.dataset for trial in _one_per_part(trials, "dataset")}
+    splits = {experiment.train.split, *(p.split for p in experiment.evaluate.values())}
+    sentences = preflight(list(datasets.values()), sorted(splits), prepared.machine)
+    backbones = [(trial.backbone, trial.model) for trial in _one_per_part(trials, "backbone", "weights")]
+    return [*sentences, *missing_weights(backbones, prepared.machine)]
+
+
+def _one_per_part(trials: Iterable[Trial], *parts: str) -> list[Trial]:
+    found: dict[tuple[int, ...], Trial] = {}
+    for trial in trials:
+        found.setdefault(tuple(id(getattr(trial, part)) for part in parts), trial)
+    return list(found.values())
+
+
+def unfinished(prepared: Prepared, *, retry_failed: bool) -> dict[str, Trial]:
+    """Return the trials that are left to do: not done, and not failed unless that is asked for."""
+    protocols = tuple(prepared.asked.experiment.evaluate.values())
+    left = {}
+    for trial_id, trial in prepared.asked.trials.items():
+        workdir = results.trial_folder(prepared.run_folder, trial_id)
+        result = results.load_result(workdir)
+        has_failed = result is not None and result.status == "failed"
+        if has_failed and not retry_failed:
+            continue
+        if not results.is_done(workdir, protocols):
+            left[trial_id] = trial
+    return left
+
+
+def record(prepared: Prepared, command: str) -> RunRecord:
+    """Write the run's record; return it with the earlier cells that stay."""
+    asked = run.record_of(prepared.asked, command, hidden_cards=prepared.hidden_cards)
+    return run.write_run(prepared.run_folder, asked, prepared.whole)
+
+
+def start(
+    prepared: Prepared, trials: dict[str, Trial], on_event: Callable[[Event], None]
+) -> None:
+    """Write each trial's file and hand the work to the experiment's launcher."""
+    experiment = prepared.asked.experiment
+    for trial_id, trial in trials.items():
+        workdir = results.trial_folder(prepared.run_folder, trial_id)
+        results.write_trial(workdir, trial)
+        results.clear_failure(workdir)
+    job = Job(
+        run_folder=str(prepared.run_folder),
+        machine=prepared.machine,
+        protocols=tuple(experiment.evaluate.values()),
+        code_version=code_version(),
+    )
+    launcher = launcher_named(experiment.launch.launcher)
+    launcher(Work(job, trials, experiment.launch), on_event)
+
+
+def cells_by_id(plan: Plan) -> dict[str, Cell]:
+    """Return the first cell of each trial."""
+    found: dict[str, Cell] = {}
+    for cell in plan.cells:
+        if cell.trial is not None:
+            found.setdefault(cell.trial_id, cell)
+    return found

@@ -1,0 +1,198 @@
+"""What `list`, `show`, `check` and `prepare` say of cards, heads and experiments. Prints nothing.
+
+Loads no torch, but for `prepare`.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segbench.errors import CardError, ExperimentError, SegbenchError
+from segbench.spec import yamlfile
+from segbench.spec.cards import BackboneCard, DatasetCard
+from segbench.spec.catalog import Catalog, built_in_root, read_card
+from segbench.spec.experiment import read_experiment
+from segbench.spec.heads import HEADS
+from segbench.spec.machine import Machine
+from segbench.spec.sweep import expand
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def table_of(kind: str, cards: tuple[Path, ...]) -> Table:
+    """Return headers and rows of everything of a kind.
+
+    Raises:
+        CardError: no such kind, or a broken card.
+    """
+    tables: dict[str, Callable[[Catalog], Table]] = {
+        "backbones": _backbones,
+        "datasets": _datasets,
+        "heads": _heads,
+        "experiments": _experiments,
+    }
+    if kind not in tables:
+        raise CardError(
+            f"segbench list {kind}: no such kind{yamlfile.did_you_mean(kind, tables)}; "
+            f"kinds: {', '.join(tables)}"
+        )
+    return tables[kind](Catalog.on_path(cards))
+
+
+def _backbones(catalog: Catalog) -> Table:
+    rows = []
+    for name in catalog.names("backbones"):
+        card = catalog.backbone(name)
+        strides = ", ".join(map(str, card.strides))
+        rows.append((name, card.title, strides, ", ".join(card.weights) or "none"))
+    return ("backbone", "title", "strides", "weights"), rows
+
+
+def _datasets(catalog: Catalog) -> Table:
+    rows = []
+    for name in catalog.names("datasets"):
+        card = catalog.dataset(name)
+        rows.append((name, card.title, str(card.num_classes), _splits(card)))
+    return ("data set", "title", "classes", "images"), rows
+
+
+def _splits(card: DatasetCard) -> str:
+    if card.drawn is not None:
+        return f"train {card.drawn.train}, val {card.drawn.val}"
+    return ", ".join(
+        name if split.count is None else f"{name} {split.count}"
+        for name, split in card.splits.items()
+    )
+
+
+def _heads(_: Catalog) -> Table:
+    rows = [(h.name, h.title, ", ".join(map(str, h.strides)), h.fuse) for h in HEADS.values()]
+    return ("head", "title", "strides", "joins"), rows
+
+
+def _experiments(catalog: Catalog) -> Table:
+    rows = []
+    for path in experiment_files():
+        experiment, _ = read_experiment(path)
+        trials = len(expand(experiment, catalog).trials)
+        rows.append((_shown(path), experiment.question, str(trials)))
+    return ("experiment", "question", "trials"), rows
+
+
+def experiment_files() -> list[Path]:
+    """Return the experiment files here, or those that come with segbench."""
+    here = sorted(Path("experiments").glob("*.yaml"))
+    return here or sorted((built_in_root() / "experiments").glob("*.yaml"))
+
+
+def _shown(path: Path) -> str:
+    return str(path)
+
+
+def description_of(name: str, cards: tuple[Path, ...]) -> str:
+    """Return a card, head or experiment as YAML, `base` and defaults filled in.
+
+    Raises:
+        CardError: nothing has that name.
+    """
+    catalog = Catalog.on_path(cards)
+    if name.endswith((".yaml", ".yml")):
+        experiment, document = read_experiment(Path(name))
+        plan = expand(experiment, Catalog.on_path(cards, experiment=Path(name)), document)
+        return f"# {len(plan.trials)} trials\n{_as_yaml(experiment.model_dump(mode='json'))}"
+    if name in HEADS:
+        return _as_yaml(HEADS[name].model_dump(mode="json"))
+    for kind in ("backbones", "datasets"):
+        if name in catalog.names(kind):
+            card = catalog.backbone(name) if kind == "backbones" else catalog.dataset(name)
+            path = catalog.path(kind, name)
+            return f"# {path}\n# sha256 of its numbers: {card.identity_digest()}\n{_as_yaml(card.model_dump(mode='json'))}"
+    everything = (*catalog.names("backbones"), *catalog.names("datasets"), *HEADS)
+    raise CardError(
+        f"nothing is called {name!r}{yamlfile.did_you_mean(name, everything)} "
+        "(segbench list backbones, datasets, heads or experiments)"
+    )
+
+
+def _as_yaml(value: dict[str, Any]) -> str:
+    filled = {key: item for key, item in value.items() if item not in (None, "", [], {})}
+    return yaml.safe_dump(filled, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
+
+
+def problems_of(path: Path, cards: tuple[Path, ...]) -> list[str]:
+    """Return one sentence for each problem of a card or an experiment, told apart by its keys."""
+    try:
+        data = yamlfile.read_document(path, CardError).data
+        if isinstance(data, dict) and "sweep" in data:
+            experiment, document = read_experiment(path)
+            expand(experiment, Catalog.on_path(cards, experiment=path), document)
+            return []
+        catalog = Catalog.on_path((*cards, *_root_of(path)))
+        is_backbone = path.parent.name == "backbones" or (
+            isinstance(data, dict) and ("stages" in data or "builder" in data)
+        )
+        read_card(path, BackboneCard if is_backbone else DatasetCard, catalog=catalog)
+    except SegbenchError as error:
+        return str(error).splitlines()
+    return []
+
+
+def _root_of(card: Path) -> tuple[Path, ...]:
+    parent = card.resolve().parent
+    return (parent.parent,) if parent.name in {"backbones", "datasets"} else ()
+
+
+def prepare_all(
+    names: list[str],
+    *,
+    data: tuple[Path, ...],
+    cache: Path | None,
+    cards: tuple[Path, ...],
+    download: bool,
+    progress: Any,
+) -> Iterator[tuple[str, str]]:
+    """Make every named data set and backbone ready; yield each name with what was done.
+
+    Raises:
+        SegbenchError: a name is unknown, or a download, a checksum or a conversion failed.
+    """
+    from segbench.data import prepare
+    from segbench.models import fetch_weights
+
+    catalog = Catalog.on_path(cards)
+    machine = Machine.from_environment(
+        dict(os.environ), data=tuple(map(str, data)), cache=None if cache is None else str(cache)
+    )
+    for kind, name in _wanted(names, catalog):
+        if kind == "datasets":
+            yield name, prepare(catalog.dataset(name), machine, download=download, progress=progress)
+        else:
+            yield name, fetch_weights(catalog.backbone(name), machine, progress=progress)
+
+
+def _wanted(names: list[str], catalog: Catalog) -> list[tuple[str, str]]:
+    """Return (kind, name) of all that the arguments name, experiments unfolded; all typos at once."""
+    wanted: dict[tuple[str, str], None] = {}
+    problems = []
+    for name in names:
+        if name.endswith((".yaml", ".yml")):
+            experiment, _ = read_experiment(Path(name))
+            for dataset in experiment.sweep.dataset:
+                wanted["datasets", dataset] = None
+            if experiment.model.weights != "none":
+                for backbone in experiment.sweep.backbone:
+                    if catalog.backbone(backbone).weights:
+                        wanted["backbones", backbone] = None
+        elif name in catalog.names("datasets"):
+            wanted["datasets", name] = None
+        elif name in catalog.names("backbones"):
+            wanted["backbones", name] = None
+        else:
+            known = (*catalog.names("datasets"), *catalog.names("backbones"))
+            problems.append(f"no data set or backbone {name!r}{yamlfile.did_you_mean(name, known)}")
+    if problems:
+        raise ExperimentError("\n".join(problems))
+    return list(wanted)

@@ -1,0 +1,136 @@
+"""A run's folder: the plan on file, and the results that belong to its cells. No torch here.
+
+`results/<experiment>/run.json` holds the experiment as it was resolved and every cell's axes and
+trial id, so that reports are rebuilt from files alone, on any machine. Knows nothing of launchers.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from segbench import results
+from segbench.errors import ResultError
+from segbench.files import write_json
+from segbench.results import Evaluation, Provenance, Result
+from segbench.spec.base import Spec
+from segbench.spec.experiment import Experiment
+from segbench.spec.sweep import Plan
+from segbench.spec.trial import Trial
+
+
+class CellRecord(Spec):
+    """One cell of the sweep: its axes, its seed, and its trial's id, or why it has none."""
+
+    axes: dict[str, str]
+    seed: int
+    trial_id: str
+    skipped: str = ""
+
+
+class RunRecord(Spec):
+    """What a run's folder is about.
+
+    command: what was typed. cells: those that the last command asked for, and earlier ones that the
+    same settings still contain. left_aside: how many earlier cells other settings have made.
+    """
+
+    experiment: Experiment
+    command: str
+    cells: tuple[CellRecord, ...]
+    hidden_cards: tuple[str, ...] = ()
+
+    @property
+    def axis_names(self) -> tuple[str, ...]:
+        """The axes of the sweep, without the seed."""
+        return tuple(self.cells[0].axes) if self.cells else ()
+
+
+class Row(NamedTuple):
+    """A cell and what is known of it. evaluations: by protocol name."""
+
+    cell: CellRecord
+    result: Result | None
+    evaluations: dict[str, Evaluation]
+    provenance: Provenance | None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the trial ended well and at least one protocol has figures."""
+        return self.result is not None and self.result.status == "done" and bool(self.evaluations)
+
+
+def record_of(plan: Plan, command: str, *, hidden_cards: tuple[str, ...] = ()) -> RunRecord:
+    """Return the record of a plan."""
+    cells = tuple(
+        CellRecord.model_construct(
+            axes=cell.axes, seed=cell.seed, trial_id=cell.trial_id, skipped=cell.skipped
+        )
+        for cell in plan.cells
+    )
+    return RunRecord.model_construct(
+        experiment=plan.experiment, command=command, cells=cells, hidden_cards=hidden_cards
+    )
+
+
+def write_run(run_folder: Path, record: RunRecord, whole: Plan) -> RunRecord:
+    """Write the run's record; earlier cells that the un-narrowed plan still has stay in it."""
+    asked = {cell.trial_id for cell in record.cells}
+    possible = {cell.trial_id for cell in whole.cells}
+    try:
+        before = load_run(run_folder).cells
+    except ResultError:
+        before = ()
+    kept = [cell for cell in before if cell.trial_id in possible and cell.trial_id not in asked]
+    order = {cell.trial_id: index for index, cell in enumerate(whole.cells)}
+    cells = sorted((*record.cells, *kept), key=lambda cell: order.get(cell.trial_id, -1))
+    merged = record.model_copy(update={"cells": tuple(cells)})
+    write_json(run_folder / "run.json", merged.model_dump(mode="json"))
+    return merged
+
+
+def load_run(run_folder: Path) -> RunRecord:
+    """Return the record of a run's folder.
+
+    Raises:
+        ResultError: there is none, or it is damaged.
+    """
+    path = run_folder / "run.json"
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ResultError(
+            f"{run_folder}: holds no run.json; name a run's folder, such as results/quickstart, or "
+            "start one with segbench run"
+        ) from error
+    except (ValidationError, OSError) as error:
+        raise ResultError(f"{path}: is damaged or of another version; run the same command again") from error
+
+
+def load_rows(run_folder: Path, record: RunRecord) -> Iterator[Row]:
+    """Yield every cell with what its trial's folder holds."""
+    for cell in record.cells:
+        if not cell.trial_id:
+            yield Row(cell, None, {}, None)
+            continue
+        workdir = results.trial_folder(run_folder, cell.trial_id)
+        evaluations = {
+            name: evaluation
+            for name, protocol in record.experiment.evaluate.items()
+            if (evaluation := results.load_evaluation(workdir, protocol)) is not None
+        }
+        yield Row(cell, results.load_result(workdir), evaluations, results.load_provenance(workdir))
+
+
+def find_trial(run_folder: Path, prefix: str) -> tuple[Path, Trial]:
+    """Return the folder and the trial whose id begins with `prefix`.
+
+    Raises:
+        ResultError: none or several do.
+    """
+    found = [path for path in results.trial_folders(run_folder) if path.name.startswith(prefix)]
+    if len(found) != 1:
+        what = "no trial's id begins" if not found else f"{len(found)} trials' ids begin"
+        raise ResultError(f"{run_folder}: {what} with {prefix!r} (segbench status lists them)")
+    return found[0], results.load_trial(found[0])
