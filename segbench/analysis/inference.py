@@ -1,0 +1,256 @@
+"""The effect of a contrast between cells, with an interval and p values that know seeds and images.
+
+The model behind it: the figure of cell k and seed s on a set of images is
+    cell mean + seed effect + image effect + interaction,
+seeds are drawn anew for each cell, images are shared by cells scored on the same names. The effect
+is a weighted sum of cell means, each the mean over seeds of the figure of summed counts.
+
+The plain hierarchical bootstrap (draw seeds, draw images, recompute) is wrong in three known ways
+with few seeds, and each draw here is corrected for them:
+1. n seeds drawn from n have (n - 1)/n of the variance: seed deviations grow by sqrt(n / (n - 1)).
+2. the interaction is in the spread over seeds already and comes in again with the images: image
+   deviations shrink by its share, estimated from the draws (two-way analysis of variance).
+3. the spread is itself estimated from n seeds: each draw is divided by sqrt(chi2_df / df) with the
+   Welch-Satterthwaite df, so that normal deviations become t-distributed.
+`python -m segbench.analysis.calibration` measures what that gives. Letters: n seeds, B draws.
+Knows nothing of claims.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from segbench.counts import Floats
+
+LEVEL = 0.95
+MIN_SEEDS = 4  # fewer give an interval and no verdict on the method
+_PERMUTATIONS = 20_000  # all of them up to 8 against 8 seeds
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One cell's values of one metric.
+
+    values: (n,) one for each seed, on all images. draws: (n, B) the same in each draw of images, or
+    None where images play no part (facts, or a question about these very images).
+    """
+
+    values: Floats
+    draws: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """A cell with its weight in the effect.
+
+    training: names what was trained; terms that share it are the same weights scored in several
+    ways, so their seeds are drawn together (and must stand in one order).
+    """
+
+    weight: float
+    sample: Sample
+    training: str
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """An effect and what is known of its error, in the unit of the samples.
+
+    seed_variance and image_variance add up to the squared standard error. `deviations`: (B,) the
+    corrected draws, minus the effect. seeds: the fewest in a cell; with 1 only images vary.
+    """
+
+    effect: float
+    seed_variance: float
+    image_variance: float
+    df: float
+    seeds: int
+    deviations: Floats
+    terms: tuple[Term, ...]
+
+    @property
+    def standard_error(self) -> float:
+        """The square root of both variances together."""
+        return float(np.sqrt(self.seed_variance + self.image_variance))
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Return the percentile interval of the corrected draws."""
+        tail = 100 * (1 - level) / 2
+        low, high = np.percentile(self.deviations, [tail, 100 - tail])
+        return self.effect + float(low), self.effect + float(high)
+
+    def p_above(self, bound: float) -> float:
+        """Return the one-sided p of 'the effect is above the bound', by Welch's t."""
+        return _t_tail(self.effect - bound, self.standard_error, self.df)
+
+    def p_below(self, bound: float) -> float:
+        """Return the one-sided p of 'the effect is below the bound'."""
+        return _t_tail(bound - self.effect, self.standard_error, self.df)
+
+
+def estimate(terms: Sequence[Term], *, resamples: int = 10_000, seed: int = 0) -> Estimate:
+    """Return the weighted sum of the cells' means over seeds.
+
+    With one seed in any cell only images are drawn, and the effect is that of the checkpoints at
+    hand.
+    """
+    fewest = min(len(term.sample.values) for term in terms)
+    effect = sum(term.weight * float(term.sample.values.mean()) for term in terms)
+    variances, dfs, deviations = _seed_part(terms if fewest > 1 else (), resamples, seed)
+    image_variance, image_deviations = _image_part(terms, seeds_vary=fewest > 1)
+    df = _satterthwaite([*variances, image_variance], [*dfs, resamples])
+    spread = np.random.default_rng([seed, 2]).chisquare(df, resamples) / df
+    return Estimate(
+        effect=effect,
+        seed_variance=sum(variances),
+        image_variance=image_variance,
+        df=df,
+        seeds=fewest,
+        deviations=(deviations + image_deviations) / np.sqrt(spread),
+        terms=tuple(terms),
+    )
+
+
+def _seed_part(
+    terms: Sequence[Term], resamples: int, seed: int
+) -> tuple[list[float], list[float], Floats]:
+    """Return the variance of each training's mean with its df, and all deviations drawn, (B,)."""
+    rng = np.random.default_rng([seed, 1])
+    variances, dfs, deviations = [], [], np.zeros(resamples)
+    for values in _seed_values(terms):
+        n = len(values)
+        variances.append(float(values.var(ddof=1)) / n)
+        dfs.append(n - 1.0)
+        drawn = values[rng.integers(n, size=(resamples, n))].mean(axis=1)
+        deviations += np.sqrt(n / (n - 1)) * (drawn - values.mean())
+    return variances, dfs, deviations
+
+
+def _image_part(terms: Sequence[Term], *, seeds_vary: bool) -> tuple[float, Floats | float]:
+    """Return the variance that images add to that of seeds, and its draws around 0, (B,)."""
+    drawn = [
+        np.sum([t.weight * t.sample.draws for t in group if t.sample.draws is not None], axis=0)
+        for group in _by_training([t for t in terms if t.sample.draws is not None])
+    ]  # (n, B) for each training
+    if not drawn:
+        return 0.0, 0.0
+    total = np.sum([own.mean(axis=0) for own in drawn], axis=0, dtype=np.float64)  # (B,)
+    total = total - total.mean()
+    variance = float(total.var(ddof=1))
+    if not seeds_vary or variance == 0:
+        return variance, total
+    rest = max(0.0, variance - sum(_interaction(own) / len(own) for own in drawn))
+    return rest, total * np.sqrt(rest / variance)
+
+
+def _interaction(draws: Floats) -> float:
+    """Return the mean over draws of the variance over seeds of the seeds' own deviations."""
+    own = draws - draws.mean(axis=1, keepdims=True)  # (n, B)
+    return float(own.var(axis=0, ddof=1).mean())
+
+
+def _by_training(terms: Sequence[Term]) -> list[list[Term]]:
+    groups: dict[str, list[Term]] = {}
+    for term in terms:
+        groups.setdefault(term.training, []).append(term)
+    return list(groups.values())
+
+
+def _seed_values(terms: Sequence[Term]) -> list[Floats]:
+    """Return for each training (n,) what its seeds add to the effect; trainings vary apart."""
+    return [
+        np.asarray(sum(term.weight * term.sample.values for term in group), dtype=np.float64)
+        for group in _by_training(terms)
+    ]
+
+
+def _satterthwaite(variances: Sequence[float], dfs: Sequence[float]) -> float:
+    total = sum(variances)
+    if total == 0:
+        return float(sum(dfs))
+    return total**2 / sum(v**2 / df for v, df in zip(variances, dfs, strict=True))
+
+
+def _t_tail(distance: float, error: float, df: float) -> float:
+    if error == 0:  # nothing varies: the effect is known
+        return 0.0 if distance > 0 else 1.0
+    return float(stats.t.sf(distance / error, df))
+
+
+def tails(result: Estimate, bound: float, *, alpha: float) -> tuple[float, float, str]:
+    """Return one-sided p for above and below the bound, and the name of the test.
+
+    Welch's t with the image variance always; where exchanging seeds can reach `alpha` (two-sided)
+    the larger of both p counts: the exchange asks no normality, Welch knows the images.
+    """
+    above, below = result.p_above(bound), result.p_below(bound)
+    exchanged = None
+    if result.seeds >= MIN_SEEDS and 2 * permutation_floor(result) <= alpha:
+        exchanged = permutation_p(result, bound)
+    if exchanged is None:
+        return above, below, "Welch"
+    return max(above, exchanged[0]), max(below, exchanged[1]), "permutation and Welch"
+
+
+def permutation_p(result: Estimate, bound: float) -> tuple[float, float] | None:
+    """Return one-sided p for above and below the bound by exchanging seeds, or None.
+
+    Two trainings exchange their seeds; one training scored in two ways changes signs. Other
+    contrasts have no exact exchange. All exchanges are made up to 8 seeds a side, else 20,000 at
+    random with p = (r + 1) / (B + 1).
+    """
+    values = _seed_values(result.terms)
+    if len(values) == 1:
+        data, kind, statistic = (values[0] - bound,), "samples", _mean_of
+    elif _exchangeable(result):
+        data, kind, statistic = (values[0] - bound, -values[1]), "independent", _difference_of_means
+    else:
+        return None
+    above, below = (
+        stats.permutation_test(
+            data,
+            statistic,
+            permutation_type=kind,
+            alternative=alternative,
+            n_resamples=_PERMUTATIONS,
+            vectorized=True,
+            rng=np.random.default_rng(0),
+        ).pvalue
+        for alternative in ("greater", "less")
+    )
+    return float(above), float(below)
+
+
+def _exchangeable(result: Estimate) -> bool:
+    """Return whether the effect is one training's mean against another's."""
+    terms = result.terms
+    return len(terms) == 2 and terms[0].weight == -terms[1].weight
+
+
+def permutation_floor(result: Estimate) -> float:
+    """Return the smallest one-sided p that exchanging seeds can give, 1 where none is exact."""
+    sizes = [len(values) for values in _seed_values(result.terms)]
+    if len(sizes) == 1:
+        return 1 / min(2 ** sizes[0], _PERMUTATIONS + 1)
+    if _exchangeable(result):
+        return 1 / min(math.comb(sum(sizes), sizes[0]), _PERMUTATIONS + 1)
+    return 1.0
+
+
+def _mean_of(values: Floats, axis: int) -> Floats:
+    return values.mean(axis=axis)
+
+
+def _difference_of_means(left: Floats, right: Floats, axis: int) -> Floats:
+    return left.mean(axis=axis) - right.mean(axis=axis)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p values corrected for being several (Holm)."""
+    if not p_values:
+        return []
+    return np.asarray(multipletests(list(p_values), method="holm")[1]).tolist()
