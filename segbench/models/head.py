@@ -1,0 +1,165 @@
+"""FCN heads: feature maps of several strides -> one coarse score map -> the image's size.
+
+Each stage is aligned with the next finer one by the coordinates of both. Layers are named by
+stride, so that a finer head starts from the trained layers of a coarser one. N images, C classes,
+D channels. Knows nothing of trunks, only of where their features lie and how many channels they have.
+"""
+
+import itertools
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from segbench.errors import DataError
+from segbench.models.geometry import Coordinates
+from segbench.models.upsampling import FixedUpsampling, LearnedUpsampling, Step
+from segbench.spec.heads import Head
+
+_IMAGE = Coordinates()
+
+
+class StageShape(NamedTuple):
+    """What a head must know of a feature map: its channels, and where its features lie."""
+
+    channels: int
+    coordinates: Coordinates
+
+
+class FusionHead(nn.Module):
+    """The head of an FCN, for either kind of fusion.
+
+    fuse `scores`: `score` has a 1x1 layer for each stage; score maps are added.
+    fuse `features`: maps are brought to the next finer stage's channels and added; `score` has one
+    1x1 layer at the end, or none where the final upsampling is learned and scores itself.
+    """
+
+    def __init__(
+        self, head: Head, stages: list[StageShape], num_classes: int, *, clamps: bool
+    ) -> None:
+        """Build the head for `stages`, coarse to fine, with zero score layers."""
+        super().__init__()
+        names = [str(stage.coordinates.stride) for stage in stages]
+        self._names = names
+        self._scales = head.skip_scale or (1.0,) * len(stages)
+        self._fuses_scores = head.fuse == "scores"
+        self.norm = nn.ModuleDict(
+            {
+                name: nn.BatchNorm2d(stage.channels, affine=False)
+                for name, stage in zip(names, stages, strict=True)
+                if head.feature_norm == "batch"
+            }
+        )
+        scored = dict(zip(names, stages, strict=True)) if self._fuses_scores else {}
+        self._final_scores = not self._fuses_scores and head.final_upsampling == "learned"
+        if not self._fuses_scores and not self._final_scores:
+            scored[names[-1]] = stages[-1]
+        self.score = nn.ModuleDict(
+            {name: _zero_convolution(s.channels, num_classes) for name, s in scored.items()}
+        )
+        self.upsample = nn.ModuleDict()
+        here = stages[0].coordinates
+        for index, (coarse, fine) in enumerate(itertools.pairwise(stages)):
+            step = Step.between(here, fine.coordinates, clamps=clamps)
+            self.upsample[names[index + 1]] = (
+                _score_upsampling(step, head.upsampling, num_classes)
+                if self._fuses_scores
+                else _feature_upsampling(step, head.upsampling, coarse.channels, fine.channels)
+            )
+            here = fine.coordinates.shifted(0 if clamps else max(step.first, 0))
+        self.final = _score_upsampling(
+            Step.between(here, _IMAGE, clamps=clamps),
+            head.final_upsampling,
+            num_classes,
+            channels=stages[-1].channels if self._final_scores else None,
+        )
+
+    def forward(self, feature_maps: tuple[Tensor, ...]) -> Tensor:
+        """Return the coarse score map (N, C, h, w) on the grid of the finest stage.
+
+        Where the final upsampling scores itself it is the fused feature map (N, D, h, w).
+        """
+        fused = self._stage(0, feature_maps[0])
+        for index in range(1, len(feature_maps)):
+            fine = self._stage(index, feature_maps[index])
+            upsample = self.upsample[self._names[index]]
+            rows, columns = _shared(upsample, fused, fine.shape[-2:])
+            cropped = fine[..., rows.start : rows.stop, columns.start : columns.stop]
+            fused = cropped + upsample(fused, rows, columns)
+        if self._fuses_scores or self._final_scores:
+            return fused
+        return self.score[self._names[-1]](fused)
+
+    def upsample_to(self, coarse: Tensor, size: tuple[int, int], *, every: int = 1) -> Tensor:
+        """Return the score map of the image's size (H, W), at every n-th row and column of it.
+
+        Raises:
+            DataError: the image has pixels that no feature reaches.
+        """
+        rows, columns = _shared(self.final, coarse, size)
+        if (rows, columns) != (range(size[0]), range(size[1])):
+            raise DataError(
+                f"an image of {size[0]}x{size[1]} pixels has pixels that no feature reaches "
+                f"(rows {rows}, columns {columns} are reached); take larger images, or geometry "
+                "`aligned`"
+            )
+        return self.final(coarse, rows[::every], columns[::every])
+
+    def upsampling_parameters(self) -> set[str]:
+        """Return the names of the kernels that start bilinear and only upsample.
+
+        Those of fused features also project them to other channels: they are the head's.
+        """
+        kernels = [(f"upsample.{name}", module) for name, module in self.upsample.items()]
+        return {
+            f"{name}.weight"
+            for name, module in (*kernels, ("final", self.final))
+            if self._fuses_scores and isinstance(module, LearnedUpsampling)
+        }
+
+    def _stage(self, index: int, feature_map: Tensor) -> Tensor:
+        name = self._names[index]
+        if name in self.norm:
+            feature_map = self.norm[name](feature_map)
+        if self._scales[index] != 1:
+            feature_map = feature_map * self._scales[index]
+        return self.score[name](feature_map) if self._fuses_scores else feature_map
+
+
+def _shared(
+    upsampling: nn.Module, coarse: Tensor, fine_size: tuple[int, ...]
+) -> tuple[range, range]:
+    step = upsampling.step
+    assert isinstance(step, Step)
+    h, w = coarse.shape[-2:]
+    return step.shared(h, fine_size[0]), step.shared(w, fine_size[1])
+
+
+def _zero_convolution(channels: int, num_classes: int) -> nn.Conv2d:
+    """Return a score layer that starts at zero (Long et al., CVPR 2015, section 4.3)."""
+    layer = nn.Conv2d(channels, num_classes, 1)
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _score_upsampling(
+    step: Step, kind: Literal["fixed", "learned"], num_classes: int, *, channels: int | None = None
+) -> FixedUpsampling | LearnedUpsampling:
+    """Return upsampling of score maps; given `channels`, of feature maps that it scores itself."""
+    if channels is not None:
+        return LearnedUpsampling(step, torch.zeros(num_classes, channels), with_bias=True)
+    if kind == "learned":
+        return LearnedUpsampling(step, torch.eye(num_classes))
+    return FixedUpsampling(step)
+
+
+def _feature_upsampling(
+    step: Step, kind: Literal["fixed", "learned"], channels: int, finer_channels: int
+) -> nn.Module:
+    """Return upsampling of feature maps to other channels, through a random projection."""
+    projection = nn.Conv2d(channels, finer_channels, 1)
+    if kind == "learned":
+        return LearnedUpsampling(step, projection.weight.detach()[:, :, 0, 0])
+    return FixedUpsampling(step, projection)

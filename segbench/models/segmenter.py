@@ -1,0 +1,150 @@
+"""Segmenter: a trunk, a head, and the way from an image to a score map of its size.
+
+N images, C classes, D channels, H W input size, h w feature size. Knows nothing of training.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from segbench.errors import CardError, DataError
+from segbench.models.head import FusionHead, StageShape
+from segbench.models.trunk import build_trunk
+from segbench.models.weights import load_trunk_weights, weights_named
+from segbench.spec.cards import BackboneCard, Input
+from segbench.spec.heads import Head, Model, why_unsupported
+
+Kind = Literal["backbone", "head", "upsampling"]
+
+
+def build_segmenter(
+    backbone: BackboneCard,
+    head: Head,
+    model: Model,
+    num_classes: int,
+    *,
+    weights_path: Path | None = None,
+) -> "Segmenter":
+    """Return the model that the cards describe, in training mode.
+
+    Parameters are drawn from torch's global generator; score layers are zero. The image is
+    normalised as the weights that `model.weights` names want it, whether or not they are loaded
+    here: a trained model that is built again to take a checkpoint must see the same input.
+
+    Args:
+        weights_path: the file with the trunk's parameters; None leaves them random.
+
+    Raises:
+        CardError: the trunk cannot serve the head, or is not what its card says.
+        DataError: the weights do not fit the trunk.
+    """
+    reason = why_unsupported(backbone, head)
+    if reason is not None:
+        raise CardError(f"{reason}; choose another head (segbench list heads)")
+    trunk = build_trunk(backbone, head.strides, padding=model.geometry, dropout=model.dropout)
+    if weights_path is not None:
+        load_trunk_weights(trunk, weights_path)
+    stages = [s for s in reversed(backbone.stages) if s.stride in head.strides]
+    fusion = FusionHead(
+        head,
+        [StageShape(stage.channels, trunk.coordinates[stage.name]) for stage in stages],
+        num_classes,
+        clamps=model.geometry == "aligned",
+    )
+    weights = weights_named(backbone, model)
+    return Segmenter(
+        trunk.network,
+        fusion,
+        stage_names=tuple(stage.name for stage in stages),
+        image_input=(weights and weights.input) or backbone.input,
+        minimum_side=max(head.strides),
+    )
+
+
+class Segmenter(nn.Module):
+    """Images -> score maps. Build it with `build_segmenter`.
+
+    minimum_side: the smallest height and width, in pixels: one feature of the coarsest stage.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        head: FusionHead,
+        *,
+        stage_names: tuple[str, ...],
+        image_input: Input,
+        minimum_side: int,
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+        self.minimum_side = minimum_side
+        self._stage_names = stage_names
+        self._is_bgr = image_input.order == "BGR"
+        scale, shift = _normalisation(image_input)
+        self.register_buffer("_scale", scale, persistent=False)
+        self.register_buffer("_shift", shift, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the score map (N, C, H, W) of RGB images (N, 3, H, W) in [0, 1]."""
+        return self.score_map(self.feature_maps(image), image.shape[-2:])
+
+    def feature_maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the stages that the head reads, (N, D, h, w) each, coarse to fine.
+
+        Raises:
+            DataError: the image is smaller than `minimum_side`.
+        """
+        if min(image.shape[-2:]) < self.minimum_side:
+            height, width = image.shape[-2:]
+            raise DataError(
+                f"an image of {height}x{width} pixels is too small: this model needs at least "
+                f"{self.minimum_side} pixels a side; pad or enlarge it"
+            )
+        if self._is_bgr:
+            image = image.flip(1)
+        maps = self.trunk(image * self._scale + self._shift)
+        return tuple(maps[name] for name in self._stage_names)
+
+    def score_map(
+        self, feature_maps: tuple[Tensor, ...], size: tuple[int, int], *, every: int = 1
+    ) -> Tensor:
+        """Return the score map (N, C, H, W) of images of `size` (H, W).
+
+        With `every` n > 1 only each n-th row and column of it, counted from the first, is computed:
+        (N, C, ceil(H / n), ceil(W / n)).
+        """
+        return self.upsample(self.coarse_score_map(feature_maps), size, every=every)
+
+    def coarse_score_map(self, feature_maps: tuple[Tensor, ...]) -> Tensor:
+        """Return the fused map on the finest stage's grid; the first half of `score_map`."""
+        return self.head(feature_maps)
+
+    def upsample(self, coarse: Tensor, size: tuple[int, int], *, every: int = 1) -> Tensor:
+        """Return the coarse map at the image's size; the second half of `score_map`."""
+        return self.head.upsample_to(coarse, size, every=every)
+
+    def parameter_kinds(self) -> dict[str, Kind]:
+        """Return, for each parameter's name, the part of the model that it belongs to.
+
+        fc6 and fc7 are the backbone's. `upsampling` kernels are those that start bilinear.
+        """
+        upsampling = {f"head.{name}" for name in self.head.upsampling_parameters()}
+        return {
+            name: "backbone"
+            if name.startswith("trunk.")
+            else "upsampling"
+            if name in upsampling
+            else "head"
+            for name, _ in self.named_parameters()
+        }
+
+
+def _normalisation(image_input: Input) -> tuple[Tensor, Tensor]:
+    """Return scale and shift, (3, 1, 1) each, with x * scale + shift what the trunk expects."""
+    std = torch.tensor(image_input.std, dtype=torch.float64).view(3, 1, 1)
+    mean = torch.tensor(image_input.mean, dtype=torch.float64).view(3, 1, 1)
+    return (image_input.range / std).float(), (-mean / std).float()

@@ -1,0 +1,194 @@
+"""Trunks: a card's classification network, cut at its stages, with either geometry.
+
+The network keeps its parameter names, so that published weights load as they are. Fully connected
+layers that the card names become convolutions behind the deepest stage. Knows nothing of heads.
+"""
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import fx, nn
+from torchvision.models import get_model_builder
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from segbench.errors import CardError
+from segbench.models import geometry
+from segbench.models.geometry import Coordinates
+from segbench.spec.cards import BackboneCard, Stage
+
+TRUSTED_VARIABLE = "SEGBENCH_TRUSTED"
+
+
+class Trunk(NamedTuple):
+    """A network that returns {stage name: (N, D, h, w)}, and where these lie in the image.
+
+    full_names: the names of all parameters and buffers of the network before it was cut.
+    """
+
+    network: fx.GraphModule
+    coordinates: dict[str, Coordinates]
+    full_names: frozenset[str]
+
+
+def build_trunk(
+    card: BackboneCard,
+    strides: tuple[int, ...],
+    *,
+    padding: Literal["aligned", "caffe"],
+    dropout: float,
+) -> Trunk:
+    """Return the card's network, cut behind the stages with these strides.
+
+    Parameters are drawn from torch's global generator as the builder does. The cut network is that
+    of evaluation: auxiliary classifiers are gone; train() switches dropout and batch norm only.
+
+    Raises:
+        CardError: the builder cannot be used, or what it built is not what the card promises.
+    """
+    network = call_builder(card).eval()
+    stages = [stage for stage in card.stages if stage.stride in strides]
+    full_names = frozenset(network.state_dict())
+    try:
+        extractor = create_feature_extractor(
+            network, {stage.module: stage.name for stage in stages}, suppress_diff_warning=True
+        )
+    except (ValueError, fx.proxy.TraceError) as error:
+        raise CardError(f"{card.name}: the trunk cannot be cut at its stages: {error}") from error
+    trunk = fx.GraphModule(extractor, extractor.eval_graph)
+    geometry.pools_as_modules(trunk)
+    _keep_stages_intact(trunk)
+    if card.classifier is not None and stages[-1] is card.stages[-1]:
+        _append_classifier(trunk, network, card, dropout=dropout)
+    if padding == "aligned":
+        geometry.pad_aligned(trunk)
+    else:
+        geometry.pad_caffe(trunk)
+    trunk.graph.lint()
+    trunk.recompile()
+    coordinates = geometry.stage_coordinates(trunk)
+    for stage, channels in zip(stages, _channels(trunk, stages), strict=True):
+        _check_stage(card, stage, coordinates[stage.name].stride, channels)
+    return Trunk(trunk.train(), coordinates, full_names)
+
+
+def call_builder(card: BackboneCard) -> nn.Module:
+    """Return the card's whole classification network, with random parameters.
+
+    Raises:
+        CardError: the builder does not exist, is not trusted, or refuses the arguments.
+    """
+    module_name, function_name = card.builder.split(":")
+    arguments: dict[str, object] = dict(card.arguments)
+    if module_name == "torchvision.models":
+        build = _torchvision_builder(card, function_name)
+        arguments["weights"] = None
+    else:
+        build = _trusted_function(card, module_name, function_name)
+    try:
+        network = build(**arguments)
+    except TypeError as error:
+        raise CardError(
+            f"{card.name}: {card.builder} does not take the arguments: {error}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise CardError(f"{card.name}: {card.builder} returned {type(network)}, not an nn.Module")
+    return network
+
+
+def _torchvision_builder(card: BackboneCard, name: str) -> Callable[..., object]:
+    try:
+        return get_model_builder(name)  # only registered models: no other function of the package
+    except ValueError as error:
+        raise CardError(f"{card.name}: torchvision.models has no model {name!r}") from error
+
+
+def _trusted_function(card: BackboneCard, module_name: str, name: str) -> Callable[..., object]:
+    trusted = [part for part in os.environ.get(TRUSTED_VARIABLE, "").split(":") if part]
+    is_ours = module_name.startswith("segbench.models.")
+    if not is_ours and not any(f"{module_name}.".startswith(f"{part}.") for part in trusted):
+        raise CardError(
+            f"{card.name}: builder {card.builder} would run code of {module_name!r}, which is not "
+            f"trusted; if you trust it, add it to ${TRUSTED_VARIABLE} (packages separated by `:`)"
+        )
+    try:
+        function = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise CardError(f"{card.name}: builder {card.builder} cannot be found: {error}") from error
+    if is_ours and getattr(function, "__module__", None) != module_name:
+        raise CardError(f"{card.name}: {module_name} does not define {name!r}")
+    return function
+
+
+def _keep_stages_intact(trunk: fx.GraphModule) -> None:
+    """Let no layer that reads a stage overwrite it in place."""
+    for stage in trunk.graph.output_node().all_input_nodes:
+        for reader in stage.users:
+            if reader.op == "call_module":
+                layer = trunk.get_submodule(str(reader.target))
+                if getattr(layer, "inplace", False):
+                    layer.inplace = False  # pyright: ignore[reportAttributeAccessIssue]
+            elif reader.kwargs.get("inplace"):
+                reader.update_kwarg("inplace", False)
+
+
+def _append_classifier(
+    trunk: fx.GraphModule, network: nn.Module, card: BackboneCard, *, dropout: float
+) -> None:
+    """Put fc6 and fc7, as convolutions under their own names, behind the deepest stage."""
+    assert card.classifier is not None
+    output = trunk.graph.output_node()
+    stages = dict(output.args[0])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    node: fx.Node = stages[card.stages[-1].name]
+    for name, kernel in ((card.classifier.fc6, card.classifier.kernel), (card.classifier.fc7, 1)):
+        convolution = _as_convolution(card, network, name, kernel)
+        parts = {"": convolution, "_relu": nn.ReLU(inplace=True), "_dropout": nn.Dropout(dropout)}
+        for suffix, layer in parts.items():
+            trunk.add_submodule(name + suffix, layer)
+            with trunk.graph.inserting_before(output):
+                node = trunk.graph.call_module(name + suffix, (node,))
+    stages[card.stages[-1].name] = node
+    output.update_arg(0, stages)
+
+
+def _as_convolution(card: BackboneCard, network: nn.Module, name: str, kernel: int) -> nn.Conv2d:
+    try:
+        linear = network.get_submodule(name)
+    except AttributeError as error:
+        raise CardError(f"{card.name}: classifier: the network has no layer {name!r}") from error
+    if not isinstance(linear, nn.Linear) or linear.in_features % kernel**2:
+        raise CardError(
+            f"{card.name}: classifier: {name} ({linear}) is not a fully connected layer over "
+            f"{kernel}x{kernel} features"
+        )
+    convolution = nn.utils.skip_init(
+        nn.Conv2d,
+        linear.in_features // kernel**2,
+        linear.out_features,
+        kernel,
+        device=linear.weight.device,
+    )
+    # The flattened features of torchvision run channel, row, column: the order of a convolution.
+    convolution.weight = nn.Parameter(linear.weight.detach().view_as(convolution.weight))
+    convolution.bias = linear.bias
+    return convolution
+
+
+def _channels(trunk: fx.GraphModule, stages: list[Stage]) -> list[int]:
+    """Return the channels of each stage, found without computing anything."""
+    tensors = {**dict(trunk.named_parameters()), **dict(trunk.named_buffers())}
+    shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    side = 8 * stages[-1].stride
+    maps = torch.func.functional_call(trunk, shapes, torch.empty(1, 3, side, side, device="meta"))
+    return [maps[stage.name].shape[1] for stage in stages]
+
+
+def _check_stage(card: BackboneCard, stage: Stage, stride: int, channels: int) -> None:
+    if (stride, channels) != (stage.stride, stage.channels):
+        raise CardError(
+            f"{card.name}: stage {stage.name} ({stage.module}) is declared with stride "
+            f"{stage.stride} and {stage.channels} channels, but has stride {stride} and "
+            f"{channels} channels"
+        )

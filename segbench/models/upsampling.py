@@ -1,0 +1,137 @@
+"""Bilinear upsampling from one grid of features onto a finer one, by their coordinates.
+
+Coarse feature i lies at fine index `factor * i + delta`; delta may be any fraction. Everything
+follows from this one map: the weights of fixed upsampling, and the kernel, the crop and the padding
+of the transposed convolution that learned upsampling starts as. N images, C channels, h w coarse
+sizes. Knows nothing of trunks and heads.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segbench.errors import CardError
+from segbench.models.geometry import Coordinates
+
+
+@dataclass(frozen=True)
+class Step:
+    """From a coarse grid onto one that is `factor` times finer.
+
+    clamps: places beyond the first and last coarse feature take its value; else the map fades to
+    zero there, as a transposed convolution in Caffe does.
+    """
+
+    factor: int
+    delta: float
+    clamps: bool
+
+    @classmethod
+    def between(cls, coarse: Coordinates, fine: Coordinates, *, clamps: bool) -> "Step":
+        """Return the step from one stage's grid to that of a finer one.
+
+        Raises:
+            CardError: the strides do not divide.
+        """
+        if coarse.stride % fine.stride:
+            raise CardError(f"stride {coarse.stride} is not a multiple of stride {fine.stride}")
+        delta = (coarse.offset - fine.offset) / fine.stride
+        return cls(coarse.stride // fine.stride, delta, clamps)
+
+    @property
+    def centre(self) -> float:
+        """Where the kernel peaks: in [factor - 1, factor), and a whole number away from delta."""
+        return self.factor - 1 + (self.delta - math.floor(self.delta))
+
+    @property
+    def taps(self) -> int:
+        """The kernel's size: 2 * factor, less the last tap where that is zero (63 for AlexNet)."""
+        return 2 * self.factor - (self.centre == self.factor - 1)
+
+    @property
+    def first(self) -> int:
+        """The fine index that the kernel's first tap on the first coarse feature falls on."""
+        return round(self.delta - self.centre)
+
+    def shared(self, coarse_size: int, fine_size: int) -> range:
+        """Return the indices of the fine grid on which both maps are defined."""
+        if self.clamps:
+            return range(fine_size)
+        end = self.first + self.factor * (coarse_size - 1) + self.taps
+        return range(max(self.first, 0), min(end, fine_size))
+
+    def kernel(self) -> Tensor:
+        """Return the bilinear kernel along one axis, (taps,); every phase of it sums to 1."""
+        away = (torch.arange(self.taps) - self.centre).abs()
+        return (1 - away / self.factor).clamp(min=0)
+
+    def weights(self, size: int, at: range, like: Tensor) -> Tensor:
+        """Return the share of each of `size` coarse features in the fine indices `at`.
+
+        Returns:
+            (len(at), size), on the device and of the type of `like`.
+        """
+        places = torch.arange(at.start, at.stop, at.step, device=like.device, dtype=torch.float32)
+        places = (places - self.delta) / self.factor  # in coarse features
+        if self.clamps:
+            places = places.clamp(0, size - 1)
+        features = torch.arange(size, device=like.device, dtype=torch.float32)
+        share = (1 - (places[:, None] - features).abs()).clamp(min=0)
+        return share.to(like.dtype)
+
+
+class FixedUpsampling(nn.Module):
+    """Bilinear upsampling as two small matrix products, one an axis; `project` goes before it."""
+
+    def __init__(self, step: Step, project: nn.Module | None = None) -> None:
+        super().__init__()
+        self.step = step
+        self.project = project or nn.Identity()
+
+    def forward(self, coarse: Tensor, rows: range, columns: range) -> Tensor:
+        """Return the map (N, C, h, w) at the given rows and columns of the fine grid."""
+        h, w = coarse.shape[-2:]
+        coarse = self.project(coarse)
+        wide = F.linear(coarse, self.step.weights(w, columns, coarse))  # (N, C, h, columns)
+        return self.step.weights(h, rows, wide) @ wide  # (N, C, rows, columns)
+
+
+class LearnedUpsampling(nn.Module):
+    """A transposed convolution with a full matrix of kernels, one for each pair of channels.
+
+    Not one kernel a channel: the FCN paper's code trains the full matrix too (its `Deconvolution`
+    has no groups, and `surgery.interp` fills the diagonal alone). `mix` (out, in) is what each
+    kernel's bilinear start is multiplied by: the identity, a projection, or zeros.
+    """
+
+    def __init__(self, step: Step, mix: Tensor, *, with_bias: bool = False) -> None:
+        super().__init__()
+        self.step = step
+        kernel = torch.outer(step.kernel(), step.kernel())
+        self.weight = nn.Parameter(mix.T[:, :, None, None] * kernel)  # (in, out, taps, taps)
+        self.bias = nn.Parameter(torch.zeros(len(mix))) if with_bias else None
+
+    def forward(self, coarse: Tensor, rows: range, columns: range) -> Tensor:
+        """Return the map (N, in, h, w) as (N, out, rows, columns) of the fine grid."""
+        top, bottom = self._missing(coarse.shape[-2], rows)
+        left, right = self._missing(coarse.shape[-1], columns)
+        if self.step.clamps:
+            coarse = F.pad(coarse, (left, right, top, bottom), mode="replicate")
+        fine = F.conv_transpose2d(coarse, self.weight, self.bias, stride=self.step.factor)
+        y, x = -self.step.first + self.step.factor * top, -self.step.first + self.step.factor * left
+        return fine[..., _moved(rows, y), _moved(columns, x)]
+
+    def _missing(self, size: int, at: range) -> tuple[int, int]:
+        """Return how many coarse features more, before and after, have all of `at` between them."""
+        if not self.step.clamps:
+            return 0, 0
+        before = math.ceil((self.step.delta - at[0]) / self.step.factor)
+        after = math.ceil((at[-1] - self.step.delta) / self.step.factor) - (size - 1)
+        return max(before, 0), max(after, 0)
+
+
+def _moved(indices: range, by: int) -> slice:
+    return slice(indices.start + by, indices.stop + by, indices.step)

@@ -1,0 +1,201 @@
+"""A trunk's trained parameters: which file, is it the right one, and do they fit.
+
+Nothing in a file is executed: safetensors, or torch files read with `weights_only`. Knows nothing
+of the parameters of trained segmenters (engine/checkpoint.py).
+"""
+
+import pickle
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from segbench.errors import CardError, DataError
+from segbench.files import sha256_of_file
+from segbench.models.trunk import Trunk
+from segbench.spec.cards import BackboneCard, Weights
+from segbench.spec.heads import Model
+from segbench.spec.machine import Machine
+from segbench.spec.yamlfile import did_you_mean
+
+_MOST_NAMES_SHOWN = 8
+
+
+def weights_named(backbone: BackboneCard, model: Model) -> Weights | None:
+    """Return the weights that `model.weights` chooses on the card; None are random ones.
+
+    Raises:
+        CardError: the card has no weights of that name.
+    """
+    name = weights_name(backbone, model)
+    return None if name is None else backbone.weights[name]
+
+
+def weights_name(backbone: BackboneCard, model: Model) -> str | None:
+    """Return the name on the card that `model.weights` stands for; see `weights_named`."""
+    if model.weights == "none":
+        return None
+    if model.weights == "default":
+        return backbone.default_weights
+    if model.weights not in backbone.weights:
+        raise CardError(
+            f"{backbone.name}: no weights {model.weights!r}"
+            f"{did_you_mean(model.weights, backbone.weights)}; "
+            f"it has: {', '.join(('default', 'none', *backbone.weights))}"
+        )
+    return model.weights
+
+
+def backbone_weights_path(backbone: BackboneCard, model: Model, machine: Machine) -> Path | None:
+    """Return the verified file with the weights that `model.weights` chooses; None for random ones.
+
+    Raises:
+        CardError: the card has no such weights.
+        DataError: the file is not here, or is not the one that the card means.
+    """
+    weights = weights_named(backbone, model)
+    if weights is None:
+        return None
+    path = _found(weights, machine)
+    if path is None:
+        raise DataError(_missing(backbone, model, weights, machine))
+    actual = sha256_of_file(path)
+    if not actual.startswith(weights.sha256):
+        raise DataError(
+            f"{path}: is not the file that the card {backbone.name} means (its sha256 begins "
+            f"{actual[:12]}, expected {weights.sha256[:12]}); delete it and run "
+            f"`segbench prepare {backbone.name}`"
+        )
+    return path
+
+
+def missing_weights(backbones: Iterable[tuple[BackboneCard, Model]], machine: Machine) -> list[str]:
+    """Return one sentence for each weights file that is needed and not here."""
+    sentences = []
+    for backbone, model in backbones:
+        weights = weights_named(backbone, model)
+        if weights is not None and _found(weights, machine) is None:
+            sentences.append(_missing(backbone, model, weights, machine))
+    return list(dict.fromkeys(sentences))
+
+
+def fetch_weights(
+    backbone: BackboneCard,
+    machine: Machine,
+    *,
+    name: str = "default",
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Path | None:
+    """Download a card's weights into the cache unless they are here; return the verified file.
+
+    Returns:
+        None where the card has no weights to fetch.
+
+    Raises:
+        DataError: the download failed, or the weights are a local file that is not here.
+    """
+    model = Model(weights=name)
+    weights = weights_named(backbone, model)
+    if weights is not None and weights.url is not None and _found(weights, machine) is None:
+        from segbench.data.download import download
+
+        download(weights.url, _cached(weights, machine), sha256=weights.sha256, progress=progress)
+    return backbone_weights_path(backbone, model, machine)
+
+
+def load_trunk_weights(trunk: Trunk, path: Path) -> None:
+    """Copy the parameters in the file into the trunk.
+
+    Names of the full network's other layers (classifier, auxiliary heads) are passed over; fully
+    connected weights are read as the convolutions that they have become; numbers of other
+    precisions become those of the trunk.
+
+    Raises:
+        DataError: the file cannot be read, or its names or shapes are not the trunk's: all listed.
+    """
+    found = read_state(path)
+    own = trunk.network.state_dict()
+    problems = _shown("missing", [n for n in own if n not in found and not n.endswith("_tracked")])
+    problems += _shown("unknown", [n for n in found if n not in trunk.full_names])
+    fitting: dict[str, Tensor] = {}
+    misfits = []
+    for name in own.keys() & found.keys():
+        ours, theirs = tuple(own[name].shape), tuple(found[name].shape)
+        if ours == theirs or (len(ours) == 4 and _flattened(ours) == theirs):
+            fitting[name] = found[name].view(ours)
+        else:
+            misfits.append(f"{name} {theirs}, not {ours}")
+    problems += _shown("of another shape", sorted(misfits))
+    if problems:
+        raise DataError(
+            f"{path}: does not fit the trunk: {'; '.join(problems)}; is it the right file?"
+        )
+    trunk.network.load_state_dict(fitting, strict=False)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a .safetensors or torch file, by name; nothing in it is executed.
+
+    Raises:
+        DataError: the file is neither, is damaged, or holds more than tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise _unreadable(
+            path, str(error).splitlines()[0] if str(error) else repr(error)
+        ) from error
+    except safetensors.SafetensorError as error:
+        raise _unreadable(path, str(error)) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise _unreadable(path, "it is not a mapping from names to tensors")
+    return dict(state)
+
+
+def _unreadable(path: Path, why: str) -> DataError:
+    return DataError(f"{path}: cannot be read as weights: {why}; fetch it again")
+
+
+def _found(weights: Weights, machine: Machine) -> Path | None:
+    places = [Path(folder) / _file_name(weights) for folder in machine.weights]
+    places.append(_cached(weights, machine))
+    return next((place for place in places if place.is_file()), None)
+
+
+def _file_name(weights: Weights) -> str:
+    return weights.file or PurePosixPath(weights.url or "").name
+
+
+def _cached(weights: Weights, machine: Machine) -> Path:
+    return Path(machine.cache) / "weights" / _file_name(weights)
+
+
+def _missing(backbone: BackboneCard, model: Model, weights: Weights, machine: Machine) -> str:
+    name = weights_name(backbone, model)
+    what = f"{backbone.name}: the file {_file_name(weights)} of weights {name!r} is not here"
+    if weights.url is not None:
+        return (
+            f"{what}: expected {_cached(weights, machine)}; run `segbench prepare {backbone.name}` "
+            "on a machine with a network"
+        )
+    folders = ", ".join((*machine.weights, str(Path(machine.cache) / "weights")))
+    return (
+        f"{what}, and no address is known to fetch it from: put it into one of {folders}, name its "
+        f"folder with --weights, or let `segbench prepare {backbone.name}` say what is missing"
+    )
+
+
+def _flattened(shape: tuple[int, ...]) -> tuple[int, int]:
+    return shape[0], shape[1] * shape[2] * shape[3]
+
+
+def _shown(what: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = len(names) - _MOST_NAMES_SHOWN
+    rest = f" and {more} more" if more > 0 else ""
+    return [f"{what}: {', '.join(names[:_MOST_NAMES_SHOWN])}{rest}"]
