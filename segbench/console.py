@@ -1,15 +1,19 @@
 """What the terminal shows while trials run, and lists of cards, as rich renderables. Prints nothing."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from segbench.status import TrialStatus
+if TYPE_CHECKING:  # its files are read with numpy, which `segbench --help` does not need
+    from segbench.status import TrialStatus
 
 _COLOURS = {
     "done": "green",

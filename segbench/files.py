@@ -4,6 +4,7 @@ Knows nothing of what the files mean. A file is written under a temporary name i
 flushed to the disk, and renamed: rename is atomic on POSIX file systems, NFS included.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -37,7 +38,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             "folder with --results"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

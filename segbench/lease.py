@@ -163,7 +163,8 @@ def _create(workdir: Path, attempt: int) -> Lease | None:
             "--results"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return Lease(workdir, holder)
 
 

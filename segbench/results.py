@@ -243,7 +243,7 @@ def load_counts(path: Path) -> StoredCounts:
         ResultError: missing, damaged, or not a file of counts.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             num_images, num_classes = (int(side) for side in arrays["shape"])
             names = tuple(arrays["names"].tobytes().decode().split("\n")) if num_images else ()
             image = np.repeat(np.arange(num_images), arrays["classes_per_image"])

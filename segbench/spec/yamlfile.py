@@ -60,6 +60,9 @@ for _tag, _pattern, _first in (
     ),
 ):
     _StrictLoader.add_implicit_resolver(_tag, re.compile(_pattern), _first)
+_StrictLoader.add_constructor(  # YAML 1.1 would read 012 as octal
+    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
+)
 
 
 def read_document(path: Path, error_type: type[SegbenchError]) -> Document:
@@ -84,8 +87,8 @@ def parse_document(text: str, name: str, error_type: type[SegbenchError]) -> Doc
     """Return `text`, called `name` in messages, as plain data with line numbers."""
     problems: list[str] = []
     lines: dict[Place, int] = {}
-    loader = _StrictLoader(text)
     try:
+        loader = _StrictLoader(text)
         node = loader.get_single_node()
         data = None if node is None else _construct(loader, node, (), lines, problems, name)
     except yaml.MarkedYAMLError as error:
@@ -94,8 +97,6 @@ def parse_document(text: str, name: str, error_type: type[SegbenchError]) -> Doc
         raise error_type(f"{name}:{line}: not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise error_type(f"{name}:1: not valid YAML: {error}") from error
-    finally:
-        loader.dispose()
     if problems:
         raise error_type("\n".join(problems))
     return Document(name, data, lines)
@@ -114,6 +115,8 @@ def _construct(
     if len(lines) > 200_000:  # aliases that multiply: a few hundred bytes can unfold to gigabytes
         raise ValueError("unfolds to more than 200,000 values")
     lines.setdefault(place, node.start_mark.line + 1)
+    if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
+        raise ValueError(f"line {node.start_mark.line + 1}: only plain data may stand here, not {node.tag}")
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:

@@ -1,0 +1,110 @@
+"""The toy world of the tests: a few cards, a small experiment, and the real data where it is."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every test away from the user's folders and variables."""
+    for name in ("DATA", "WEIGHTS", "CARDS", "TRUSTED"):
+        monkeypatch.delenv(f"SEGBENCH_{name}", raising=False)
+    monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real photographs and labels."""
+    return _needed(SHARED / "data", "real photographs")
+
+
+@pytest.fixture(scope="session")
+def shared_weights() -> Path:
+    """The folder of pretrained trunks."""
+    return _needed(SHARED / "weights", "pretrained trunks")
+
+
+def _needed(folder: Path, what: str) -> Path:
+    if not folder.is_dir():
+        pytest.skip(f"needs the {what} in a folder `shared` beside the checkout")
+    return folder
+
+
+TOY = """
+question: Does the toy sweep run?
+sweep:
+  backbone: [toynet]
+  head: [fcn32s, fcn8s]
+  dataset: [toyshapes]
+  seeds: 2
+model: {weights: none}
+train:
+  images: {squash: [32, 32], flip: true}
+  batch_size: 4
+  stages:
+    - name: all
+      steps: 6
+      optimizer: {name: sgd, lr: 0.05}
+evaluate:
+  native: {}
+monitor: {log_every_steps: 2, checkpoint_every_steps: 2, validate_images: 2}
+launch: {workers: 1}
+"""
+
+TOY_DATASET = """
+name: toyshapes
+title: 8 drawn images
+drawn: {train: 8, val: 4, height: 32, width: 32}
+classes: [background, circle, square]
+palette: [[0, 0, 0], [255, 0, 0], [0, 255, 0]]
+background: 0
+licence: CC0
+source: {paper: none}
+"""
+
+TOY_BACKBONE = """
+name: toynet
+title: a small trunk that no built-in card has
+builder: torchvision.models:mobilenet_v3_small
+stages:
+  - {name: s8, module: features.3, stride: 8, channels: 24}
+  - {name: s16, module: features.8, stride: 16, channels: 48}
+  - {name: s32, module: features.12, stride: 32, channels: 576}
+input: {mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}
+licence: Apache-2.0
+source: {paper: none}
+"""
+
+
+@pytest.fixture
+def toy_project(tmp_path: Path) -> Path:
+    """A user's project: cards of its own and experiments/toy.yaml. 4 trials of 6 steps each."""
+    project = tmp_path / "project"
+    for folder in ("backbones", "datasets", "experiments"):
+        (project / folder).mkdir(parents=True)
+    (project / "backbones" / "toynet.yaml").write_text(TOY_BACKBONE)
+    (project / "datasets" / "toyshapes.yaml").write_text(TOY_DATASET)
+    (project / "experiments" / "toy.yaml").write_text(TOY)
+    return project
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Return a function that writes text to a new file under the test's folder."""
+
+    def writer(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return writer

@@ -1,0 +1,129 @@
+"""Claims: one holder at a time, taken over from the dead and from nobody else."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from segbench import lease
+from segbench.errors import ResultError
+
+
+def _hold(workdir: str, ready) -> None:
+    held = lease.claim(Path(workdir))
+    assert held is not None
+    with held:
+        ready.set()
+        time.sleep(60)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the trial in tmp_path."""
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_hold, args=(str(tmp_path), ready))
+    process.start()
+    assert ready.wait(30)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_held_trial_is_not_given_to_a_second_worker(tmp_path, holder):
+    assert lease.claim(tmp_path, stale_seconds=0) is None
+
+
+def test_a_killed_worker_loses_its_trial_at_once_on_its_own_host(tmp_path, holder):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    second = lease.claim(tmp_path)
+    assert second is not None
+    assert second.holder.attempt == 2
+
+
+def test_a_released_trial_can_be_claimed_again(tmp_path):
+    first = lease.claim(tmp_path)
+    assert first is not None
+    with first:
+        assert lease.claim(tmp_path, stale_seconds=0) is None
+    second = lease.claim(tmp_path)
+    assert second is not None
+    assert not first.is_still_ours()
+    assert second.is_still_ours()
+
+
+def test_of_many_workers_that_claim_at_once_one_wins(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(8) as pool:
+        won = pool.map(_claims, [str(tmp_path)] * 24)
+    assert sum(won) == 1
+
+
+def _claims(workdir: str) -> bool:
+    held = lease.claim(Path(workdir), stale_seconds=0)
+    if held is not None:
+        held.__enter__()
+        time.sleep(1)
+    return held is not None
+
+
+def _claim_of_another_host(workdir: Path) -> None:
+    (workdir / "claims").mkdir()
+    claim = {"attempt": 1, "host": "elsewhere", "pid": 1, "start": 1}
+    (workdir / "claims" / "0001.json").write_text(json.dumps(claim))
+
+
+def test_another_hosts_worker_is_gone_only_after_it_stood_still_while_we_watched(tmp_path):
+    _claim_of_another_host(tmp_path)
+    (tmp_path / "heartbeat.json").write_text('{"beat": 7, "time": 0}')
+    slept: list[float] = []
+    assert lease.holder_is_gone(tmp_path, 1, stale_seconds=0.05, sleep=_counted(slept))
+    assert slept
+
+
+def test_another_hosts_worker_that_beats_is_alive_whatever_its_clock_says(tmp_path):
+    _claim_of_another_host(tmp_path)
+    beat = tmp_path / "heartbeat.json"
+    beat.write_text('{"beat": 7, "time": 0}')
+
+    def sleep(_: float) -> None:
+        beat.write_text('{"beat": 8, "time": -1000000}')  # its clock jumped back
+
+    assert not lease.holder_is_gone(tmp_path, 1, stale_seconds=0.05, sleep=sleep)
+
+
+def _counted(slept):
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        time.sleep(seconds)
+
+    return sleep
+
+
+def test_a_process_number_that_was_given_out_again_is_not_the_holder(tmp_path):
+    (tmp_path / "claims").mkdir()
+    claim = {"attempt": 1, "host": socket.gethostname(), "pid": os.getpid(), "start": 1}
+    (tmp_path / "claims" / "0001.json").write_text(json.dumps(claim))
+    assert lease.holder_is_gone(tmp_path, 1)
+
+
+def test_the_heartbeat_says_how_far_the_work_is(tmp_path):
+    held = lease.claim(tmp_path)
+    assert held is not None
+    held.report(phase="train", step=0, steps=10)
+    held.report(step=3)
+    with held:
+        beat = json.loads((tmp_path / "heartbeat.json").read_text())
+    assert (beat["phase"], beat["step"], beat["steps"]) == ("train", 3, 10)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultError, match="cannot be written"):
+        lease.claim(tmp_path / "file")

@@ -1,0 +1,204 @@
+"""Experiment files multiply out into trials; every mistake is found before anything runs."""
+
+import time
+
+import pytest
+
+from segbench.drive import Flags, narrowed, prepare_run
+from segbench.errors import CardError, ExperimentError
+from segbench.spec.catalog import Catalog, read_card
+from segbench.spec.cards import DatasetCard
+from segbench.spec.experiment import read_experiment
+from segbench.spec.sweep import expand
+from segbench.spec.trial import Trial
+
+
+@pytest.fixture
+def plan_of(toy_project):
+    def plan(*settings: str, text: str = ""):
+        path = toy_project / "experiments" / "toy.yaml"
+        if text:
+            path.write_text(path.read_text() + text)
+        experiment, document = read_experiment(path, settings)
+        return expand(experiment, Catalog.on_path(experiment=path), document)
+
+    return plan
+
+
+def test_lists_multiply(plan_of):
+    plan = plan_of()
+    assert len(plan.cells) == len(plan.trials) == 4
+    assert [(c.axes["head"], c.seed) for c in plan.cells] == [
+        ("fcn32s", 0), ("fcn32s", 1), ("fcn8s", 0), ("fcn8s", 1),
+    ]  # fmt: skip
+
+
+def test_a_cells_fast_id_is_the_id_of_the_trial_in_its_file(plan_of):
+    for trial_id, trial in plan_of("model.weights=none").trials.items():
+        assert Trial.model_validate_json(trial.model_dump_json()).id() == trial_id == trial.id()
+
+
+@pytest.mark.parametrize(
+    ("setting", "changes"),
+    [
+        ("train.batch_size=2", True),
+        ("train.stages.0.steps=7", True),
+        ("train.stages.all.optimizer.lr=0.1", True),
+        ("model.geometry=caffe", True),
+        ("model.dropout=0.1", True),
+        ("train.images.flip=false", True),
+        ("train.precision=bf16", True),
+        ("train.loss_stride=2", True),
+        ("question=Another?", False),
+        ("launch.workers=2", False),
+        ("launch.cpus_per_trial=2", False),
+        ("monitor.log_every_steps=1", False),
+        ("evaluate.native.flip=true", False),
+        ("train.stages.0.name=other", False),
+    ],
+)
+def test_the_id_changes_with_what_changes_weights_and_with_nothing_else(plan_of, setting, changes):
+    assert (set(plan_of().trials) != set(plan_of(setting).trials)) is changes
+
+
+def test_seeds_and_cards_are_in_the_id_but_notes_are_not(plan_of, toy_project):
+    before = plan_of()
+    assert len({cell.trial_id for cell in before.cells}) == 4
+    card = toy_project / "datasets" / "toyshapes.yaml"
+    text = card.read_text()
+    card.write_text(text + "notes: a remark\n")
+    assert set(plan_of().trials) == set(before.trials)
+    card.write_text(text.replace("train: 8", "train: 7"))
+    assert not set(plan_of().trials) & set(before.trials)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("sweep.backbone=toynt", "sweep.backbone: no backbone 'toynt'; did you mean 'toynet'?"),
+        ("sweep.dataset=[toyshape]", "did you mean 'toyshapes'?"),
+        ("sweep.head=fcn32", "no head 'fcn32'; did you mean 'fcn32s'?"),
+        ("sweep.head=fcn4s", "fcn4s reads stride 4, which toynet does not have"),
+        ("train.stages.0.optimizer.lr=-1", "should be greater than 0, but got -1"),
+        ("train.batchsize=3", "unknown key; did you mean 'batch_size'?"),
+        ("train.split=trian", "toyshapes has no split 'trian'; did you mean 'train'?"),
+        ("evaluate.native.split=test", "toyshapes has no split 'test'"),
+        ("model.weights=imagenet", "toynet has no weights 'imagenet'; it has: none, default"),
+        ("sweep.seeds=0", "greater than or equal to 1"),
+        ("sweep.head=[fcn8s, fcn8s]", "a value stands twice"),
+        ("train.stages.last.steps=3", "no item 'last' in a list of 1: all"),
+        ("train", "expected key=value"),
+    ],
+)
+def test_mistakes_are_refused_with_a_sentence(plan_of, setting, sentence):
+    with pytest.raises(ExperimentError) as caught:
+        plan_of(setting)
+    assert sentence in str(caught.value)
+
+
+def test_all_mistakes_of_a_file_come_at_once(plan_of):
+    with pytest.raises(ExperimentError) as caught:
+        plan_of("sweep.backbone=toynt", "sweep.dataset=toyshape", "sweep.head=fcn32")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_head_that_a_trunk_cannot_serve_is_skipped_with_its_reason_where_asked(plan_of):
+    plan = plan_of("sweep.head=[fcn8s, fcn4s]", "sweep.unsupported=skip")
+    assert [cell.skipped for cell in plan.cells if cell.axes["head"] == "fcn4s"] == [
+        "fcn4s reads stride 4, which toynet does not have (its stages have strides 8, 16, 32)"
+    ] * 2
+    assert len(plan.trials) == 2
+
+
+def test_variants_settings_and_overrides_change_their_cells_alone(plan_of):
+    plan = plan_of(
+        "sweep.settings={train.batch_size: [2, 4]}",
+        text="variants:\n  slow: {train.stages.0.steps: 3}\n  fast: {}\n"
+        "overrides:\n  - where: {head: fcn8s}\n    set: {model.dropout: 0.1}\n",
+    )
+    assert len(plan.trials) == 16
+    for cell in plan.cells:
+        assert cell.trial is not None
+        assert cell.trial.train.batch_size == int(cell.axes["train.batch_size"])
+        assert cell.trial.train.stages[0].steps == (3 if cell.axes["variant"] == "slow" else 6)
+        assert cell.trial.model.dropout == (0.1 if cell.axes["head"] == "fcn8s" else 0.5)
+
+
+def test_a_setting_that_is_wrong_for_a_cell_names_its_line(plan_of):
+    with pytest.raises(ExperimentError, match=r"toy\.yaml:\d+: variants\.slow.*batch_size"):
+        plan_of(text="variants:\n  slow: {train.batch_size: 0}\n")
+
+
+def test_trials_start_from_others_in_an_order_that_allows_it(plan_of):
+    plan = plan_of(
+        "sweep.head=[fcn8s, fcn16s, fcn32s]",
+        text="start_from:\n"
+        "  - {where: {head: fcn16s}, take: {head: fcn32s}}\n"
+        "  - {where: {head: fcn8s}, take: {head: fcn16s}}\n",
+    )
+    seen = set()
+    for cell in plan.cells:
+        assert cell.trial is not None
+        if cell.axes["head"] == "fcn32s":
+            assert cell.trial.start_from is None
+        else:
+            assert cell.trial.start_from in seen
+        seen.add(cell.trial_id)
+    assert {c.axes["head"] for c in narrowed(plan, ["head=fcn8s"], None).cells} == {
+        "fcn8s", "fcn16s", "fcn32s",
+    }  # fmt: skip
+
+
+def test_a_circle_of_starts_is_refused(plan_of):
+    with pytest.raises(ExperimentError, match="in a circle"):
+        plan_of(
+            text="start_from:\n  - {where: {head: fcn8s}, take: {head: fcn32s}}\n"
+            "  - {where: {head: fcn32s}, take: {head: fcn8s}}\n"
+        )
+
+
+def test_narrowing_keeps_ids_and_refuses_unknown_values(toy_project):
+    path = toy_project / "experiments" / "toy.yaml"
+    whole = prepare_run(path, Flags())
+    part = prepare_run(path, Flags(only=("head=fcn8s",), seeds=1))
+    assert set(part.asked.trials) < set(whole.asked.trials)
+    assert len(part.asked.trials) == 1
+    more = prepare_run(path, Flags(seeds=3))
+    assert set(whole.asked.trials) < set(more.asked.trials)
+    with pytest.raises(ExperimentError, match="no head 'fcn9s' in the sweep; did you mean"):
+        prepare_run(path, Flags(only=("head=fcn9s",)))
+
+
+def test_ten_thousand_trials_are_planned_within_seconds(plan_of):
+    start = time.process_time()
+    plan = plan_of("sweep.seeds=1000", "sweep.settings={train.batch_size: [1, 2, 3, 4, 5]}")
+    assert len(plan.trials) == 10_000
+    assert time.process_time() - start < 30  # a guard against squares, not a benchmark
+
+
+def test_a_users_card_hides_ours_and_the_catalog_says_so(toy_project, write):
+    ours = Catalog.on_path((toy_project,))
+    other = write("other/datasets/toyshapes.yaml", (toy_project / "datasets/toyshapes.yaml").read_text())
+    catalog = Catalog.on_path((other.parent.parent, toy_project))
+    assert [(h.name, h.used) for h in catalog.hidden] == [("toyshapes", other)]
+    assert ours.dataset("toyshapes").name == "toyshapes"
+
+
+def test_a_base_gives_what_a_card_leaves_out(toy_project):
+    path = toy_project / "datasets" / "toyfew.yaml"
+    path.write_text("base: toyshapes\nname: toyfew\ntitle: fewer\n")
+    card = read_card(path, DatasetCard, catalog=Catalog.on_path((toy_project,)))
+    assert (card.name, card.classes[1]) == ("toyfew", "circle")
+    path.write_text("base: toyfew\nname: toyfew\n")
+    with pytest.raises(CardError, match="in a circle"):
+        read_card(path, DatasetCard, catalog=Catalog.on_path((toy_project,)))
+    path.write_text("base: toyshape\nname: toyfew\n")
+    with pytest.raises(CardError, match="did you mean 'toyshapes'"):
+        read_card(path, DatasetCard, catalog=Catalog.on_path((toy_project,)))
+
+
+def test_a_card_must_be_called_like_its_file(toy_project):
+    path = toy_project / "datasets" / "othername.yaml"
+    path.write_text((toy_project / "datasets" / "toyshapes.yaml").read_text())
+    with pytest.raises(CardError, match=r"othername\.yaml:2: name: is 'toyshapes'"):
+        read_card(path, DatasetCard, catalog=Catalog.on_path((toy_project,)))

@@ -1,0 +1,81 @@
+"""Strict YAML: every problem at once, each with its line and a suggestion."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segbench.errors import CardError, ExperimentError, SegbenchError
+from segbench.spec import yamlfile
+from segbench.spec.cards import DatasetCard
+from segbench.spec.recipe import Recipe
+
+
+def test_all_problems_come_at_once_each_with_file_line_and_key(write):
+    path = write(
+        "recipe.yaml",
+        "batch_size: four\nstages:\n  - name: a\n    steps: 0\n    optimiser: {lr: 1}\n",
+    )
+    with pytest.raises(ExperimentError) as caught:
+        yamlfile.read(path, Recipe, ExperimentError)
+    lines = str(caught.value).splitlines()
+    assert any(line.startswith(f"{path}:1: batch_size: should be a valid integer") for line in lines)
+    assert any(line.startswith(f"{path}:4: stages[0].steps: ") and "0" in line for line in lines)
+    assert any(f"{path}:5: stages[0].optimiser: unknown key; did you mean 'optimizer'?" in line for line in lines)
+    assert any("stages[0].optimizer: is missing" in line for line in lines)
+
+
+def test_a_key_that_stands_twice_is_an_error_not_the_last_one(write):
+    path = write("a.yaml", "name: x\ntitle: a\nname: y\n")
+    with pytest.raises(CardError, match=r"a\.yaml:3: name: this key stands twice"):
+        yamlfile.read(path, DatasetCard, CardError)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("1E5", 100000.0),
+        ("-.5", -0.5),
+        ("no", "no"),
+        ("on", "on"),
+        ("true", True),
+        ("012", 12),
+        ("10:30", "10:30"),
+        ("2020-01-01", "2020-01-01"),
+        ("~", None),
+        ("[a, 1]", ("a", 1)),
+    ],
+)
+def test_scalars_mean_what_they_look_like(text, value):
+    assert yamlfile.parse_value(text) == value
+    assert type(yamlfile.parse_value(text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:os.system [echo]",
+        "a: &a [*a]",
+        "[" * 200 + "]" * 200,
+        "a: 'unclosed",
+        "{}: 1",
+        "a: &x [1,2,3,4,5,6,7,8,9]\nb: &y [*x,*x,*x,*x,*x,*x,*x,*x,*x]\nc: &z [*y,*y,*y,*y,*y,*y,*y,*y]\n"
+        "d: &w [*z,*z,*z,*z,*z,*z,*z,*z]\ne: &v [*w,*w,*w,*w,*w,*w,*w,*w]\nf: [*v,*v,*v,*v,*v,*v,*v,*v]\n",
+    ],
+)
+def test_hostile_yaml_is_one_sentence_and_runs_nothing(text):
+    with pytest.raises(SegbenchError):
+        yamlfile.parse_document(text, "hostile.yaml", SegbenchError)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused_in_words(text):
+    try:
+        yamlfile.parse_document(text, "any.yaml", SegbenchError)
+    except SegbenchError as error:
+        assert str(error).startswith("any.yaml:")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CardError, match="cannot be read"):
+        yamlfile.read(tmp_path / "none.yaml", DatasetCard, CardError)
