@@ -108,4 +108,7 @@ def shown_path(path: Path) -> str:
 
 def new_console(*, stderr: bool = False) -> Console:
     """Return a console that leaves words in brackets and numbers as they are."""
-    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+    console = Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 200  # files and pipes have no edge to wrap at
+    return console

@@ -1,0 +1,125 @@
+"""The shape of the code: imports go one way, light modules stay light, cards are data."""
+
+import ast
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "segbench"
+
+# A module may import from its own row and the rows above it. Rows marked True must not load torch.
+ROWS: list[tuple[bool, tuple[str, ...]]] = [
+    (True, ("errors", "files", "code_version")),
+    (True, ("counts",)),
+    (True, ("spec",)),
+    (False, ("data", "models")),
+    (False, ("engine",)),
+    (True, ("results", "lease")),
+    (True, ("run", "status")),
+    (False, ("trial",)),
+    (False, ("worker",)),
+    (True, ("launch",)),
+    (True, ("analysis",)),
+    (True, ("report",)),
+    (True, ("drive", "listing", "console")),
+    (True, ("cli", "__main__")),
+]
+HEAVY = ("torch", "torchvision", "ray", "datasets", "submitit", "matplotlib")
+
+
+def modules() -> list[tuple[str, Path]]:
+    return [(_name(path), path) for path in sorted(PACKAGE.rglob("*.py"))]
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _row(module: str) -> int:
+    top = module.split(".")[0]
+    for index, (_, names) in enumerate(ROWS):
+        if top in names:
+            return index
+    raise AssertionError(f"segbench.{module} stands in no row of {__file__}")
+
+
+@pytest.mark.parametrize(("module", "path"), [(m, p) for m, p in modules() if m])
+def test_imports_go_one_way(module, path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "segbench" else [
+                f"segbench.{alias.name}" for alias in node.names
+            ]  # fmt: skip
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name.startswith("segbench."):
+                other = name.removeprefix("segbench.")
+                assert _row(other) <= _row(module), f"{path.name} imports {name}, a later row"
+
+
+def test_light_modules_load_nothing_heavy():
+    light = [m for m, _ in modules() if m and ROWS[_row(m)][0] and m != "__main__"]
+    code = "\n".join(
+        [
+            "import importlib, sys",
+            f"for name in {light!r}:",
+            "    importlib.import_module('segbench.' + name)",
+            f"    heavy = [h for h in {HEAVY!r} if h in sys.modules]",
+            "    assert not heavy, f'segbench.{name} loads {heavy}'",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_module_says_its_job_in_its_first_line():
+    for name, path in modules():
+        docstring = ast.get_docstring(ast.parse(path.read_text()))
+        assert docstring and docstring.splitlines()[0].strip(), f"{name} has no docstring"
+
+
+def test_folders_of_cards_hold_no_python():
+    for folder in ("backbones", "datasets", "experiments"):
+        assert not list((ROOT / folder).rglob("*.py"))
+
+
+def test_hugging_face_datasets_is_not_shadowed_by_our_folder():
+    code = "import datasets; assert hasattr(datasets, 'Dataset'), datasets.__path__"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_installed_elsewhere_lists_the_same_cards(tmp_path):
+    subprocess.run([sys.executable, "-m", "build", "--outdir", str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    wheel = next(tmp_path.glob("*.whl"))
+    # the environment sees this one's packages, so torch is not installed twice, but not the checkout
+    venv.create(tmp_path / "venv", with_pip=True)
+    site = next((tmp_path / "venv" / "lib").glob("python*")) / "site-packages"
+    ours = Path(pytest.__file__).parents[1]
+    subprocess.run(
+        [str(tmp_path / "venv/bin/python"), "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)],
+        check=True,
+    )
+    (site / "others.pth").write_text(f"{ours}\n")  # after the wheel's own folder on the path
+    for kind in ("backbones", "datasets", "heads"):
+        here, there = (
+            subprocess.run(
+                [str(python), "-m", "segbench", "list", kind],
+                cwd=cwd, capture_output=True, text=True, check=True,
+            ).stdout
+            for python, cwd in ((sys.executable, ROOT), (tmp_path / "venv/bin/python", tmp_path))
+        )  # fmt: skip
+        assert here == there
+    where = subprocess.run(
+        [str(tmp_path / "venv/bin/python"), "-c", "import segbench; print(segbench.__file__)"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert where.startswith(str(tmp_path))
