@@ -20,7 +20,7 @@ from segbench.engine.checkpoint import load_checkpoint, save_checkpoint
 from segbench.engine.training_log import TrainingLog
 from segbench.errors import DivergedError, OutOfMemoryError
 from segbench.models import Segmenter
-from segbench.spec.machine import Machine
+from segbench.spec.machine import Monitor
 from segbench.spec.recipe import Optimizer, Recipe, Schedule, Stage
 
 IGNORE_INDEX = 255
@@ -45,7 +45,7 @@ class Hooks(NamedTuple):
     """What the loop reports to, and asks.
 
     on_step(step, loss or None): after each optimizer step, counted from 1. should_stop: asked
-    after each step. validation_loss: called where the machine asks for it.
+    after each step. validation_loss: called where the monitor asks for it.
     """
 
     on_step: Callable[[int, float | None], None]
@@ -59,7 +59,7 @@ def train(
     source: BatchSource,
     *,
     folder: Path,
-    machine: Machine,
+    monitor: Monitor,
     device: torch.device,
     hooks: Hooks,
     class_weights: Tensor | None = None,
@@ -73,7 +73,7 @@ def train(
         DivergedError: the loss is not finite. OutOfMemoryError: the device is too small.
         Interrupted: `hooks.should_stop` said so; the checkpoint is written.
     """
-    loop = _Loop(segmenter, recipe, folder, machine, device, hooks, class_weights)
+    loop = _Loop(segmenter, recipe, folder, monitor, device, hooks, class_weights)
     try:
         return loop.run(source)
     except torch.OutOfMemoryError as error:
@@ -91,7 +91,7 @@ class _Loop:
         segmenter: Segmenter,
         recipe: Recipe,
         folder: Path,
-        machine: Machine,
+        monitor: Monitor,
         device: torch.device,
         hooks: Hooks,
         class_weights: Tensor | None,
@@ -99,7 +99,7 @@ class _Loop:
         self.segmenter = segmenter
         self.recipe = recipe
         self.folder = folder
-        self.machine = machine
+        self.monitor = monitor
         self.device = device
         self.hooks = hooks
         self.class_weights = class_weights
@@ -128,7 +128,7 @@ class _Loop:
     def _run_stage(
         self, stage: Stage, start: int, end: int, source: BatchSource, log: "TrainingLog | _NoLog"
     ) -> None:
-        self._enter(stage)
+        self._enter(stage, end)
         model = _parallel(self.segmenter, self.device)
         batches = source(self.step * self.recipe.accumulate, end * self.recipe.accumulate)
         while self.step < end:
@@ -137,7 +137,7 @@ class _Loop:
             self.step += 1
             self._after_step(stage, factor, end, log)
 
-    def _enter(self, stage: Stage) -> None:
+    def _enter(self, stage: Stage, end: int) -> None:
         """Freeze what the stage freezes and make its optimizer; restore the saved state, once."""
         set_frozen(self.segmenter, stage, self.kinds)
         groups = parameter_groups(self.segmenter, stage.optimizer, self.kinds)
@@ -146,7 +146,7 @@ class _Loop:
         if saved is None:
             return
         self.segmenter.load_state_dict(saved["model"])
-        if saved["stage"] == stage.name and saved["optimizer"] is not None:
+        if saved["stage_end"] == end:  # else it was saved at the end of the stage before
             self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.loss_sum = saved["loss_sum"].to(self.device)
@@ -192,21 +192,21 @@ class _Loop:
     def _after_step(
         self, stage: Stage, factor: float, end: int, log: "TrainingLog | _NoLog"
     ) -> None:
-        machine, step = self.machine, self.step
+        monitor, step = self.monitor, self.step
         loss = None
-        if step % machine.log_every_steps == 0 or step == end:
+        if step % monitor.log_every_steps == 0 or step == end:
             loss = self._mean_loss()
             rate = max(group["lr"] for group in self.optimizer.param_groups)  # type: ignore[union-attr]
             log.add(step, stage.name, loss=loss, lr=rate)
         if self.hooks.validation_loss is not None and (
-            step == end or (machine.validate_every_steps and step % machine.validate_every_steps == 0)
+            step == end or (monitor.validate_every_steps and step % monitor.validate_every_steps == 0)
         ):
             log.add(step, stage.name, validation_loss=self.hooks.validation_loss())
             set_frozen(self.segmenter, stage, self.kinds)  # validation left evaluation mode behind
         self.hooks.on_step(step, loss)
         stop = self.hooks.should_stop()
-        if stop or step % machine.checkpoint_every_steps == 0:
-            self._save(stage)
+        if stop or step % monitor.checkpoint_every_steps == 0:
+            self._save(end)
         if stop and step < self.recipe.steps:
             raise Interrupted
 
@@ -222,7 +222,7 @@ class _Loop:
         self.last_loss = value
         return value
 
-    def _save(self, stage: Stage) -> None:
+    def _save(self, stage_end: int) -> None:
         if _rank() != 0:
             return
         assert self.optimizer is not None
@@ -230,7 +230,7 @@ class _Loop:
             self._mean_loss()  # raises: a diverged state is never saved
         state: dict[str, Any] = {
             "step": self.step,
-            "stage": stage.name,
+            "stage_end": stage_end,
             "model": self.segmenter.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
