@@ -17,6 +17,7 @@ from torchvision.ops import stochastic_depth
 
 from segbench.errors import CardError
 
+Windowed = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 CAFFE_PADDING = 100  # Long et al.'s net definitions; it lets fc6 be valid on the smallest image
 
 
@@ -63,7 +64,7 @@ def stage_coordinates(trunk: fx.GraphModule) -> dict[str, Coordinates]:
             treats the two axes differently.
     """
     rows, columns = (_walk(trunk, axis) for axis in (0, 1))
-    stages: dict[str, fx.Node] = _output(trunk).args[0]  # pyright: ignore[reportAssignmentType]
+    stages: Any = trunk.graph.output_node().args[0]
     found: dict[str, Coordinates] = {}
     for name, node in stages.items():
         here = rows[node]
@@ -99,7 +100,7 @@ def pad_aligned(trunk: fx.GraphModule) -> None:
                 f"{node.target}: a pool of {rows.kernel}x{columns.kernel}, stride {rows.stride}, "
                 "cannot keep its input's size; give it an odd size, or an even stride"
             )
-        layer.padding = before  # pyright: ignore[reportAttributeAccessIssue]
+        layer.padding = before
         layer.ceil_mode = before != after
 
 
@@ -202,7 +203,7 @@ def _coordinates(
     layer = trunk.get_submodule(str(node.target)) if node.op == "call_module" else None
     if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1)):
         return None  # squeeze and excitation: one value for all places
-    if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+    if isinstance(layer, Windowed):
         return here.after(_window(layer, axis)) if here else None
     if node.target is F.pad and here:
         padding: Any = node.args[1]
@@ -221,15 +222,15 @@ def _meeting(node: fx.Node, inputs: dict[fx.Node, Coordinates | None]) -> Coordi
     return max(placed, key=lambda c: c.receptive_field) if placed else None
 
 
-def _windows(trunk: fx.GraphModule) -> Iterable[tuple[fx.Node, nn.Module]]:
+def _windows(trunk: fx.GraphModule) -> Iterable[tuple[fx.Node, Windowed]]:
     for node in list(trunk.graph.nodes):
         if node.op == "call_module":
             layer = trunk.get_submodule(str(node.target))
-            if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+            if isinstance(layer, Windowed):
                 yield node, layer
 
 
-def _window(layer: nn.Module, axis: int) -> Window:
+def _window(layer: Windowed, axis: int) -> Window:
     def along(name: str) -> int:
         value: Any = getattr(layer, name, 1)
         return value if isinstance(value, int) else value[axis]
@@ -252,7 +253,3 @@ def _insert_padding(node: fx.Node, padding: tuple[int, int, int, int]) -> None:
     with node.graph.inserting_before(node):
         padded = node.graph.call_function(F.pad, (node.args[0], padding))
     node.update_arg(0, padded)
-
-
-def _output(trunk: fx.GraphModule) -> fx.Node:
-    return next(node for node in trunk.graph.nodes if node.op == "output")

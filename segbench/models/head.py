@@ -2,7 +2,7 @@
 
 Each stage is aligned with the next finer one by the coordinates of both. Layers are named by
 stride, so that a finer head starts from the trained layers of a coarser one. N images, C classes,
-D channels. Knows nothing of trunks, only of where their features lie and how many channels they have.
+D channels. Knows nothing of trunks but where their features lie and how many channels they have.
 """
 
 import itertools

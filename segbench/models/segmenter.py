@@ -29,12 +29,10 @@ def build_segmenter(
 ) -> "Segmenter":
     """Return the model that the cards describe, in training mode.
 
-    Parameters are drawn from torch's global generator; score layers are zero. The image is
+    Parameters are drawn from torch's global generator, score layers are zero, and the trunk's come
+    from the file `weights_path` where one is given. The image is
     normalised as the weights that `model.weights` names want it, whether or not they are loaded
     here: a trained model that is built again to take a checkpoint must see the same input.
-
-    Args:
-        weights_path: the file with the trunk's parameters; None leaves them random.
 
     Raises:
         CardError: the trunk cannot serve the head, or is not what its card says.
@@ -69,6 +67,9 @@ class Segmenter(nn.Module):
     minimum_side: the smallest height and width, in pixels: one feature of the coarsest stage.
     """
 
+    _scale: Tensor
+    _shift: Tensor
+
     def __init__(
         self,
         trunk: nn.Module,
@@ -90,7 +91,8 @@ class Segmenter(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the score map (N, C, H, W) of RGB images (N, 3, H, W) in [0, 1]."""
-        return self.score_map(self.feature_maps(image), image.shape[-2:])
+        height, width = image.shape[-2:]
+        return self.score_map(self.feature_maps(image), (height, width))
 
     def feature_maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the stages that the head reads, (N, D, h, w) each, coarse to fine.

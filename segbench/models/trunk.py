@@ -7,10 +7,11 @@ layers that the card names become convolutions behind the deepest stage. Knows n
 import importlib
 import os
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import fx, nn
+from torch.fx.proxy import TraceError
 from torchvision.models import get_model_builder
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -52,10 +53,10 @@ def build_trunk(
     stages = [stage for stage in card.stages if stage.stride in strides]
     full_names = frozenset(network.state_dict())
     try:
-        extractor = create_feature_extractor(
+        extractor: Any = create_feature_extractor(
             network, {stage.module: stage.name for stage in stages}, suppress_diff_warning=True
         )
-    except (ValueError, fx.proxy.TraceError) as error:
+    except (ValueError, TraceError) as error:
         raise CardError(f"{card.name}: the trunk cannot be cut at its stages: {error}") from error
     trunk = fx.GraphModule(extractor, extractor.eval_graph)
     geometry.pools_as_modules(trunk)
@@ -127,9 +128,9 @@ def _keep_stages_intact(trunk: fx.GraphModule) -> None:
     for stage in trunk.graph.output_node().all_input_nodes:
         for reader in stage.users:
             if reader.op == "call_module":
-                layer = trunk.get_submodule(str(reader.target))
+                layer: Any = trunk.get_submodule(str(reader.target))
                 if getattr(layer, "inplace", False):
-                    layer.inplace = False  # pyright: ignore[reportAttributeAccessIssue]
+                    layer.inplace = False
             elif reader.kwargs.get("inplace"):
                 reader.update_kwarg("inplace", False)
 
@@ -140,38 +141,38 @@ def _append_classifier(
     """Put fc6 and fc7, as convolutions under their own names, behind the deepest stage."""
     assert card.classifier is not None
     output = trunk.graph.output_node()
-    stages = dict(output.args[0])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    stages: Any = output.args[0]
     node: fx.Node = stages[card.stages[-1].name]
-    for name, kernel in ((card.classifier.fc6, card.classifier.kernel), (card.classifier.fc7, 1)):
-        convolution = _as_convolution(card, network, name, kernel)
+    fc6, fc7 = card.classifier.fc6, card.classifier.fc7
+    channels = card.classifier.channels  # what fc6 reads; fc7 reads what fc6 makes
+    for name, kernel in ((fc6, card.classifier.kernel), (fc7, 1)):
+        convolution = _as_convolution(card, network, name, (channels, kernel))
+        channels = convolution.out_channels
         parts = {"": convolution, "_relu": nn.ReLU(inplace=True), "_dropout": nn.Dropout(dropout)}
         for suffix, layer in parts.items():
             trunk.add_submodule(name + suffix, layer)
             with trunk.graph.inserting_before(output):
                 node = trunk.graph.call_module(name + suffix, (node,))
-    stages[card.stages[-1].name] = node
-    output.update_arg(0, stages)
+    output.update_arg(0, {**stages, card.stages[-1].name: node})
 
 
-def _as_convolution(card: BackboneCard, network: nn.Module, name: str, kernel: int) -> nn.Conv2d:
+def _as_convolution(
+    card: BackboneCard, network: nn.Module, name: str, reads: tuple[int, int]
+) -> nn.Conv2d:
+    channels, kernel = reads
     try:
-        linear = network.get_submodule(name)
+        linear: Any = network.get_submodule(name)
     except AttributeError as error:
         raise CardError(f"{card.name}: classifier: the network has no layer {name!r}") from error
-    if not isinstance(linear, nn.Linear) or linear.in_features % kernel**2:
+    if not isinstance(linear, nn.Linear) or linear.in_features != channels * kernel**2:
         raise CardError(
             f"{card.name}: classifier: {name} ({linear}) is not a fully connected layer over "
-            f"{kernel}x{kernel} features"
+            f"{kernel}x{kernel} features of {channels} channels"
         )
-    convolution = nn.utils.skip_init(
-        nn.Conv2d,
-        linear.in_features // kernel**2,
-        linear.out_features,
-        kernel,
-        device=linear.weight.device,
-    )
+    # Without memory of its own: it takes the weights of the layer that it stands for.
+    convolution = nn.Conv2d(channels, linear.out_features, kernel, device="meta")
     # The flattened features of torchvision run channel, row, column: the order of a convolution.
-    convolution.weight = nn.Parameter(linear.weight.detach().view_as(convolution.weight))
+    convolution.weight = nn.Parameter(linear.weight.detach().view(convolution.weight.shape))
     convolution.bias = linear.bias
     return convolution
 
