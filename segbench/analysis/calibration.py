@@ -1,39 +1,57 @@
 """Measure how often the statistics are wrong, on worlds where the truth is known.
 
-    python -m segbench.analysis.calibration            300 repetitions a world, minutes
+    python -m segbench.analysis.calibration            400 repetitions of each world, minutes
     python -m segbench.analysis.calibration --quick    few repetitions, seconds
     python -m segbench.analysis.calibration --counts RUNS_OF_A RUNS_OF_B
 
 A drawn world has images with a difficulty, classes with a frequency, two methods whose gap differs
 from image to image, and seeds that move a whole model. With --counts the world is made of real
-counts: each folder holds the counts.npz files of one method's seeds, and images and seeds are drawn
-from them. Prints a Markdown table. Letters: N images, C classes, n seeds.
+counts: each folder holds the counts (.npz) of one method's seeds under one protocol, and images and
+seeds are drawn from them. Prints a Markdown table. Letters: N images, C classes.
 """
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
+from tabulate import tabulate
 
+from segbench.analysis.inference import Estimate, Sample, Term, direction, estimate
+from segbench.analysis.power import ALPHA, settle_schedule
+from segbench.analysis.resample import Scored, image_draws, point
 from segbench.counts import Counts, mean_iou
+from segbench.results import load_counts
 
-ALPHA = 0.05
+SEEDS = 5
 
 
 @dataclass(frozen=True)
 class World:
-    """A drawn world. seed_sd: spread over seeds of a model's logit; 0.1 is about 1 point of mIoU.
+    """A drawn world; spreads are of the logit of the share of a class's pixels that is found.
 
-    gap: by how much method A's logit is above B's on average; it varies over images if not 0.
+    seed_sd: spread over seeds of a whole model. taste_sd: how much the gap between the methods
+    differs from image to image; with 0 both are the same method. noise_sd: how much a seed differs
+    from image to image by itself.
     """
 
     name: str
     seed_sd: float
-    gap: float = 0.0
-    images: int = 500
+    taste_sd: float = 0.0
+    noise_sd: float = 0.06
+    images: int = 1449
     classes: int = 21
+
+
+WORLDS = (
+    World("one method twice, seed sd 0.3 points", seed_sd=0.0143),
+    World("one method twice, seed sd 0.7 points", seed_sd=0.0357),
+    World("two methods, margin = true gap, seed sd 0.3", seed_sd=0.0143, taste_sd=0.3),
+    World("two methods, margin = true gap, seed sd 0.7", seed_sd=0.0357, taste_sd=0.3),
+)
 
 
 class Rates(NamedTuple):
@@ -43,67 +61,197 @@ class Rates(NamedTuple):
     coverage: float
     image_only_false: float
     image_only_coverage: float
-    repetitions: int
 
 
 Draw = Callable[[Generator, int], tuple[list[Counts], list[Counts]]]
 
 
-def draw_method(
-    world: World, label: np.ndarray, rng: Generator, seeds: int, side: int
-) -> list[Counts]:
-    """Return the counts of one method's seeds on images with these (N, C) label pixels."""
-    num_images, classes = label.shape
-    # What the images are like is fixed by `label`'s own generator: both methods meet the same.
-    hard = np.random.default_rng(int(label.sum()) + 7)
-    difficulty = hard.normal(0, 0.7, (num_images, 1)) + hard.normal(0, 0.5, (1, classes))
-    taste = np.random.default_rng(int(label.sum()) + 11 + side).normal(0, 1, (num_images, classes))
-    method = side * world.gap * (1 + 2 * taste)
-    counts = []
-    for _ in range(seeds):
-        own = rng.normal(0, world.seed_sd) + rng.normal(0, 2 * world.seed_sd, (1, classes))
-        noise = rng.normal(0, 0.3, (num_images, classes))
-        found = 1 / (1 + np.exp(-(1.2 + difficulty + method + own + noise)))
-        tp = np.floor(label * found).astype(np.int64)
-        missed = (label - tp).sum(axis=1, keepdims=True)
-        share = rng.dirichlet(np.full(classes, 0.1), num_images)
-        share = share / share.sum(axis=1, keepdims=True)
-        pred = tp + np.floor(missed * share).astype(np.int64)
-        counts.append(Counts(tp, label, pred, NAMES[:num_images]))
-    return counts
+def measure(draw: Draw, truth: float, *, repetitions: int, resamples: int, seed: int = 0) -> Rates:
+    """Return how the statistics do over repetitions of a world with this true gap (a fraction)."""
+    rows = []
+    for repetition in range(repetitions):
+        left, right = draw(np.random.default_rng([seed, repetition]), SEEDS)
+        ours = _estimate(left, right, resamples, repetition)
+        low, high = ours.interval()
+        fixed_low, fixed_high = _images_only(ours).interval()
+        fixed_covers = fixed_low <= truth <= fixed_high
+        wrong = direction(ours, truth) != 0
+        rows.append((wrong, low <= truth <= high, not fixed_covers, fixed_covers))
+    return Rates(*np.mean(rows, axis=0).tolist())
 
 
-NAMES = tuple(f"image{index}" for index in range(50_000))
+def measure_settling(
+    draw: Draw, *, repetitions: int, resamples: int, seed: int = 0
+) -> tuple[float, float]:
+    """Return the share of false verdicts over all looks: by the rule, and without correction.
+
+    Both methods are the same; seeds are added until a verdict or the last look.
+    """
+    schedule = settle_schedule(SEEDS)
+    rows = []
+    for repetition in range(repetitions):
+        left, right = draw(np.random.default_rng([seed, repetition]), schedule[-1])
+        looks = [_estimate(left[:n], right[:n], resamples, repetition) for n in schedule]
+        corrected, plain = (
+            any(direction(look, 0.0, alpha=alpha) for look in looks)
+            for alpha in (ALPHA / len(schedule), ALPHA)
+        )
+        rows.append((corrected, plain))
+    return tuple(np.mean(rows, axis=0).tolist())
 
 
-def draw_labels(rng: Generator, num_images: int, classes: int) -> np.ndarray:
-    """Return (N, C) label pixels: background everywhere, the others in a falling share of images."""
-    often = 0.12 / np.arange(1, classes) ** 0.5
-    there = rng.random((num_images, classes - 1)) < often
-    size = rng.lognormal(9.5, 1.0, (num_images, classes - 1)).astype(np.int64)
-    rest = rng.integers(60_000, 160_000, (num_images, 1))
-    return np.concatenate([rest, there * size], axis=1)
+def _estimate(
+    left: Sequence[Counts], right: Sequence[Counts], resamples: int, seed: int
+) -> Estimate:
+    models = [Scored(counts) for counts in (*left, *right)]
+    drawn = image_draws(models, "mean_iou", resamples=resamples, seed=seed).values
+    values = np.array([point(model, "mean_iou") for model in models])
+    cut = len(left)
+    terms = (
+        Term(1.0, Sample(values[:cut], drawn[:cut]), "left"),
+        Term(-1.0, Sample(values[cut:], drawn[cut:]), "right"),
+    )
+    return estimate(terms, resamples=resamples, seed=seed)
+
+
+def _images_only(ours: Estimate) -> Estimate:
+    """Return the method that this suite warns of: the mean over seeds taken as one checkpoint."""
+    terms = []
+    for term in ours.terms:
+        drawn = term.sample.draws
+        assert drawn is not None
+        averaged = Sample(term.sample.values.mean(keepdims=True), drawn.mean(0, keepdims=True))
+        terms.append(Term(term.weight, averaged, term.training))
+    return estimate(terms, resamples=len(ours.deviations))
+
+
+class _Scene(NamedTuple):
+    """What both methods meet: label pixels, difficulty, and the gap between them, (N, C) each."""
+
+    label: np.ndarray
+    difficulty: np.ndarray
+    taste: np.ndarray
 
 
 def drawn_world(world: World) -> Draw:
-    """Return a function that draws both methods' counts, seeds and images anew."""
+    """Return a function that draws both methods' counts, images and seeds anew."""
 
     def draw(rng: Generator, seeds: int) -> tuple[list[Counts], list[Counts]]:
-        label = draw_labels(rng, world.images, world.classes)
-        return draw_method(world, label, rng, seeds, 1), draw_method(world, label, rng, seeds, 0)
+        scene = _scene(world, rng)
+        left = [_model(world, scene, rng, 1.0) for _ in range(seeds)]
+        return left, [_model(world, scene, rng, 0.0) for _ in range(seeds)]
 
     return draw
 
 
-def true_gap(world: World, seeds: int = 300, images: int = 4000) -> float:
-    """Return the gap in mean IoU that a huge number of seeds and images would show."""
-    if world.gap == 0:
+def true_gap(world: World, *, repetitions: int = 150) -> float:
+    """Return the gap in mean IoU between the methods of a world, a fraction.
+
+    The methods' seeds get equal random numbers here, which leaves the mean and shrinks the noise.
+    """
+    if world.taste_sd == 0:
         return 0.0
-    rng = np.random.default_rng(12345)
     gaps = []
-    for _ in range(seeds // 10):
-        label = draw_labels(rng, images, world.classes)
-        a = draw_method(world, label, rng, 5, 1)
-        b = draw_method(world, label, rng, 5, 0)
-        gaps.append(np.mean([mean_iou(x.sums) for x in a]) - np.mean([mean_iou(x.sums) for x in b]))
+    for repetition in range(repetitions):
+        scene = _scene(world, np.random.default_rng([77, repetition]))
+        left, right = (
+            _model(world, scene, np.random.default_rng([78, repetition]), side)
+            for side in (1.0, 0.0)
+        )
+        gaps.append(mean_iou(left.sums) - mean_iou(right.sums))
     return float(np.mean(gaps))
+
+
+def _scene(world: World, rng: Generator) -> _Scene:
+    """Return images: background everywhere, each other class in 2 to 13 % of them."""
+    often = 0.13 / np.arange(1, world.classes) ** 0.6
+    there = rng.random((world.images, world.classes - 1)) < often
+    size = rng.lognormal(9.5, 1.0, there.shape).astype(np.int64)
+    background = rng.integers(60_000, 160_000, (world.images, 1))
+    label = np.concatenate([background, there * size], axis=1)
+    by_class = np.linspace(2.5, 0.5, world.classes)
+    difficulty = by_class + rng.normal(0, 1, (world.images, 1))
+    return _Scene(label, difficulty, world.taste_sd * rng.normal(0.3, 1, label.shape))
+
+
+def _model(world: World, scene: _Scene, rng: Generator, side: float) -> Counts:
+    """Return the counts of one seed of the method that has (1) or lacks (0) the gap."""
+    own = rng.normal(0, world.seed_sd) + rng.normal(0, world.noise_sd, scene.label.shape)
+    logit = scene.difficulty + side * scene.taste + own
+    tp = np.floor(scene.label / (1 + np.exp(-logit))).astype(np.int64)
+    missed = (scene.label - tp).sum(axis=1, keepdims=True)
+    # Missed pixels go to the classes that the image has, few to the others.
+    wrong = rng.random(scene.label.shape) ** 4 * ((scene.label > 0) + 0.05)
+    pred = tp + np.floor(missed * wrong / wrong.sum(axis=1, keepdims=True)).astype(np.int64)
+    return Counts(tp, scene.label, pred, _names(len(tp)))
+
+
+def _names(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
+
+
+def real_world(left: Sequence[Counts], right: Sequence[Counts]) -> tuple[Draw, float]:
+    """Return a world whose images and seeds are these counts, drawn with replacement; its gap."""
+
+    def draw(rng: Generator, seeds: int) -> tuple[list[Counts], list[Counts]]:
+        images = rng.integers(len(left[0].names), size=len(left[0].names))
+
+        def drawn(pool: Sequence[Counts]) -> list[Counts]:
+            chosen = [pool[index] for index in rng.integers(len(pool), size=seeds)]
+            return [
+                Counts(one.tp[images], one.label[images], one.pred[images], _names(len(images)))
+                for one in chosen
+            ]
+
+        return drawn(left), drawn(right)
+
+    gap = np.mean([mean_iou(c.sums) for c in left]) - np.mean([mean_iou(c.sums) for c in right])
+    return draw, float(gap)
+
+
+def read_folder(folder: Path) -> list[Counts]:
+    """Return the counts of every seed below a folder; one protocol's files, equal images."""
+    return [load_counts(path).as_counts() for path in sorted(folder.rglob("*.npz"))]
+
+
+def report(rows: Sequence[tuple[str, Rates]], settling: tuple[float, float] | None = None) -> str:
+    """Return the Markdown table, rates in per cent."""
+    table = [[name, *(f"{100 * rate:.1f}" for rate in rates)] for name, rates in rows]
+    headers = ["world", "false verdicts", "coverage", "images only: false", "its coverage"]
+    text = tabulate(table, headers=headers, tablefmt="github", disable_numparse=True)
+    if settling is None:
+        return text
+    looks = ", ".join(map(str, settle_schedule(SEEDS)))
+    return (
+        f"{text}\n\nSeeds added until a verdict ({looks} seeds): {100 * settling[0]:.1f} % false "
+        f"verdicts by the rule, {100 * settling[1]:.1f} % without correction for looking thrice."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> str:
+    """Run the suite and return its report."""
+    parser = argparse.ArgumentParser(prog="python -m segbench.analysis.calibration")
+    parser.add_argument("--quick", action="store_true", help="40 repetitions of 300 resamples")
+    parser.add_argument("--repetitions", type=int, default=400)
+    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--counts", type=Path, nargs=2, metavar=("A", "B"))
+    options = parser.parse_args(arguments)
+    repetitions, resamples = (
+        (40, 300) if options.quick else (options.repetitions, options.resamples)
+    )
+    head = f"{SEEDS} seeds, {repetitions} repetitions of {resamples} resamples; per cent\n\n"
+    size = {"repetitions": repetitions, "resamples": resamples}
+    if options.counts:
+        left, right = map(read_folder, options.counts)
+        worlds = {
+            f"{options.counts[0].name} twice": real_world(left, left),
+            f"{options.counts[1].name} twice": real_world(right, right),
+            "one against the other, margin = true gap": real_world(left, right),
+        }
+        return head + report([(n, measure(*world, **size)) for n, world in worlds.items()])
+    rows = [(w.name, measure(drawn_world(w), true_gap(w), **size)) for w in WORLDS]
+    return head + report(rows, measure_settling(drawn_world(WORLDS[1]), **size))
+
+
+if __name__ == "__main__":
+    print(main())  # noqa: T201

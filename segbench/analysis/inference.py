@@ -102,7 +102,7 @@ def estimate(terms: Sequence[Term], *, resamples: int = 10_000, seed: int = 0) -
     effect = sum(term.weight * float(term.sample.values.mean()) for term in terms)
     variances, dfs, deviations = _seed_part(terms if fewest > 1 else (), resamples, seed)
     image_variance, image_deviations = _image_part(terms, seeds_vary=fewest > 1)
-    df = _satterthwaite([*variances, image_variance], [*dfs, resamples])
+    df = satterthwaite([*variances, image_variance], [*dfs, resamples])
     spread = np.random.default_rng([seed, 2]).chisquare(df, resamples) / df
     return Estimate(
         effect=effect,
@@ -121,7 +121,7 @@ def _seed_part(
     """Return the variance of each training's mean with its df, and all deviations drawn, (B,)."""
     rng = np.random.default_rng([seed, 1])
     variances, dfs, deviations = [], [], np.zeros(resamples)
-    for values in _seed_values(terms):
+    for values in seed_values(terms):
         n = len(values)
         variances.append(float(values.var(ddof=1)) / n)
         dfs.append(n - 1.0)
@@ -160,7 +160,7 @@ def _by_training(terms: Sequence[Term]) -> list[list[Term]]:
     return list(groups.values())
 
 
-def _seed_values(terms: Sequence[Term]) -> list[Floats]:
+def seed_values(terms: Sequence[Term]) -> list[Floats]:
     """Return for each training (n,) what its seeds add to the effect; trainings vary apart."""
     return [
         np.asarray(sum(term.weight * term.sample.values for term in group), dtype=np.float64)
@@ -168,7 +168,8 @@ def _seed_values(terms: Sequence[Term]) -> list[Floats]:
     ]
 
 
-def _satterthwaite(variances: Sequence[float], dfs: Sequence[float]) -> float:
+def satterthwaite(variances: Sequence[float], dfs: Sequence[float]) -> float:
+    """Return the degrees of freedom of a sum of estimated variances (Welch-Satterthwaite)."""
     total = sum(variances)
     if total == 0:
         return float(sum(dfs))
@@ -196,6 +197,18 @@ def tails(result: Estimate, bound: float, *, alpha: float) -> tuple[float, float
     return max(above, exchanged[0]), max(below, exchanged[1]), "permutation and Welch"
 
 
+def direction(result: Estimate, bound: float, *, alpha: float = 0.05) -> int:
+    """Return 1 or -1 where the effect is shown to lie above or below the bound, else 0.
+
+    Both the p value (two-sided) and the interval must say so.
+    """
+    above, below, _ = tails(result, bound, alpha=alpha)
+    low, high = result.interval()
+    if 2 * above <= alpha and low > bound:
+        return 1
+    return -1 if 2 * below <= alpha and high < bound else 0
+
+
 def permutation_p(result: Estimate, bound: float) -> tuple[float, float] | None:
     """Return one-sided p for above and below the bound by exchanging seeds, or None.
 
@@ -203,7 +216,7 @@ def permutation_p(result: Estimate, bound: float) -> tuple[float, float] | None:
     contrasts have no exact exchange. All exchanges are made up to 8 seeds a side, else 20,000 at
     random with p = (r + 1) / (B + 1).
     """
-    values = _seed_values(result.terms)
+    values = seed_values(result.terms)
     if len(values) == 1:
         data, kind, statistic = (values[0] - bound,), "samples", _mean_of
     elif _exchangeable(result):
@@ -233,7 +246,7 @@ def _exchangeable(result: Estimate) -> bool:
 
 def permutation_floor(result: Estimate) -> float:
     """Return the smallest one-sided p that exchanging seeds can give, 1 where none is exact."""
-    sizes = [len(values) for values in _seed_values(result.terms)]
+    sizes = [len(values) for values in seed_values(result.terms)]
     if len(sizes) == 1:
         return 1 / min(2 ** sizes[0], _PERMUTATIONS + 1)
     if _exchangeable(result):
