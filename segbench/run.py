@@ -105,7 +105,10 @@ def load_run(run_folder: Path) -> RunRecord:
             "start one with segbench run"
         ) from error
     except (ValidationError, OSError) as error:
-        raise ResultError(f"{path}: is damaged or of another version; run the same command again") from error
+        reason = str(error).splitlines()[0]
+        raise ResultError(
+            f"{path}: is damaged or of another version ({reason}); run the same command again"
+        ) from error
 
 
 def load_rows(run_folder: Path, record: RunRecord) -> Iterator[Row]:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from segbench.engine.evaluate import count
-from segbench.engine.metrics import ConfusionMatrix, confusion_matrix
+from segbench.engine.metrics import confusion_matrix
+from segbench.engine.torchmetric import ConfusionMatrix
 from segbench.spec.protocol import Protocol
 
 

@@ -21,7 +21,7 @@ from segbench.spec.recipe import Recipe
 
 
 def _several(value: Any) -> Any:
-    return value if isinstance(value, tuple) else (value,)
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 Names = Annotated[

@@ -1,0 +1,219 @@
+"""From a file to a leaderboard with the toy project: continue, repeat, fail, and never lose anything."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from segbench import results
+from segbench.results import load_result
+from segbench.run import load_run
+from segbench.spec.machine import Machine, Monitor
+from segbench.spec.protocol import Protocol
+from segbench.trial import run_trial
+
+DETERMINISTIC = ("trial.json", "result.json", "model.safetensors", "evaluations/*")
+
+
+def segbench(project: Path, *arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "segbench", *arguments],
+        cwd=project, capture_output=True, text=True, check=False, timeout=240, **kwargs,
+    )  # fmt: skip
+
+
+def result_bytes(run_folder: Path) -> dict[str, bytes]:
+    """Every file that must be equal for equal trials, by its path in the run's folder."""
+    found = [p for pattern in DETERMINISTIC for p in (run_folder / "trials").glob(f"*/{pattern}")]
+    found += [*run_folder.glob("*.md"), *run_folder.glob("per_class/*.md")]
+    return {str(path.relative_to(run_folder)): path.read_bytes() for path in sorted(found)}
+
+
+@pytest.fixture
+def machine(tmp_path) -> Machine:
+    return Machine(
+        cache=str(tmp_path / "cache"), device="cpu", threads=1,
+        monitor=Monitor(log_every_steps=2, checkpoint_every_steps=2, validate_images=2),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def toy_trial(toy_project):
+    from segbench.drive import Flags, prepare_run
+
+    def trial(*settings: str):
+        path = toy_project / "experiments" / "toy.yaml"
+        plan = prepare_run(path, Flags(settings=settings, results=toy_project / "results")).asked
+        return next(iter(plan.trials.values()))
+
+    return trial
+
+
+def test_one_command_gives_a_leaderboard_and_the_same_command_again_does_nothing(toy_project):
+    first = segbench(toy_project, "run", "experiments/toy.yaml")
+    assert first.returncode == 0, first.stderr
+    assert "# Leaderboard: toy" in first.stdout
+    assert "4 trials; 0 ended, 4 to run" in first.stdout
+    run_folder = toy_project / "results" / "toy"
+    before = result_bytes(run_folder)
+    assert len([name for name in before if name.endswith(".npz")]) == 4
+    assert "per_class/toyshapes.md" in before
+    times = {p: p.stat().st_mtime_ns for p in run_folder.glob("trials/*/result.json")}
+    second = segbench(toy_project, "run", "experiments/toy.yaml")
+    assert "4 ended, 0 to run" in second.stdout
+    assert times == {p: p.stat().st_mtime_ns for p in run_folder.glob("trials/*/result.json")}
+    shutil.rmtree(run_folder / "per_class")
+    (run_folder / "leaderboard.md").unlink()
+    assert segbench(toy_project, "report", "results/toy").returncode == 0
+    assert result_bytes(run_folder) == before
+
+
+def test_a_dry_run_says_what_would_run_and_writes_nothing(toy_project):
+    done = segbench(toy_project, "run", "experiments/toy.yaml", "--dry-run", "--only", "head=fcn8s")
+    assert done.returncode == 0
+    assert "1 backbone x 1 head x 1 dataset x 2 seeds = 2 trials; 0 ended, 2 to run" in done.stdout
+    assert not (toy_project / "results").exists()
+
+
+def test_a_failed_trial_is_a_row_and_the_others_go_on(toy_project):
+    text = "variants:\n  well: {}\n  diverging: {train.stages.0.optimizer.lr: 1e30}\n"
+    path = toy_project / "experiments" / "toy.yaml"
+    path.write_text(path.read_text() + text)
+    done = segbench(toy_project, "run", "experiments/toy.yaml", "--seeds", "1", "--only", "head=fcn8s")
+    assert done.returncode == 1
+    assert "1 trials failed" in done.stderr
+    board = (toy_project / "results/toy/leaderboard.md").read_text()
+    assert "## Failed trials" in board
+    assert "the training loss became" in board
+    assert re.search(r"\| +1 \| toynet +\| fcn8s +\| well", board)
+    assert "## Incomplete, not ranked" in board
+    again = segbench(toy_project, "run", "experiments/toy.yaml", "--seeds", "1", "--only", "head=fcn8s")
+    assert "2 ended, 0 to run" in again.stdout
+    retried = segbench(
+        toy_project, "run", "experiments/toy.yaml", "--seeds", "1", "--only", "head=fcn8s",
+        "--retry", "failed",
+    )  # fmt: skip
+    assert "1 to run" in retried.stdout
+    status = segbench(toy_project, "status", "results/toy", "--failed")
+    assert "diverged" in status.stdout
+
+
+@pytest.mark.parametrize("loader_workers", [0, 2])
+def test_a_training_that_was_stopped_anywhere_ends_with_the_same_bits(
+    tmp_path, toy_trial, machine, loader_workers
+):
+    trial = toy_trial("train.accumulate=2", "train.images.crop=[32, 32]", "train.images.scale=[0.8, 1.5]")
+    machine = machine.revised(loader_workers=loader_workers)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert run_trial(trial, straight, machine=machine, protocols=(Protocol(),)) == "done"
+    for stop_after in (1, 2, 2):
+        steps = iter(range(100))
+        outcome = run_trial(
+            trial, broken, machine=machine, protocols=(Protocol(),),
+            should_stop=lambda steps=steps, n=stop_after: next(steps) >= n - 1,
+        )  # fmt: skip
+        assert outcome == "interrupted"
+    assert run_trial(trial, broken, machine=machine, protocols=(Protocol(),)) == "done"
+    for name in ("model.safetensors", "result.json", "log.jsonl"):
+        assert (broken / name).read_bytes() == (straight / name).read_bytes()
+    assert not (broken / "last.ckpt").exists()
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, toy_trial, machine):
+    trial = toy_trial()
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    run_trial(trial, straight, machine=machine, protocols=(Protocol(),))
+    steps = iter(range(100))
+    run_trial(
+        trial, broken, machine=machine, protocols=(Protocol(),), should_stop=lambda: next(steps) >= 4
+    )
+    newest = broken / "last.ckpt"
+    assert (broken / "last.ckpt.previous").exists()
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert run_trial(trial, broken, machine=machine, protocols=(Protocol(),)) == "done"
+    assert (broken / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+
+
+def test_a_second_protocol_scores_without_training_again(tmp_path, toy_trial, machine):
+    trial, workdir = toy_trial(), tmp_path / "trial"
+    run_trial(trial, workdir, machine=machine, protocols=(Protocol(),))
+    weights = (workdir / "model.safetensors").stat().st_mtime_ns
+    flipped = Protocol(flip=True)
+    assert run_trial(trial, workdir, machine=machine, protocols=(Protocol(), flipped)) == "done"
+    assert (workdir / "model.safetensors").stat().st_mtime_ns == weights
+    assert results.load_evaluation(workdir, flipped) is not None
+
+
+def test_a_killed_run_continues_and_ends_with_the_undisturbed_bytes(toy_project, tmp_path):
+    straight = segbench(toy_project, "run", "experiments/toy.yaml", "--results", str(tmp_path / "a"))
+    assert straight.returncode == 0, straight.stderr
+    command = [sys.executable, "-m", "segbench", "run", "experiments/toy.yaml", "--results", str(tmp_path / "b")]
+    for _ in range(3):
+        process = subprocess.Popen(command, cwd=toy_project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(6)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, cwd=toy_project, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert result_bytes(tmp_path / "a" / "toy") == result_bytes(tmp_path / "b" / "toy")
+
+
+def test_ctrl_c_saves_and_says_so(toy_project):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "segbench", "run", "experiments/toy.yaml", "--set", "train.stages.0.steps=4000"],
+        cwd=toy_project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    run_folder = toy_project / "results" / "toy"
+    deadline = time.monotonic() + 60
+    while not list(run_folder.glob("trials/*/last.ckpt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in stderr
+    assert "Traceback" not in stderr
+    record = load_run(run_folder)
+    done = [load_result(results.trial_folder(run_folder, c.trial_id)) for c in record.cells]
+    assert not any(done)
+    assert list(run_folder.glob("claims/*")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "experiments/none.yaml"], "there is no such experiment file"),
+        (["run", "experiments/toy.yaml", "--set", "sweep.backbone=toynt"], "did you mean 'toynet'?"),
+        (["run", "experiments/toy.yaml", "--set", "train.stages.0.optimizer.lr=-1"], "greater than 0"),
+        (["run", "experiments/toy.yaml", "--set", "sweep.dataset=voc2012"], "segbench prepare voc2012"),
+        (["run", "experiments/toy.yaml", "--device", "cuda:7"], "has 0 CUDA devices"),
+        (["run", "experiments/toy.yaml", "--retry", "all"], "the only choice is `failed`"),
+        (["run", "experiments/toy.yaml", "--results", "experiments/toy.yaml"], "cannot be written"),
+        (["report", "results/none"], "holds no run.json"),
+        (["status", "results/none"], "holds no run.json"),
+        (["list", "backbone"], "did you mean 'backbones'?"),
+        (["show", "vgg61"], "did you mean 'vgg16'?"),
+        (["run", "experiments/toy.yaml", "--cards", "experiments"], "no folder `backbones` or `datasets`"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(toy_project, arguments, sentence):
+    done = segbench(toy_project, *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_provenance_says_where_and_with_what(tmp_path, toy_trial, machine):
+    run_trial(toy_trial(), tmp_path / "t", machine=machine, protocols=(Protocol(),))
+    provenance = json.loads((tmp_path / "t" / "provenance.json").read_text())
+    assert provenance["device"] == "cpu"
+    assert provenance["packages"]["torch"]
+    assert provenance["train_split_fingerprint"]
+    assert provenance["peak_memory_mib"] > 0
