@@ -3,6 +3,7 @@
 import copy
 import functools
 import pickle
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import nn
 
 from segbench.errors import CardError, DataError
 from segbench.models import Segmenter, build_segmenter
+from segbench.models.geometry import Coordinates
+from segbench.models.head import FusionHead, StageShape
 from segbench.spec.cards import BackboneCard, Input
 from segbench.spec.catalog import built_in_root, read_card
 from segbench.spec.heads import HEADS, Head, Model
@@ -30,7 +33,12 @@ def _every_stage(card: BackboneCard) -> Head:
     return Head(name="all", strides=tuple(sorted(card.strides, reverse=True)))
 
 
-def _built(head: Head | None = None, *, name: str = QUICK, geometry="aligned") -> Segmenter:
+def _built(
+    head: Head | None = None,
+    *,
+    name: str = QUICK,
+    geometry: Literal["aligned", "caffe"] = "aligned",
+) -> Segmenter:
     head = head or HEADS["fcn4s_from16"]
     return build_segmenter(_card(name), head, Model(geometry=geometry), CLASSES)
 
@@ -38,14 +46,16 @@ def _built(head: Head | None = None, *, name: str = QUICK, geometry="aligned") -
 def _with_random_scores(segmenter: Segmenter) -> Segmenter:
     torch.manual_seed(0)
     for layer in segmenter.head.score.values():
+        assert isinstance(layer, nn.Conv2d)
+        assert layer.bias is not None
         nn.init.normal_(layer.weight)
         nn.init.normal_(layer.bias)
     return segmenter.eval()
 
 
 def _cards(geometry: str) -> list:
-    # The fully connected layers and the border of 100 px make these too slow for every run.
-    slow = {"vgg16", "alexnet"} if geometry == "caffe" else {"vgg16"}
+    # Fully connected layers and the border of 100 px make these too slow for every run.
+    slow = {"vgg16", "alexnet"} | ({"inception_v3", "resnet50"} if geometry == "caffe" else set())
     return [
         pytest.param(name, geometry, marks=[pytest.mark.slow] * (name in slow)) for name in CARDS
     ]
@@ -179,9 +189,13 @@ def test_weights_of_their_own_scale_bring_their_own_input_even_when_read_from_a_
 def test_features_are_standardised_and_scaled_before_they_are_scored():
     head = HEADS["fcn4s_from16"].revised(feature_norm="batch", skip_scale=(1.0, 0.5, 0.25))
     segmenter = _built(head)
-    seen = {}
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, _: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        seen[name] = inputs[0]
+
     for name, layer in segmenter.head.score.items():
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0]}))
+        layer.register_forward_pre_hook(functools.partial(keep, name))
     segmenter(torch.rand(2, 3, 64, 64))
     for name, scale in (("16", 1.0), ("8", 0.5), ("4", 0.25)):
         deviation = seen[name].std(dim=(0, 2, 3), correction=0)
@@ -214,11 +228,12 @@ def test_training_mode_switches_batch_norm_and_dropout_and_nothing_else():
     segmenter = _built(HEADS["fcn16s"], name="resnet18")
     assert segmenter.training
     image = torch.rand(2, 3, 64, 64)
-    before = segmenter.trunk.bn1.running_mean.clone()
+    trunk: Any = segmenter.trunk
+    before = trunk.bn1.running_mean.clone()
     segmenter.eval().feature_maps(image)
-    assert torch.equal(before, segmenter.trunk.bn1.running_mean)
+    assert torch.equal(before, trunk.bn1.running_mean)
     segmenter.train().feature_maps(image)
-    assert not torch.equal(before, segmenter.trunk.bn1.running_mean)
+    assert not torch.equal(before, trunk.bn1.running_mean)
 
 
 def test_dropout_behind_fc6_and_fc7_has_the_model_s_probability():
@@ -283,3 +298,22 @@ def test_arguments_that_a_builder_does_not_take_are_a_fault_of_the_card():
     card = _card(QUICK).revised(arguments={"depth": 3})
     with pytest.raises(CardError, match="does not take the arguments"):
         build_segmenter(card, HEADS["fcn4s_from16"], Model(), CLASSES)
+
+
+def test_an_image_that_features_do_not_reach_is_refused_in_caffe_geometry():
+    stage = StageShape(2, Coordinates(stride=8, offset=12.0, receptive_field=9))
+    head = FusionHead(Head(name="x", strides=(8,)), [stage], CLASSES, clamps=False)
+    with pytest.raises(DataError, match="32x40 pixels has pixels that no feature reaches"):
+        head.upsample_to(torch.zeros(1, CLASSES, 4, 5), (32, 40))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_half_precision_gives_nearly_the_same_score_map(geometry):
+    segmenter = _with_random_scores(_built(geometry=geometry))
+    image = torch.rand(1, 3, 49, 35)
+    with torch.no_grad():
+        exact = segmenter(image)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = segmenter(image)
+    assert rough.dtype == torch.bfloat16
+    assert (rough.float() - exact).abs().max() < 0.05 * exact.abs().max()

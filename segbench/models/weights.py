@@ -4,7 +4,6 @@ Nothing in a file is executed: safetensors, or torch files read with `weights_on
 of the parameters of trained segmenters (engine/checkpoint.py).
 """
 
-import pickle
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
@@ -145,12 +144,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise _unreadable(
-            path, str(error).splitlines()[0] if str(error) else repr(error)
-        ) from error
-    except safetensors.SafetensorError as error:
-        raise _unreadable(path, str(error)) from error
+    except Exception as error:  # a damaged or hostile file fails in any way
+        why = str(error).splitlines()[0] if str(error) else repr(error)
+        raise _unreadable(path, why) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise _unreadable(path, "it is not a mapping from names to tensors")
     return dict(state)

@@ -1,0 +1,113 @@
+"""The backbone cards that come with segbench: complete, true, and their local weights real."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor, resize
+
+from segbench.errors import CardError
+from segbench.models import Segmenter, backbone_weights_path, build_segmenter
+from segbench.spec import yamlfile
+from segbench.spec.cards import BackboneCard
+from segbench.spec.catalog import Catalog, built_in_root
+from segbench.spec.heads import HEADS, Head, Model
+from segbench.spec.machine import Machine
+
+PATHS = sorted((built_in_root() / "backbones").glob("*.yaml"))
+SHARED = Path(__file__).parents[2] / "shared"
+LOCAL = {"inception_v3_7a": "imagenet", "squeezenet1_1": "imagenet_caffe"}
+needs_shared = pytest.mark.skipif(
+    not (SHARED / "weights").is_dir(), reason="the pretrained trunks are not on this machine"
+)
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def card(request) -> BackboneCard:
+    return yamlfile.read(request.param, BackboneCard, CardError)
+
+
+def test_the_backbones_of_the_literature_are_here():
+    names = Catalog((built_in_root(),)).names("backbones")
+    expected = {"alexnet", "vgg16", "googlenet", "inception_v3", "inception_v3_7a", "resnet50"}
+    assert expected | {"resnet18", "squeezenet1_1"} <= set(names)
+
+
+def test_a_card_names_its_source_its_licence_and_its_differences(card):
+    assert card.source.url is not None
+    assert card.source.url.startswith("https://arxiv.org/abs/")
+    assert re.search(r"\b(19|20)\d\d$", card.source.paper)
+    assert len(card.notes) > 20
+    assert card.default_weights is not None
+    for weights in card.weights.values():
+        assert "ImageNet" in weights.trained_on
+        if weights.url is not None:
+            assert weights.url.endswith(f"-{weights.sha256}.pth")
+
+
+def test_heads_of_the_paper_fit_every_card_that_reaches_stride_32(card):
+    deepest = card.strides[-1]
+    assert card.strides == ((4, 8, 16) if deepest == 16 else (4, 8, 16, 32))
+
+
+def test_what_a_card_promises_is_what_the_trunk_has(card):
+    head = Head(name="all", strides=tuple(reversed(card.strides)))
+    with torch.device("meta"):  # building compares strides and channels with the card
+        segmenter = build_segmenter(card, head, Model(), 21)
+    assert segmenter.minimum_side == card.strides[-1]
+
+
+def test_torchvision_s_own_weights_are_fed_what_they_were_trained_on(card):
+    means = {"googlenet": 0.5, "inception_v3": 0.5, "inception_v3_7a": 0.5}
+    assert card.input.mean[0] == means.get(card.name, 0.485)
+    assert card.input.std[0] == (0.5 if card.name in means else 0.229)
+    assert (card.input.range, card.input.order) == (1, "RGB")
+
+
+def _pretrained(name: str) -> Segmenter:
+    card = yamlfile.read(built_in_root() / "backbones" / f"{name}.yaml", BackboneCard, CardError)
+    model = Model(weights=LOCAL[name])
+    machine = Machine(cache="/nowhere", weights=(str(SHARED / "weights"),))
+    path = backbone_weights_path(card, model, machine)
+    assert path is not None
+    head = HEADS["fcn8s"] if 32 in card.strides else HEADS["fcn4s_from16"]
+    return build_segmenter(card, head, model, 21, weights_path=path).eval()
+
+
+def _photographs() -> tuple[Tensor, list[int]]:
+    """Return (N, 3, 160, 160) photographs and the class of each: the first of each of 4 kinds."""
+    root = SHARED / "data" / "voc2012_2007" / "VOCdevkit" / "VOC2012"
+    chosen: dict[int, list[Tensor]] = {1: [], 6: [], 8: [], 13: []}  # plane, bus, cat, horse
+    for path in sorted((root / "SegmentationClass").glob("*.png")):
+        classes = set(torch.unique(pil_to_tensor(Image.open(path))).tolist()) - {0, 255}
+        if len(classes) == 1 and len(chosen.get(found := classes.pop(), [0] * 6)) < 6:
+            image = pil_to_tensor(Image.open(root / "JPEGImages" / f"{path.stem}.jpg"))
+            chosen[found].append(resize(image, [160, 160], antialias=True))
+        if all(len(images) == 6 for images in chosen.values()):
+            break
+    kinds = [kind for kind, images in chosen.items() for _ in images]
+    return torch.stack(
+        [image for images in chosen.values() for image in images]
+    ).float() / 255, kinds
+
+
+@needs_shared
+@pytest.mark.parametrize("name", list(LOCAL))
+@torch.inference_mode()
+def test_pretrained_trunks_see_what_is_in_a_photograph(name):
+    images, kinds = _photographs()
+    pooled = _pretrained(name).feature_maps(images)[0].mean(dim=(2, 3))  # (N, D)
+    pooled = torch.nn.functional.normalize(pooled - pooled.mean(0), dim=1)
+    likeness = (pooled @ pooled.T).fill_diagonal_(-1)
+    nearest = likeness.argmax(1).tolist()
+    right = sum(kinds[i] == kinds[j] for i, j in enumerate(nearest)) / len(kinds)
+    assert right >= 0.7  # random trunks and wrongly scaled images reach at most 0.5
+
+
+@needs_shared
+def test_half_precision_on_disk_is_single_in_the_trunk():
+    segmenter = _pretrained("inception_v3_7a")
+    assert {p.dtype for p in segmenter.trunk.parameters()} == {torch.float32}

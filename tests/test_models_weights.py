@@ -1,0 +1,222 @@
+"""Weights files: which one, is it the right one, does it fit; nothing in it is executed."""
+
+import pickle
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+from torchvision.models import get_model
+
+from segbench.errors import CardError, DataError
+from segbench.files import sha256_of_file
+from segbench.models import Segmenter, backbone_weights_path, build_segmenter
+from segbench.models.weights import fetch_weights, missing_weights, read_state
+from segbench.spec.cards import BackboneCard, Weights
+from segbench.spec.catalog import built_in_root, read_card
+from segbench.spec.heads import HEADS, Model
+from segbench.spec.machine import Machine
+
+HEAD = HEADS["fcn4s_from16"]
+CARD = read_card(built_in_root() / "backbones" / "squeezenet1_1.yaml", BackboneCard)
+
+
+def _network(name: str = "squeezenet1_1", **options) -> dict[str, Tensor]:
+    torch.manual_seed(7)
+    return dict(get_model(name, weights=None, **options).state_dict())
+
+
+def _built(path: Path, *, card: BackboneCard = CARD) -> Segmenter:
+    return build_segmenter(card, HEAD, Model(weights="none"), 3, weights_path=path)
+
+
+def _saved(state: object, path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        assert isinstance(state, dict)
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+def _with_file(path: Path, *, sha256: str | None = None) -> BackboneCard:
+    weights = Weights(
+        source="test",
+        sha256=sha256 or sha256_of_file(path),
+        trained_on="nothing",
+        licence="none",
+        file=path.name,
+    )
+    return CARD.revised(weights={"own": weights}, default_weights="own")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_published_network_s_parameters_become_the_trunk_s(tmp_path, suffix):
+    state = _network()
+    segmenter = _built(_saved(state, tmp_path / f"weights{suffix}"))
+    own = segmenter.trunk.state_dict()
+    assert len(own) == len(state) - 2  # less the classifier's weight and bias
+    for name, tensor in own.items():
+        assert torch.equal(tensor, state[name])
+
+
+def test_auxiliary_classifiers_in_the_file_are_passed_over(tmp_path):
+    card = read_card(built_in_root() / "backbones" / "googlenet.yaml", BackboneCard)
+    state = _network("googlenet", init_weights=False)
+    assert any(name.startswith("aux1.") for name in state)
+    path = _saved(state, tmp_path / "weights.pth")
+    segmenter = build_segmenter(card, HEADS["fcn8s"], Model(weights="none"), 3, weights_path=path)
+    own = segmenter.trunk.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in own.items())
+
+
+def test_files_from_before_batch_norm_counted_its_batches_still_fit(tmp_path):
+    card = read_card(built_in_root() / "backbones" / "resnet18.yaml", BackboneCard)
+    state = {n: t for n, t in _network("resnet18").items() if not n.endswith("_tracked")}
+    path = _saved(state, tmp_path / "weights.pth")
+    head = HEADS["fcn32s"]
+    segmenter = build_segmenter(card, head, Model(weights="none"), 3, weights_path=path)
+    assert torch.equal(segmenter.trunk.state_dict()["conv1.weight"], state["conv1.weight"])
+
+
+def test_half_precision_weights_become_single(tmp_path):
+    state = {name: tensor.half() for name, tensor in _network().items()}
+    segmenter = _built(_saved(state, tmp_path / "weights.safetensors"))
+    first = segmenter.trunk.state_dict()["features.0.weight"]
+    assert first.dtype == torch.float32
+    assert torch.equal(first, state["features.0.weight"].float())
+
+
+def test_everything_that_does_not_fit_is_listed_at_once(tmp_path):
+    state = _network()
+    del state["features.0.bias"]
+    state["features.99.weight"] = torch.zeros(1)
+    state["features.3.squeeze.weight"] = torch.zeros(16, 64, 3, 3)
+    with pytest.raises(DataError) as caught:
+        _built(_saved(state, tmp_path / "weights.pth"))
+    message = str(caught.value)
+    assert "missing: features.0.bias;" in message
+    assert "unknown: features.99.weight;" in message
+    expected = "features.3.squeeze.weight (16, 64, 3, 3), not (16, 64, 1, 1)"
+    assert f"of another shape: {expected}" in message
+
+
+def test_many_missing_names_are_counted_instead_of_listed(tmp_path):
+    path = _saved({"features.0.bias": torch.zeros(64)}, tmp_path / "weights.pth")
+    with pytest.raises(DataError, match=r"missing: .* and 41 more; is it the right file"):
+        _built(path)
+
+
+class _Hostile:
+    """Creates the file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("content", ["pickle", "torch", "text", "empty", "list"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_files_that_are_not_weights_are_refused_and_not_executed(tmp_path, content, suffix):
+    path = tmp_path / f"weights{suffix}"
+    marker = tmp_path / "executed"
+    if content == "pickle":
+        path.write_bytes(pickle.dumps(_Hostile(marker), protocol=2))
+    elif content == "torch":
+        torch.save({"features.0.weight": _Hostile(marker)}, path)
+    elif content == "list":
+        torch.save([1, 2], path)
+    else:
+        path.write_bytes(b"not weights" if content == "text" else b"")
+    with pytest.raises(DataError, match=r"weights\..*: cannot be read as weights: .+; fetch it"):
+        read_state(path)
+    assert not marker.exists()
+
+
+def test_a_file_in_a_weights_folder_or_in_the_cache_is_found(tmp_path):
+    cache, folder = tmp_path / "cache", tmp_path / "folder"
+    (cache / "weights").mkdir(parents=True)
+    folder.mkdir()
+    path = _saved(_network(), cache / "weights" / "own.pth")
+    card = _with_file(path)
+    assert backbone_weights_path(card, Model(), Machine(cache=str(cache))) == path
+    nearer = folder / "own.pth"
+    nearer.write_bytes(path.read_bytes())
+    machine = Machine(cache=str(cache), weights=(str(folder),))
+    assert backbone_weights_path(card, Model(weights="own"), machine) == nearer
+
+
+def test_none_and_a_card_without_weights_mean_random_ones(tmp_path):
+    machine = Machine(cache=str(tmp_path))
+    assert backbone_weights_path(CARD, Model(weights="none"), machine) is None
+    bare = CARD.revised(weights={}, default_weights=None)
+    assert backbone_weights_path(bare, Model(), machine) is None
+
+
+def test_another_file_under_the_same_name_is_refused(tmp_path):
+    path = _saved(_network(), tmp_path / "own.pth")
+    card = _with_file(path, sha256="0" * 64)
+    machine = Machine(cache="/nowhere", weights=(str(tmp_path),))
+    with pytest.raises(DataError, match="is not the file that the card squeezenet1_1 means"):
+        backbone_weights_path(card, Model(), machine)
+
+
+def test_leading_digits_are_enough_where_a_publisher_gives_no_more(tmp_path):
+    (tmp_path / "weights").mkdir()
+    path = _saved(_network(), tmp_path / "weights" / "squeezenet-x.pth")
+    weights = CARD.weights["imagenet"].revised(
+        url="https://example.org/models/squeezenet-x.pth", sha256=sha256_of_file(path)[:8]
+    )
+    card = CARD.revised(weights={"imagenet": weights})
+    assert backbone_weights_path(card, Model(), Machine(cache=str(tmp_path))) == path
+
+
+def test_missing_weights_say_where_they_belong_and_how_to_fetch_them(tmp_path):
+    machine = Machine(cache=str(tmp_path), weights=("/some/folder",))
+    with pytest.raises(DataError) as caught:
+        backbone_weights_path(CARD, Model(), machine)
+    message = str(caught.value)
+    assert f"expected {tmp_path}/weights/squeezenet1_1-b8a52dc0.pth" in message
+    assert "run `segbench prepare squeezenet1_1` on a machine with a network" in message
+    asked = [(CARD, Model()), (CARD, Model()), (CARD, Model(weights="imagenet_caffe"))]
+    sentences = missing_weights(asked, machine)
+    assert sentences[0] == message
+    assert len(sentences) == 2
+    assert "put it into one of /some/folder, " in sentences[1]
+
+
+def test_an_unknown_name_of_weights_gets_a_suggestion(tmp_path):
+    with pytest.raises(CardError, match=r"no weights 'imagnet'; did you mean 'imagenet'\?"):
+        backbone_weights_path(CARD, Model(weights="imagnet"), Machine(cache=str(tmp_path)))
+
+
+def test_weights_are_fetched_once_into_the_cache_and_verified(tmp_path, monkeypatch):
+    source = _saved(_network(), tmp_path / "squeezenet-x.pth")
+    asked = []
+
+    def download(url: str, path: Path, *, sha256: str, progress: object) -> None:
+        asked.append((url, sha256, progress))
+        path.parent.mkdir(parents=True)
+        path.write_bytes(source.read_bytes())
+
+    module = types.ModuleType("segbench.data.download")
+    monkeypatch.setattr(module, "download", download, raising=False)
+    monkeypatch.setitem(sys.modules, "segbench.data.download", module)
+    url, digits = "https://example.org/squeezenet-x.pth", sha256_of_file(source)[:8]
+    weights = CARD.weights["imagenet"].revised(url=url, sha256=digits)
+    card = CARD.revised(weights={"imagenet": weights})
+    machine = Machine(cache=str(tmp_path / "cache"))
+    expected = tmp_path / "cache" / "weights" / "squeezenet-x.pth"
+    assert fetch_weights(card, machine) == expected
+    assert fetch_weights(card, machine) == expected
+    assert asked == [(url, digits, None)]
+
+
+def test_weights_without_an_address_cannot_be_fetched(tmp_path):
+    with pytest.raises(DataError, match="no address is known to fetch it from"):
+        fetch_weights(CARD, Machine(cache=str(tmp_path)), name="imagenet_caffe")
