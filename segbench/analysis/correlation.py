@@ -1,0 +1,106 @@
+"""Rank correlation between how much of a class there was to train on and its IoU.
+
+Spearman's rho within each data set; over several data sets Fisher's z is averaged with weights
+C - 3, so that differences between data sets do not pass for a relation between classes. The
+interval draws classes and seeds with replacement; p at 0 comes from permuting classes within data
+sets.
+Letters: C classes, B draws, n seeds. Knows nothing of claims.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from segbench.analysis.inference import LEVEL
+from segbench.analysis.observations import Cell
+from segbench.counts import Floats, kept_classes, per_class_iou
+
+_CEILING = 1 - 1e-9  # of |rho|: Fisher's z of 1 is infinite
+
+
+@dataclass(frozen=True, eq=False)
+class RankCorrelation:
+    """draws: (B,) rho in each draw of classes and seeds. null: (B,) with classes permuted."""
+
+    rho: float
+    num_classes: int
+    draws: Floats
+    null: Floats
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Return the percentile interval."""
+        tail = 100 * (1 - level) / 2
+        low, high = np.percentile(self.draws, [tail, 100 - tail])
+        return float(low), float(high)
+
+    def tails(self, bound: float) -> tuple[float, float]:
+        """Return one-sided p for above and below the bound, (r + 1) / (B + 1)."""
+        near, far = (self.null, self.rho) if bound == 0 else (-self.draws, -bound)
+        above = (np.count_nonzero(near >= far - 1e-12) + 1) / (len(near) + 1)
+        below = (np.count_nonzero(near <= far + 1e-12) + 1) / (len(near) + 1)
+        return float(above), float(below)
+
+
+def rank_correlation(
+    datasets: Sequence[Sequence[Cell]],
+    by: str,
+    classes: Sequence[str] = (),
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> RankCorrelation:
+    """Return the correlation over the classes of each data set's cells, pooled over data sets."""
+    rng = np.random.default_rng([seed, 3])
+    points, draws, null, weights = [], [], [], []
+    for cells in datasets:
+        amount, ious = _amount_and_ious(cells, by, classes)  # (C,), (cells, n, C) ragged in n
+        mean = np.mean([own.mean(axis=0) for own in ious], axis=0)
+        points.append(_fisher(spearman(amount[None], mean[None])))
+        picked = rng.integers(len(amount), size=(resamples, len(amount)))
+        drawn = np.mean(
+            [own[rng.integers(len(own), size=(resamples, len(own)))].mean(axis=1) for own in ious],
+            axis=0,
+        )  # (B, C)
+        draws.append(_fisher(spearman(amount[picked], np.take_along_axis(drawn, picked, axis=1))))
+        shuffled = rng.permuted(np.broadcast_to(mean, (resamples, len(mean))), axis=1)
+        null.append(_fisher(spearman(np.broadcast_to(amount, shuffled.shape), shuffled)))
+        weights.append(max(1, len(amount) - 3))
+    return RankCorrelation(
+        rho=float(_pooled(points, weights)[0]),
+        num_classes=sum(weight + 3 for weight in weights),
+        draws=_pooled(draws, weights),
+        null=_pooled(null, weights),
+    )
+
+
+def spearman(left: Floats, right: Floats) -> Floats:
+    """Return (B,) Spearman's rho of the rows of two (B, C) arrays, 0 where one is constant."""
+    a, b = (stats.rankdata(side, axis=1) for side in (left, right))
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    norm = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    return (a * b).sum(axis=1) / np.where(norm == 0, 1, norm)
+
+
+def _fisher(rho: Floats) -> Floats:
+    return np.arctanh(np.clip(rho, -_CEILING, _CEILING))
+
+
+def _pooled(z: Sequence[Floats], weights: Sequence[float]) -> Floats:
+    return np.tanh(np.average(z, axis=0, weights=weights))
+
+
+def _amount_and_ious(
+    cells: Sequence[Cell], by: str, classes: Sequence[str]
+) -> tuple[Floats, Sequence[Floats]]:
+    """Return (C,) training amounts and each cell's (n, C) IoUs, of the labelled classes."""
+    first = cells[0].observations[0]
+    kept = kept_classes(first.counts.sums, "skip_unlabelled", first.class_indices)
+    if classes:
+        kept = kept & np.isin(list(first.class_names), list(classes))
+    ious = [
+        np.stack([per_class_iou(one.counts.sums, "zero")[kept] for one in cell.observations])
+        for cell in cells
+    ]
+    return np.asarray(getattr(first, by), dtype=np.float64)[kept], ious

@@ -1,0 +1,159 @@
+"""What the statistics are given: one scored trial each, grouped into cells of equal axes.
+
+A cell is one point of the sweep under one protocol, with one observation for each seed. `protocol`
+is an axis like the others here. Letters: C classes. Knows nothing of claims.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from segbench.analysis.inference import Sample, Term
+from segbench.analysis.resample import Scored, image_draws, point
+from segbench.counts import AbsentClass, Counts, Floats
+from segbench.errors import ResultError
+from segbench.spec.claims import is_fact
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """One trial, scored by one protocol.
+
+    axes: the trial's point of the sweep, without seed and protocol. class_indices: the classes that
+    enter the protocol's means; empty means all. training_pixels, training_images: (C,) how much of
+    each class the training split had, where known.
+    """
+
+    axes: dict[str, str]
+    protocol: str
+    seed: int
+    counts: Counts
+    class_names: Sequence[str]
+    absent_class: AbsentClass = "skip"
+    class_indices: tuple[int, ...] = ()
+    facts: dict[str, float] = field(default_factory=dict)
+    training_pixels: Floats | None = None
+    training_images: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """The observations of one point of the sweep under one protocol, by rising seed."""
+
+    axes: dict[str, str]
+    observations: tuple[Observation, ...]
+
+    @cached_property
+    def key(self) -> tuple[tuple[str, str], ...]:
+        """The cell's axes in a form that can be looked up."""
+        return tuple(sorted(self.axes.items()))
+
+    @property
+    def training(self) -> str:
+        """The name of what was trained: equal for the protocols that scored the same weights."""
+        return str([pair for pair in self.key if pair[0] != "protocol"])
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds at hand."""
+        return tuple(observation.seed for observation in self.observations)
+
+
+def cells_of(observations: Sequence[Observation]) -> list[Cell]:
+    """Return the cells in the order in which they first occur.
+
+    Raises:
+        ResultError: a seed occurs twice in a cell.
+    """
+    found: dict[tuple[tuple[str, str], ...], list[Observation]] = {}
+    for observation in observations:
+        axes = {**observation.axes, "protocol": observation.protocol}
+        found.setdefault(tuple(sorted(axes.items())), []).append(observation)
+    cells = []
+    for members in found.values():
+        axes = {**members[0].axes, "protocol": members[0].protocol}
+        cell = Cell(axes, tuple(sorted(members, key=lambda member: member.seed)))
+        if len(set(cell.seeds)) < len(cell.seeds):
+            raise ResultError(
+                f"{' '.join(axes.values())}: a seed stands twice in {list(cell.seeds)}; "
+                "give each trial once"
+            )
+        cells.append(cell)
+    return cells
+
+
+class Samples:
+    """The values of metrics for cells, each drawn once and kept.
+
+    Figures are in per cent, facts in their own unit.
+    """
+
+    def __init__(self, *, resamples: int, seed: int) -> None:
+        self.resamples, self.seed = resamples, seed
+        self.dropped_classes = 0.0
+        self._kept: dict[tuple, Sample] = {}
+
+    def prepare(
+        self, cells: Iterable[Cell], metric: str, classes: tuple[str, ...], *, images: bool
+    ) -> None:
+        """Draw for all these cells at once: cells on the same images share one matrix product."""
+        groups: dict[str, dict[tuple, Cell]] = {}
+        for cell in cells:
+            if (cell.key, metric, classes, images) not in self._kept:
+                groups.setdefault(cell.observations[0].counts.images, {})[cell.key] = cell
+        for group in groups.values():
+            drawn = self._draw(list(group.values()), metric, classes, images)
+            for key, sample in zip(group, drawn, strict=True):
+                self._kept[(key, metric, classes, images)] = sample
+
+    def term(
+        self,
+        weight: float,
+        cell: Cell,
+        metric: str,
+        classes: tuple[str, ...],
+        *,
+        images: bool = True,
+        seeds: frozenset[int] | None = None,
+    ) -> Term:
+        """Return the cell's term in an effect, narrowed to these seeds."""
+        key = (cell.key, metric, classes, images)
+        if key not in self._kept:
+            self.prepare([cell], metric, classes, images=images)
+        sample = self._kept[key]
+        if seeds is not None and seeds != frozenset(cell.seeds):
+            rows = [index for index, seed in enumerate(cell.seeds) if seed in seeds]
+            draws = None if sample.draws is None else sample.draws[rows]
+            sample = Sample(sample.values[rows], draws)
+        return Term(weight, sample, cell.training)
+
+    def _draw(
+        self, cells: Sequence[Cell], metric: str, classes: tuple[str, ...], images: bool
+    ) -> list[Sample]:
+        if is_fact(metric):
+            return [
+                Sample(np.array([observation.facts[metric] for observation in cell.observations]))
+                for cell in cells
+            ]
+        models = [scored(one, classes) for cell in cells for one in cell.observations]
+        values = 100 * np.array([point(model, metric) for model in models])
+        draws = None
+        if images:
+            drawn = image_draws(models, metric, resamples=self.resamples, seed=self.seed)
+            self.dropped_classes = max(self.dropped_classes, drawn.dropped)
+            draws = 100 * drawn.values
+        ends = np.cumsum([len(cell.observations) for cell in cells])[:-1]
+        each = np.split(values, ends)
+        each_drawn = [None] * len(cells) if draws is None else np.split(draws, ends)
+        return [Sample(value, drawn) for value, drawn in zip(each, each_drawn, strict=True)]
+
+
+def scored(observation: Observation, classes: tuple[str, ...] = ()) -> Scored:
+    """Return the observation's counts with its protocol's rules, its means over these classes."""
+    indices = observation.class_indices
+    if classes:
+        names = list(observation.class_names)
+        indices = tuple(names.index(name) for name in classes)
+    return Scored(observation.counts, observation.absent_class, indices)

@@ -1,0 +1,171 @@
+"""Two models, or two methods with several seeds each, compared without any experiment file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from segbench.analysis.inference import MIN_SEEDS, Estimate, Sample, Term, estimate, holm, tails
+from segbench.analysis.power import ALPHA
+from segbench.analysis.resample import Scored, image_draws, iou_draws, point
+from segbench.counts import AbsentClass, Counts, per_class_iou
+from segbench.errors import ResultError
+
+CLASS_RESAMPLES = 2000  # a class needs an interval, not a far tail
+
+
+@dataclass(frozen=True)
+class ClassDifference:
+    """One class: mean IoUs and their difference with its interval, in per cent.
+
+    p is two-sided, p_adjusted corrected over the classes of the table (Holm).
+    """
+
+    name: str
+    left: float
+    right: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_adjusted: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Left minus right in points. p is two-sided.
+
+    question: `method` from four seeds a side, `few` below, `checkpoints` with one.
+    """
+
+    metric: str
+    left: float
+    right: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: str
+    seeds: tuple[int, int]
+    question: str
+    num_images: int
+    dropped_classes: float
+    per_class: tuple[ClassDifference, ...]
+
+
+def compare_two(
+    left: Sequence[Counts],
+    right: Sequence[Counts],
+    class_names: Sequence[str] | None = None,
+    *,
+    metric: str = "mean_iou",
+    absent_class: AbsentClass = "skip",
+    class_indices: tuple[int, ...] = (),
+    shared_training: bool = False,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """Return how two lists of seeds (or two single models) differ on the same images.
+
+    shared_training: element i of both lists is the same weights, scored in two ways.
+
+    Raises:
+        ResultError: the images or the number of classes differ.
+    """
+    ordered = _on_the_same_images([*left, *right])
+    models = [Scored(counts, absent_class, class_indices) for counts in ordered]
+    drawn = image_draws(models, metric, resamples=resamples, seed=seed)
+    values = 100 * np.array([point(model, metric) for model in models])
+    cut = len(left)
+    result = _difference(values, 100 * drawn.values, cut, shared_training, seed)
+    above, below, test = tails(result, 0.0, alpha=ALPHA)
+    names = class_names or [f"class {index}" for index in range(ordered[0].tp.shape[1])]
+    low, high = result.interval()
+    few = "few" if result.seeds < MIN_SEEDS else "method"
+    return Comparison(
+        metric=metric,
+        left=float(values[:cut].mean()),
+        right=float(values[cut:].mean()),
+        difference=result.effect,
+        low=low,
+        high=high,
+        p=min(1.0, 2 * min(above, below)),
+        test=test,
+        seeds=(cut, len(values) - cut),
+        question="checkpoints" if result.seeds == 1 else few,
+        num_images=len(ordered[0].names),
+        dropped_classes=drawn.dropped,
+        per_class=class_differences(
+            models[:cut], models[cut:], names, seed=seed, shared_training=shared_training
+        ),
+    )
+
+
+def class_differences(
+    left: Sequence[Scored],
+    right: Sequence[Scored],
+    class_names: Sequence[str],
+    *,
+    resamples: int = CLASS_RESAMPLES,
+    seed: int = 0,
+    shared_training: bool = False,
+) -> tuple[ClassDifference, ...]:
+    """Return a row for each labelled class; draws of images that miss the class are left out."""
+    models, cut = [*left, *right], len(left)
+    if len({model.counts.images for model in models}) != 1:
+        return ()
+    chunks = list(iou_draws(models, resamples=resamples, seed=seed))
+    draws = np.concatenate([ious for ious, _ in chunks])  # (B, K, C)
+    present = np.concatenate([there.all(axis=1) for _, there in chunks])  # (B, C)
+    ious = 100 * np.stack([per_class_iou(model.counts.sums, "zero") for model in models])
+    rows, p_values = [], []
+    for index, name in enumerate(class_names):
+        seen = present[:, index]
+        if np.count_nonzero(seen) < 100:  # labelled nowhere, or in next to no draw
+            continue
+        drawn = 100 * draws[seen, :, index].T  # (K, B)
+        result = _difference(ious[:, index], drawn, cut, shared_training, seed)
+        low, high = result.interval()
+        p_values.append(min(1.0, 2 * min(result.p_above(0.0), result.p_below(0.0))))
+        means = float(ious[:cut, index].mean()), float(ious[cut:, index].mean())
+        rows.append((name, *means, result.effect, low, high))
+    return tuple(
+        ClassDifference(*row, p=p, p_adjusted=adjusted)
+        for row, p, adjusted in zip(rows, p_values, holm(p_values), strict=True)
+    )
+
+
+def _difference(
+    values: np.ndarray, draws: np.ndarray, cut: int, shared_training: bool, seed: int
+) -> Estimate:
+    terms = (
+        Term(1.0, Sample(values[:cut], draws[:cut]), "left"),
+        Term(-1.0, Sample(values[cut:], draws[cut:]), "left" if shared_training else "right"),
+    )
+    return estimate(terms, resamples=draws.shape[1], seed=seed)
+
+
+def _on_the_same_images(models: Sequence[Counts]) -> list[Counts]:
+    """Return the counts with their images in the order of the first.
+
+    Raises:
+        ResultError: the images or the number of classes differ.
+    """
+    first = models[0]
+    place = {name: index for index, name in enumerate(first.names)}
+    ordered = []
+    for model in models:
+        if model.tp.shape[1] != first.tp.shape[1]:
+            raise ResultError(
+                f"one result has {first.tp.shape[1]} classes and another {model.tp.shape[1]}; "
+                "compare results on the same classes"
+            )
+        if set(model.names) != set(place):
+            only = sorted(set(model.names) ^ set(place))
+            raise ResultError(
+                f"{len(only)} images are in one result and not in another, such as {only[0]}; "
+                "compare results on the same images"
+            )
+        order = np.argsort([place[name] for name in model.names])
+        ordered.append(Counts(model.tp[order], model.label[order], model.pred[order], first.names))
+    return ordered
