@@ -320,10 +320,26 @@ def prepare(
     """Download, verify, unpack and convert data sets, and fetch weights, once."""
     from segbench import listing
 
-    for name, summary in listing.prepare_all(
-        names, data=tuple(data or ()), cache=cache, cards=tuple(cards or ()), download=not offline, console=OUT
-    ):
-        OUT.print(f"{name}: {summary}")
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=ERR, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(what: str, done: int, of: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what)
+            bars.update(tasks[what], completed=done, total=of)
+
+        for name, summary in listing.prepare_all(
+            names,
+            data=tuple(data or ()),
+            cache=cache,
+            cards=tuple(cards or ()),
+            download=not offline,
+            progress=progress,
+        ):
+            OUT.print(f"{name}: {summary}")
 
 
 def _fail(message: str) -> NoReturn:

@@ -5,6 +5,7 @@ Loads no torch, but for `prepare`.
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def prepare_all(
     cache: Path | None,
     cards: tuple[Path, ...],
     download: bool,
-    progress: Any,
+    progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Make every named data set and backbone ready; yield each name with what was done.
 
@@ -160,7 +161,7 @@ def prepare_all(
         SegbenchError: a name is unknown, or a download, a checksum or a conversion failed.
     """
     from segbench.data import prepare
-    from segbench.models import fetch_weights
+    from segbench.models.weights import fetch_weights
 
     catalog = Catalog.on_path(cards)
     machine = Machine.from_environment(
@@ -168,9 +169,15 @@ def prepare_all(
     )
     for kind, name in _wanted(names, catalog):
         if kind == "datasets":
-            yield name, prepare(catalog.dataset(name), machine, download=download, progress=progress)
+            card = catalog.dataset(name)
+            yield name, prepare(card, machine, download_missing=download, progress=progress)
         else:
-            yield name, fetch_weights(catalog.backbone(name), machine, progress=progress)
+            path = fetch_weights(
+                catalog.backbone(name),
+                machine,
+                progress=progress and partial(progress, f"downloading weights of {name}"),
+            )
+            yield name, "has no weights to fetch" if path is None else f"ready: {path}"
 
 
 def _wanted(names: list[str], catalog: Catalog) -> list[tuple[str, str]]:

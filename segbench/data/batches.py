@@ -1,0 +1,161 @@
+"""Training batches: a pure function of (seed, step), so a training resumes at any step, statelessly.
+
+Position p = step * batch_size + slot. Epoch p // N is a permutation drawn from (seed, epoch); every
+random draw for an image comes from (seed, p). So any number of loader processes gives equal batches.
+Letters: N images, B batch, H W size.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
+
+from segbench.data.split import IGNORE_INDEX, SegmentationSplit
+from segbench.spec.recipe import TrainImages
+
+_ORDER_STREAM, _IMAGE_STREAM = 0, 1
+
+
+class TrainingBatch(NamedTuple):
+    """image: (B, 3, H, W) uint8; label: (B, H, W) int64, 255 = counts nowhere."""
+
+    image: Tensor
+    label: Tensor
+
+
+class Draws(NamedTuple):
+    """The random numbers of one image: scale factor, flip, and where the crop lies, in [0, 1)."""
+
+    scale: float
+    is_flipped: bool
+    crop_top: float
+    crop_left: float
+
+
+def training_batches(
+    split: SegmentationSplit,
+    images: TrainImages,
+    *,
+    seed: int,
+    batch_size: int,
+    first_step: int,
+    last_step: int,
+    loader_workers: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+) -> Iterator[TrainingBatch]:
+    """Yield the batches of steps first_step ... last_step - 1.
+
+    With several ranks each gets every `ranks`-th slot of every batch.
+
+    Raises:
+        ValueError: batch_size cannot be shared out evenly among the ranks.
+    """
+    if batch_size % ranks:
+        raise ValueError(f"batch_size {batch_size} cannot be shared out among {ranks} processes")
+    steps = [
+        [step * batch_size + slot for slot in range(rank, batch_size, ranks)]
+        for step in range(first_step, last_step)
+    ]
+    loader = DataLoader(
+        _Positions(split, images, seed),
+        batch_sampler=steps,  # pyright: ignore[reportArgumentType] - any sized iterable of lists
+        num_workers=loader_workers,
+        collate_fn=_stacked,
+        persistent_workers=False,
+        multiprocessing_context="fork" if loader_workers else None,
+    )
+    yield from loader
+
+
+def training_positions(
+    num_images: int, images: TrainImages, *, seed: int, batch_size: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """Return (indices (B,) int64, flipped (B,) bool) of a step; equal to those of its batch."""
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    indices = [_image_index(num_images, seed, position) for position in positions]
+    flipped = [draws_of(images, seed, position).is_flipped for position in positions]
+    return torch.tensor(indices), torch.tensor(flipped)
+
+
+def draws_of(images: TrainImages, seed: int, position: int) -> Draws:
+    """Return the random numbers of a position; scale factors are uniform between the bounds."""
+    scale, flip, top, left = np.random.default_rng([seed, _IMAGE_STREAM, position]).random(4)
+    low, high = images.scale
+    return Draws(low + (high - low) * scale, images.flip and flip < 0.5, top, left)
+
+
+def transformed(
+    image: Tensor, label: Tensor, images: TrainImages, draws: Draws
+) -> tuple[Tensor, Tensor]:
+    """Return image (3, h, w) and label (h, w) after squash, scale, flip and crop.
+
+    Images are resized bilinearly with antialiasing, labels by the nearest pixel. Where a crop
+    reaches over the border the image is padded with the middle grey 127 and the label with void.
+    """
+    height, width = images.squash or (int(image.shape[-2]), int(image.shape[-1]))
+    size = [max(round(height * draws.scale), 1), max(round(width * draws.scale), 1)]
+    if size != list(image.shape[-2:]):
+        image = TF.resize(image, size, antialias=True)
+        label = TF.resize(label[None], size, interpolation=InterpolationMode.NEAREST)[0]
+    if draws.is_flipped:
+        image, label = image.flip(-1), label.flip(-1)
+    if images.crop is not None:
+        image, label = _cropped(image, label, images.crop, draws)
+    return image, label
+
+
+def _cropped(
+    image: Tensor, label: Tensor, crop: tuple[int, int], draws: Draws
+) -> tuple[Tensor, Tensor]:
+    height, width = image.shape[-2:]
+    down, right = max(crop[0] - height, 0), max(crop[1] - width, 0)
+    if down or right:
+        image = torch.nn.functional.pad(image, (0, right, 0, down), value=127)
+        label = torch.nn.functional.pad(label, (0, right, 0, down), value=IGNORE_INDEX)
+    top = int(draws.crop_top * (image.shape[-2] - crop[0] + 1))
+    left = int(draws.crop_left * (image.shape[-1] - crop[1] + 1))
+    window = (..., slice(top, top + crop[0]), slice(left, left + crop[1]))
+    return image[window], label[window]
+
+
+class _Positions(Dataset[tuple[Tensor, Tensor]]):
+    """Position -> transformed pair; the only thing a loader process needs."""
+
+    def __init__(self, split: SegmentationSplit, images: TrainImages, seed: int) -> None:
+        self.split = split
+        self.images = images
+        self.seed = seed
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+        sample = self.split.sample(_image_index(len(self.split), self.seed, position))
+        draws = draws_of(self.images, self.seed, position)
+        return transformed(sample.image, sample.label, self.images, draws)
+
+
+def _image_index(num_images: int, seed: int, position: int) -> int:
+    epoch, place = divmod(position, num_images)
+    return int(_order(num_images, seed, epoch)[place])
+
+
+_orders: dict[tuple[int, int, int], np.ndarray] = {}
+
+
+def _order(num_images: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the permutation of an epoch; the last few are kept, since they are asked for often."""
+    key = (num_images, seed, epoch)
+    if key not in _orders:
+        while len(_orders) > 4:
+            del _orders[next(iter(_orders))]
+        _orders[key] = np.random.default_rng([seed, _ORDER_STREAM, epoch]).permutation(num_images)
+    return _orders[key]
+
+
+def _stacked(pairs: list[tuple[Tensor, Tensor]]) -> TrainingBatch:
+    image, label = zip(*pairs, strict=True)
+    return TrainingBatch(torch.stack(image), torch.stack(label).long())

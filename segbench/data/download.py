@@ -1,0 +1,126 @@
+"""Fetch one file: resumes where it stopped, verifies, and appears under its name only when whole."""
+
+import hashlib
+import http.client
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from segbench.errors import DataError
+
+Progress = Callable[[int, int | None], None]  # (bytes so far, bytes in all if known)
+_BLOCK = 1 << 20
+_TRIES = 4
+_TIMEOUT_SECONDS = 60
+
+
+def download(
+    url: str,
+    path: Path,
+    *,
+    sha256: str | None = None,
+    md5: str | None = None,
+    size: int | None = None,
+    progress: Progress | None = None,
+    pause_seconds: float = 2.0,
+) -> Path:
+    """Return `path` with the file at `url` in it; at once where it is there already and is right.
+
+    A part that an earlier try left in `path`.part is continued. sha256 may be leading digits.
+
+    Raises:
+        DataError: the address cannot be reached, or what came is not the expected file.
+    """
+    if urlsplit(url).scheme not in {"http", "https"}:
+        raise DataError(f"{url}: only http and https addresses are downloaded")
+    if path.exists():
+        _verify(path, url, sha256, md5, size)
+        return path
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(url, part, progress, pause_seconds)
+    except OSError as error:
+        raise DataError(
+            f"{url}: cannot be fetched ({_reason(error)}); check the network, or fetch it on another "
+            f"machine and put it at {path}"
+        ) from error
+    try:
+        _verify(part, url, sha256, md5, size)
+    except DataError:
+        part.unlink()
+        raise
+    part.replace(path)
+    return path
+
+
+def _fetch(url: str, part: Path, progress: Progress | None, pause_seconds: float) -> None:
+    for attempt in range(1, _TRIES + 1):
+        try:
+            _continue(url, part, progress)
+            return
+        except (OSError, http.client.HTTPException) as error:
+            final = isinstance(error, urllib.error.HTTPError) and error.code < 500
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+            if final or attempt == _TRIES:
+                raise error if isinstance(error, OSError) else OSError(str(error)) from error
+            time.sleep(pause_seconds * attempt)
+
+
+def _continue(url: str, part: Path, progress: Progress | None) -> None:
+    """Append what is missing; a server that cannot continue sends all of it again."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "segbench"})  # noqa: S310
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing is missing, or the part is too long: verified later
+            error.close()
+            return
+        raise
+    with response:
+        if response.status != 206:
+            have = 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with part.open("ab" if have else "wb") as file:
+            while block := response.read(_BLOCK):
+                file.write(block)
+                have += len(block)
+                if progress is not None:
+                    progress(have, total)
+    if total is not None and have < total:
+        raise OSError(f"the connection ended after {have} of {total} bytes")
+
+
+def _verify(path: Path, url: str, sha256: str | None, md5: str | None, size: int | None) -> None:
+    found_size = path.stat().st_size
+    if size is not None and found_size != size:
+        raise DataError(
+            f"{url}: has {found_size} bytes, but the card says {size}; delete {path} if it exists and "
+            "fetch it again"
+        )
+    for kind, expected in (("sha256", sha256), ("md5", md5)):
+        if expected is None:
+            continue
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False))
+        if not found.hexdigest().startswith(expected):
+            raise DataError(
+                f"{url}: has the {kind} {found.hexdigest()}, but the card says {expected}; it was "
+                f"changed or damaged on the way; delete {path} if it exists and fetch it again"
+            )
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answered {error.code} {error.reason}"
+    if isinstance(error, urllib.error.URLError):
+        return str(error.reason)
+    return str(error)

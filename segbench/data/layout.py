@@ -1,0 +1,133 @@
+"""Find a data set's raw files: which folder, which names, which pairs. Reads no image.
+
+Raw files are looked for in each data folder, then in the cache's `data` folder, at every root of the
+card, with and without the card's name above it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from segbench.errors import DataError
+from segbench.spec.cards import DatasetCard, Split
+from segbench.spec.catalog import built_in_root
+from segbench.spec.machine import Machine
+
+_IMAGE_TYPES = (".jpg", ".png", ".jpeg", ".JPG", ".JPEG")
+_CARD_LIST = "card:"
+
+
+class RawPair(NamedTuple):
+    """An image file and its label file."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+def data_folders(machine: Machine) -> tuple[Path, ...]:
+    """Return the folders that data sets are looked for in, downloads last."""
+    return (*map(Path, machine.data), download_folder(machine))
+
+
+def download_folder(machine: Machine) -> Path:
+    """Return the folder that downloads are unpacked to."""
+    return Path(machine.cache) / "data"
+
+
+def possible_roots(card: DatasetCard, machine: Machine) -> list[Path]:
+    """Return every folder that may hold the card's files, in the order of search."""
+    roots = [
+        folder / place
+        for folder in data_folders(machine)
+        for root in card.roots
+        for place in (Path(card.name) / root, Path(root))
+    ]
+    return list(dict.fromkeys(roots))
+
+
+def find_root(card: DatasetCard, split: Split, machine: Machine) -> Path | None:
+    """Return the first folder that has the split's list, or its first label; None without any."""
+    for root in possible_roots(card, machine):
+        if split.list is not None and not split.list.startswith(_CARD_LIST):
+            if (root / split.list).is_file():
+                return root
+        elif next(_label_files(root, split), None) is not None:
+            return root
+    return None
+
+
+def raw_pairs(card: DatasetCard, split_name: str, root: Path) -> list[RawPair]:
+    """Return the pairs of a split, sorted as its list is, or by name.
+
+    Raises:
+        DataError: files are missing, or there are not as many as the card says; both at once.
+    """
+    split = card.splits[split_name]
+    names = _names(split, root)
+    problems = []
+    if split.count is not None and len(names) != split.count:
+        problems.append(
+            f"{root}: {card.name} {split_name} has {len(names)} images, but the card says "
+            f"{split.count}; complete the folder, or make a card of your own with `base: {card.name}` "
+            "and the right `count`"
+        )
+    pairs = []
+    missing = []
+    for name in names:
+        image = _image_file(root, split.images.format(name=name))
+        label = root / split.labels.format(name=name)
+        if image is None:
+            missing.append(str(root / split.images.format(name=name)))
+        elif not label.is_file():
+            missing.append(str(label))
+        else:
+            pairs.append(RawPair(name, image, label))
+    if missing:
+        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+        problems.append(f"{card.name} {split_name}: missing files: {', '.join(missing[:10])}{more}")
+    if problems:
+        raise DataError("\n".join(problems))
+    return pairs
+
+
+def _names(split: Split, root: Path) -> list[str]:
+    if split.list is None:
+        names = sorted(_name_of(path, root, split) for path in _label_files(root, split))
+    else:
+        names = _read_list(split.list, root)
+    without = {name for path in split.minus for name in _read_list(path, root)}
+    return [name for name in names if name not in without]
+
+
+def _read_list(place: str, root: Path) -> list[str]:
+    path = root / place
+    if place.startswith(_CARD_LIST):
+        path = built_in_root() / "datasets" / place.removeprefix(_CARD_LIST)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: the list of a split's images cannot be read ({error.strerror})") from error
+    return [line.split()[0] for line in lines if line.strip()]
+
+
+def _label_files(root: Path, split: Split) -> Iterator[Path]:
+    folder, _, rest = split.labels.partition("{name}")
+    where = root / folder
+    yield from (where if folder.endswith("/") else where.parent).glob(
+        (Path(folder).name if not folder.endswith("/") and folder else "") + "*" + rest
+    )
+
+
+def _name_of(path: Path, root: Path, split: Split) -> str:
+    before, _, after = split.labels.partition("{name}")
+    text = path.relative_to(root).as_posix()
+    return text[len(before) : len(text) - len(after)]
+
+
+def _image_file(root: Path, place: str) -> Path | None:
+    exact = root / place
+    if exact.is_file():
+        return exact
+    candidates = (exact.with_name(exact.name + suffix) for suffix in _IMAGE_TYPES)
+    return next((path for path in candidates if path.is_file()), None)

@@ -1,0 +1,40 @@
+"""Check an image file's bytes and make sure that training can decode them fast.
+
+RGB and grey JPEG and PNG files stay as they are, byte for byte; anything else (CMYK, palettes,
+alpha, 16 bit, other formats) is stored as an RGB PNG of the same pixels. An EXIF rotation is not
+applied: labels are drawn on the stored pixels.
+"""
+
+import io
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from segbench.errors import DataError
+
+
+def checked_image(raw: bytes, name: str) -> tuple[bytes, int, int]:
+    """Return the bytes to store, and the image's height and width in pixels.
+
+    Raises:
+        DataError: the file is damaged, cut short, or not an image.
+    """
+    try:
+        with Image.open(io.BytesIO(raw)) as image:
+            image.load()
+            width, height = image.size
+            if image.format in {"JPEG", "PNG"} and image.mode in {"RGB", "L"}:
+                return raw, height, width
+            buffer = io.BytesIO()
+            image.convert("RGB").save(buffer, format="PNG", compress_level=3)
+            return buffer.getvalue(), height, width
+    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise DataError(f"{name}: is not a readable image ({error}); fetch it again") from error
+
+
+def decoded_image(stored: bytes) -> Tensor:
+    """Return the (3, H, W) uint8 RGB image of stored bytes; grey becomes three equal channels."""
+    data = torch.frombuffer(bytearray(stored), dtype=torch.uint8)
+    return decode_image(data, mode=ImageReadMode.RGB)

@@ -1,0 +1,131 @@
+"""A split under a card's view: samples with class indices, a chosen subset, counts per class.
+
+Knows nothing of how files were found or converted.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from segbench.data.photographs import decoded_image
+from segbench.data.prepared import Prepared, open_prepared
+from segbench.files import digest
+from segbench.spec.cards import DatasetCard
+from segbench.spec.machine import Machine
+
+IGNORE_INDEX = 255
+
+
+class Sample(NamedTuple):
+    """image: (3, H, W) uint8 RGB; label: (H, W) uint8 class indices, 255 = counts nowhere."""
+
+    name: str
+    image: Tensor
+    label: Tensor
+
+
+class SegmentationSplit:
+    """The images of a split, or the chosen ones. Opens its Arrow file anew in a loader's process."""
+
+    def __init__(self, prepared: Prepared, card: DatasetCard, chosen: NDArray[np.int64]) -> None:
+        self._prepared = prepared
+        self._chosen = chosen
+        self._map = torch.from_numpy(view_lookup(card))
+        self._num_classes = card.num_classes
+        self._class_map = card.class_map
+        self.names = tuple(prepared.names[index] for index in chosen)
+        whole = len(chosen) == len(prepared.names)
+        view = card.view.identity()
+        self.fingerprint = digest([prepared.fingerprint, view, None if whole else self.names])
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def sample(self, index: int) -> Sample:
+        """Return image `index` in the split's order."""
+        row = self._prepared.table[int(self._chosen[index])]
+        return Sample(row["name"], decoded_image(row["image"]), self._label(row["label"]))
+
+    def class_pixels(self) -> NDArray[np.int64]:
+        """Return (C,) labelled pixels of each class under the view."""
+        return self._per_class(self._prepared.pixels[self._chosen].sum(0))
+
+    def class_images(self) -> NDArray[np.int64]:
+        """Return (C,) how many images have each class under the view."""
+        seen = np.zeros((len(self._chosen), self._num_classes), dtype=bool)
+        for raw, target in enumerate(self._class_map):
+            if target is not None:
+                seen[:, target] |= self._prepared.pixels[self._chosen, raw] > 0
+        return seen.sum(0)
+
+    def _per_class(self, raw: NDArray[np.int64]) -> NDArray[np.int64]:
+        seen = np.zeros(self._num_classes, dtype=np.int64)
+        for index, target in enumerate(self._class_map):
+            if target is not None:
+                seen[target] += raw[index]
+        return seen
+
+    def _label(self, stored: bytes) -> Tensor:
+        data = torch.frombuffer(bytearray(stored), dtype=torch.uint8)
+        raw = decode_image(data, mode=ImageReadMode.UNCHANGED)[0]  # (H, W) class indices of the card
+        return self._map[raw.long()]
+
+
+def open_split(
+    card: DatasetCard,
+    split: str,
+    machine: Machine,
+    *,
+    max_images: int | None = None,
+    subset_seed: int = 0,
+) -> SegmentationSplit:
+    """Return a split of a data set, under the card's view.
+
+    `train` leaves out what the view thins and holds out; `holdout` is what it holds out of `train`.
+    max_images: the first n in a shuffled order that `subset_seed` fixes, listed in the split's order.
+
+    Raises:
+        DataError: the files are not here, or something is wrong with them; all problems at once.
+    """
+    stored = "train" if split == "holdout" else split
+    prepared = open_prepared(card, stored, machine)
+    chosen = np.arange(len(prepared.names))
+    if card.view.holdout and stored == "train":
+        held = _drawn_lots(prepared, "holdout") < card.view.holdout
+        chosen = chosen[held if split == "holdout" else ~held]
+    if split == "train" and card.view.thin:
+        chosen = chosen[_stays(prepared, card)[chosen]]
+    if max_images is not None and max_images < len(chosen):
+        order = np.random.default_rng(subset_seed).permutation(len(chosen))[:max_images]
+        chosen = chosen[np.sort(order)]
+    return SegmentationSplit(prepared, card, chosen)
+
+
+def view_lookup(card: DatasetCard) -> NDArray[np.uint8]:
+    """Return (256,) class index of the card -> class index under its view; 255 counts nowhere."""
+    lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+    for raw, target in enumerate(card.class_map):
+        lookup[raw] = IGNORE_INDEX if target is None else target
+    if card.view.void_as_class:
+        lookup[IGNORE_INDEX] = card.num_classes - 1
+    return lookup
+
+
+def _stays(prepared: Prepared, card: DatasetCard) -> NDArray[np.bool_]:
+    """Return (N,) which images stay: one leaves when the lot of any thinned class says so."""
+    stays = np.ones(len(prepared.names), dtype=bool)
+    for name, share in card.view.thin.items():
+        has = prepared.pixels[:, card.classes.index(name)] > 0
+        stays &= ~has | (_drawn_lots(prepared, name) < share)
+    return stays
+
+
+def _drawn_lots(prepared: Prepared, what: str) -> NDArray[np.float64]:
+    """Return (N,) numbers in [0, 1) that depend on an image's name alone, not on seed or order."""
+    return np.array(
+        [int(digest([what, name], length=13), 16) / 16**13 for name in prepared.names]
+    )

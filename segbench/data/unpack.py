@@ -1,0 +1,100 @@
+"""Unpack archives of strangers: nothing lands outside the folder, nothing but files and folders.
+
+Bounded in files and bytes, so that a small archive cannot fill the disk.
+"""
+
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from segbench.errors import DataError
+
+MAX_FILES = 1_000_000
+MAX_BYTES = 400 * 2**30
+
+
+def unpack(
+    archive: Path, folder: Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES
+) -> int:
+    """Unpack a zip or tar archive into `folder`; return the number of files.
+
+    Raises:
+        DataError: the archive is damaged, or holds a link, a device, a path that leaves the folder,
+            or more than the bounds allow. What was unpacked before that stays.
+    """
+    bounds = _Bounds(archive, max_files, max_bytes)
+    try:
+        if zipfile.is_zipfile(archive):
+            return _unpack_zip(archive, folder, bounds)
+        if tarfile.is_tarfile(archive):
+            return _unpack_tar(archive, folder, bounds)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise DataError(f"{archive}: cannot be unpacked ({error}); fetch it again") from error
+    raise DataError(f"{archive}: is neither a zip nor a tar archive; fetch it again")
+
+
+class _Bounds:
+    def __init__(self, archive: Path, files: int, size: int) -> None:
+        self.archive = archive
+        self.max_files, self.max_bytes = files, size
+        self.files = self.bytes = 0
+
+    def add(self, size: int) -> None:
+        self.files += 1
+        self.bytes += size
+        if self.files > self.max_files or self.bytes > self.max_bytes:
+            raise DataError(
+                f"{self.archive}: unpacks to more than {self.max_files} files or {self.max_bytes} bytes; "
+                "it is not what the card means"
+            )
+
+
+def _unpack_zip(archive: Path, folder: Path, bounds: _Bounds) -> int:
+    with zipfile.ZipFile(archive) as opened:
+        for item in opened.infolist():
+            target = _target(archive, folder, item.filename)
+            if item.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            if (item.external_attr >> 28) not in {0, 0o10}:  # the file type in Unix modes
+                raise DataError(f"{archive}: holds {item.filename!r}, which is not a plain file")
+            bounds.add(item.file_size)
+            with opened.open(item) as source:
+                _copy(source, target, item.file_size)
+    return bounds.files
+
+
+def _unpack_tar(archive: Path, folder: Path, bounds: _Bounds) -> int:
+    with tarfile.open(archive) as opened:
+        for item in opened:
+            target = _target(archive, folder, item.name)
+            if item.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            source = opened.extractfile(item) if item.isreg() else None
+            if source is None:
+                raise DataError(f"{archive}: holds {item.name!r}, which is not a plain file")
+            bounds.add(item.size)
+            with source:
+                _copy(source, target, item.size)
+    return bounds.files
+
+
+def _copy(source: IO[bytes], target: Path, size: int) -> None:
+    if target.is_file() and target.stat().st_size == size:
+        return  # unpacked before an interruption
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".part")
+    with temporary.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+    temporary.replace(target)
+
+
+def _target(archive: Path, folder: Path, name: str) -> Path:
+    path = PurePosixPath(name.replace("\\", "/"))
+    target = folder.joinpath(*path.parts)
+    if path.is_absolute() or ".." in path.parts or not target.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{archive}: holds {name!r}, a path that leaves its folder; nothing of it is used")
+    return target
