@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
-from torchvision.ops import stochastic_depth
+from torchvision.ops import StochasticDepth
 
 from segbench.errors import CardError
 
@@ -165,11 +165,11 @@ _POINTWISE_MODULES = (
     nn.ReLU6,
     nn.SiLU,
     nn.Sigmoid,
+    StochasticDepth,
 )
 _POINTWISE_FUNCTIONS = {
     *(F.relu, F.relu6, F.silu, F.gelu, F.hardswish, F.dropout, F.leaky_relu, torch.relu),
     *(
-        stochastic_depth,
         torch.sigmoid,
         F.hardsigmoid,
         torch.add,

@@ -13,12 +13,13 @@ import torch
 from torch import fx, nn
 from torch.fx.proxy import TraceError
 from torchvision.models import get_model_builder
-from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.ops import StochasticDepth
 
 from segbench.errors import CardError
 from segbench.models import geometry
 from segbench.models.geometry import Coordinates
 from segbench.spec.cards import BackboneCard, Stage
+from segbench.spec.yamlfile import did_you_mean
 
 TRUSTED_VARIABLE = "SEGBENCH_TRUSTED"
 
@@ -50,15 +51,9 @@ def build_trunk(
         CardError: the builder cannot be used, or what it built is not what the card promises.
     """
     network = call_builder(card).eval()
-    stages = [stage for stage in card.stages if stage.stride in strides]
     full_names = frozenset(network.state_dict())
-    try:
-        extractor: Any = create_feature_extractor(
-            network, {stage.module: stage.name for stage in stages}, suppress_diff_warning=True
-        )
-    except (ValueError, TraceError) as error:
-        raise CardError(f"{card.name}: the trunk cannot be cut at its stages: {error}") from error
-    trunk = fx.GraphModule(extractor, extractor.eval_graph)
+    stages = [stage for stage in card.stages if stage.stride in strides]
+    trunk = _cut(card, network, stages)
     geometry.pools_as_modules(trunk)
     _keep_stages_intact(trunk)
     if card.classifier is not None and stages[-1] is card.stages[-1]:
@@ -73,6 +68,40 @@ def build_trunk(
     for stage, channels in zip(stages, _channels(trunk, stages), strict=True):
         _check_stage(card, stage, coordinates[stage.name].stride, channels)
     return Trunk(trunk.train(), coordinates, full_names)
+
+
+class _Tracer(fx.Tracer):
+    """Looks into every block, torchvision's too, but not into what only training switches on."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Return whether `m` stays one node."""
+        return isinstance(m, StochasticDepth) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _cut(card: BackboneCard, network: nn.Module, stages: list[Stage]) -> fx.GraphModule:
+    """Return what the network computes up to its stages, as {stage name: feature map}."""
+    try:
+        graph = _Tracer().trace(network)
+    except (TraceError, TypeError, RuntimeError) as error:
+        raise CardError(
+            f"{card.name}: the network cannot be traced, because what it computes depends on its "
+            f"input: {error}"
+        ) from error
+    trunk = fx.GraphModule(network, graph)
+    last: dict[str, fx.Node] = {}  # the last node inside each module is what the module returns
+    for node in graph.nodes:
+        last.update(dict.fromkeys(node.meta.get("nn_module_stack", ()), node))
+    absent = [stage.module for stage in stages if stage.module not in last]
+    if absent:
+        raise CardError(
+            f"{card.name}: the network has no module {', '.join(absent)} to cut a stage at"
+            f"{did_you_mean(absent[0], last)}"
+        )
+    graph.erase_node(graph.output_node())
+    graph.output({stage.name: last[stage.module] for stage in stages})
+    graph.eliminate_dead_code()
+    trunk.delete_all_unused_submodules()
+    return trunk
 
 
 def call_builder(card: BackboneCard) -> nn.Module:
