@@ -106,6 +106,7 @@ def run_command(
     results: Results = Path("results"),
     retry: Annotated[str | None, typer.Option(metavar="failed", help="Start failed trials again.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and leave.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="After submitting to Slurm, follow until all has ended.")] = False,
 ) -> None:
     """Train and evaluate an experiment's grid; only what is missing is done."""
     from segbench import drive
@@ -131,14 +132,21 @@ def run_command(
     if left and (missing := drive.missing_files(prepared)):
         _fail("\n".join(missing))
     record = drive.record(prepared, shlex.join(["segbench", *sys.argv[1:]]))
+    leaves = prepared.asked.experiment.launch.launcher == "slurm" and not wait
     try:
         if left:
             _follow(prepared, record, left)
+            if wait:
+                _watch(prepared.run_folder, record, every=2.0)
     finally:
-        _report(prepared.run_folder)
+        if not leaves:
+            _report(prepared.run_folder)
+    if left and leaves:
+        OUT.print(f"Nothing waits here; segbench watch {console.shown_path(prepared.run_folder)} follows, "
+                  "segbench report writes the tables.")
     failed = _count_failed(prepared)
     if failed:
-        ERR.print(f"{failed} trials failed; segbench status {console.shown_path(prepared.run_folder)} says why.")
+        ERR.print(f"{failed} of {len(prepared.asked.trials)} trials failed; segbench status {console.shown_path(prepared.run_folder)} says why.")
         raise typer.Exit(1)
 
 
@@ -174,13 +182,21 @@ def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:
     }
     if not OUT.is_terminal:
         ended: Counter[str] = Counter()
+        given: Counter[str] = Counter()
 
         def say(event: Any) -> None:
             ended[event.kind] += 1
+            if event.kind == "submitted":
+                given[event.message] += 1
+                return
             progress = f"[{ended['done'] + ended['failed']}/{len(left)}]"
             OUT.print(f"{progress} {event.kind}: {labels[event.trial_id]} {event.message}".rstrip())
 
-        drive.start(prepared, left, say)
+        try:
+            drive.start(prepared, left, say)
+        finally:
+            for job, number in given.items():
+                OUT.print(f"submitted: {job} ({number} trials)")
         return
     from rich.live import Live
 
@@ -225,9 +241,10 @@ def status_command(
 ) -> None:
     """Say how far each trial of a run is, and what failed of what."""
     from segbench import status
+    from segbench.launch import cluster_jobs
     from segbench.run import load_run
 
-    found = status.statuses(run, load_run(run))
+    found = status.statuses(run, load_run(run), cluster_jobs(run))
     shown = [s for s in found if s.state == "failed"] if failed else found
     if shown:
         OUT.print(console.status_table(shown))
@@ -241,19 +258,42 @@ def watch(
     every: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 2.0,
 ) -> None:
     """Follow a run, wherever it runs, until nothing is left to do (ctrl-C leaves it running)."""
+    from segbench.run import load_run
+
+    _watch(run, load_run(run), every)
+
+
+def _watch(run: Path, record: Any, every: float) -> None:
+    """Show the grid until nothing is left to do; twice, as a shared disk may show a result late."""
     from rich.live import Live
 
     from segbench import status
-    from segbench.run import load_run
+    from segbench.launch import cluster_jobs
 
-    record = load_run(run)
+    quiet_looks = 0
     with Live(console=OUT, auto_refresh=False) as live:
-        while True:
-            found = status.statuses(run, record)
+        while quiet_looks < 2:
+            jobs = cluster_jobs(run)
+            found = status.statuses(run, record, jobs)
             live.update(console.grid_view(found), refresh=True)
-            if all(s.state in {"done", "failed", "skipped"} for s in found):
-                return
-            time.sleep(every)
+            ended = {"done", "failed", "skipped"} | ({"waiting"} if jobs else set())
+            quiet_looks = quiet_looks + 1 if all(s.state in ended for s in found) else 0
+            if quiet_looks < 2:
+                time.sleep(every)
+
+
+@app.command()
+def cancel(
+    run: RunFolder,
+    trials: Annotated[list[str] | None, typer.Argument(metavar="TRIAL...", help="Ids' first digits; all jobs of the run where left out.")] = None,
+) -> None:
+    """Take a run's jobs out of Slurm's queue; running trials save their state first."""
+    from segbench.launch import cancel_jobs
+    from segbench.run import find_trial
+
+    chosen = {find_trial(run, prefix)[0].name for prefix in trials or ()}
+    cancelled = cancel_jobs(run, chosen)
+    OUT.print(f"cancelled: {', '.join(cancelled)}" if cancelled else "no job of this run is in the queue")
 
 
 @app.command()

@@ -19,6 +19,7 @@ _COLOURS = {
     "done": "green",
     "running": "cyan",
     "waiting": "dim",
+    "queued": "dim",
     "silent": "yellow",
     "failed": "red",
     "skipped": "dim",
@@ -74,7 +75,7 @@ def status_table(found: Sequence[TrialStatus]) -> Table:
         about = ""
         if status.state == "failed":
             about = f"{status.kind}: {status.message} ({status.log_path})"
-        elif status.state == "skipped":
+        else:
             about = status.message
         table.add_row(
             status.trial_id,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from segbench.errors import ResultError
-from segbench.files import write_json
+from segbench.files import digest, write_json
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
@@ -130,6 +130,35 @@ def attempts(workdir: Path) -> int:
     return _highest(workdir)
 
 
+def fruitless_attempts(workdir: Path) -> int:
+    """Return how many of the last attempts began with what is saved now: they saved nothing more.
+
+    A trial that is interrupted often but moves on each time has none.
+    """
+    now = saved_mark(workdir)
+    count = 0
+    for attempt in range(_highest(workdir), 0, -1):
+        try:
+            fields = json.loads(_claim_path(workdir, attempt).read_bytes())
+        except (OSError, ValueError):
+            break
+        if fields.get("saved") != now:
+            break
+        count += 1
+    return count
+
+
+def saved_mark(workdir: Path) -> str:
+    """Return a mark that changes whenever the trial saves: checkpoint, weights or an evaluation."""
+    paths = [workdir / "last.ckpt", workdir / "model.safetensors"]
+    paths += sorted((workdir / "evaluations").glob("[!.]*.json"))
+    marks = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            marks.append(f"{path.name} {path.stat().st_mtime_ns}")
+    return digest(marks, length=16)
+
+
 def _stands_still(workdir: Path, seconds: float, sleep: Callable[[float], None]) -> bool:
     """Return whether the heartbeat does not change while we watch, by our own steady clock."""
     first = _beat_of(workdir)
@@ -153,7 +182,7 @@ def _create(workdir: Path, attempt: int) -> Lease | None:
     path = _claim_path(workdir, attempt)
     temporary = path.with_name(f".{path.name}.{holder.host}.{holder.pid}.tmp")
     try:
-        write_json(temporary, holder._asdict())
+        write_json(temporary, {**holder._asdict(), "saved": saved_mark(workdir)})
         os.link(temporary, path)  # exclusive like O_EXCL, and never seen half-written
     except FileExistsError:
         return None  # somebody was faster

@@ -6,7 +6,9 @@ Unknown is not failed: a trial that somebody claimed on another host and that ha
 
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from segbench import results
@@ -14,8 +16,25 @@ from segbench.lease import attempts, holder_is_gone
 from segbench.run import RunRecord
 from segbench.spec.protocol import Protocol
 
-State = Literal["done", "running", "silent", "waiting", "failed", "skipped"]
+State = Literal["done", "running", "silent", "waiting", "queued", "failed", "skipped"]
 SILENT_SECONDS = 120.0
+
+
+class ClusterJob(NamedTuple):
+    """What a cluster says of the job that a trial was given to.
+
+    state: `pending` or `running` while it is in the queue, then how it ended, in the cluster's own
+    word (completed, timeout, out_of_memory, node_fail, preempted, cancelled, failed), or `lost`.
+    """
+
+    job_id: str
+    state: str
+    message: str
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether the job waits or runs, so that the trial needs no other."""
+        return self.state in {"pending", "running"}
 
 
 class TrialStatus(NamedTuple):
@@ -33,13 +52,37 @@ class TrialStatus(NamedTuple):
     log_path: str = ""
 
 
-def statuses(run_folder: Path, record: RunRecord) -> list[TrialStatus]:
-    """Return the state of every cell, in the record's order."""
+def statuses(
+    run_folder: Path, record: RunRecord, jobs: Mapping[str, ClusterJob] = MappingProxyType({})
+) -> list[TrialStatus]:
+    """Return the state of every cell, in the record's order; jobs: a cluster's, by trial id."""
     protocols = tuple(record.experiment.evaluate.values())
-    return [
-        _status(run_folder, cell.trial_id, label(cell.axes, cell.seed), cell.skipped, protocols)
-        for cell in record.cells
-    ]
+    found = []
+    for cell in record.cells:
+        name = label(cell.axes, cell.seed)
+        status = _status(run_folder, cell.trial_id, name, cell.skipped, protocols)
+        found.append(_with_job(status, jobs.get(cell.trial_id)))
+    return found
+
+
+def is_alive(workdir: Path) -> bool:
+    """Return whether somebody may be working on the trial: claimed, not released, not silent."""
+    return _unfinished(workdir, "", "", "").state == "running"
+
+
+def _with_job(status: TrialStatus, job: ClusterJob | None) -> TrialStatus:
+    """Return the status in the light of the trial's job, where the files alone cannot tell.
+
+    A job that left the queue has failed its trial only if the heartbeat has stopped too.
+    """
+    if job is None or status.state not in {"waiting", "silent"}:
+        return status
+    if job.is_queued:
+        return status._replace(state="queued", message=job.message)
+    if job.state == "completed":  # another worker had the trial, or the one it starts from
+        return status._replace(message=job.message)
+    message = f"{job.message}; the same run command goes on from there"
+    return status._replace(state="failed", kind=job.state, message=message)
 
 
 def label(axes: dict[str, str], seed: int) -> str:

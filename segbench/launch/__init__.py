@@ -4,22 +4,32 @@ A launcher takes a `Work` and calls back with events; the results are in files, 
 launcher ran. A failed trial is an event, never an exception.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
 from segbench.errors import LaunchError
 from segbench.spec.job import Job
 from segbench.spec.launching import Launch
 from segbench.spec.trial import Trial
+from segbench.status import ClusterJob
 
 
 class Work(NamedTuple):
-    """Trials to do, in an order in which those that others start from come first."""
+    """Trials to do, in an order in which those that others start from come first.
+
+    shapes: the launches of trials that need other resources than the rest.
+    """
 
     job: Job
     trials: dict[str, Trial]
     launch: Launch
+    shapes: Mapping[str, Launch] = MappingProxyType({})
+
+    def launch_of(self, trial_id: str) -> Launch:
+        """Return the resources of one trial: its cell's own, where the experiment names some."""
+        return self.shapes.get(trial_id, self.launch)
 
     @property
     def run_folder(self) -> Path:
@@ -38,7 +48,8 @@ class Event(NamedTuple):
 class Launcher(Protocol):
     """Do the work and report; return when all of it has ended, or was handed to a cluster."""
 
-    def __call__(self, work: Work, on_event: Callable[[Event], None]) -> None: ...
+    def __call__(self, work: Work, on_event: Callable[[Event], None]) -> None:  # noqa: D102
+        ...
 
 
 def launcher_named(name: str) -> Launcher:
@@ -56,3 +67,36 @@ def launcher_named(name: str) -> Launcher:
 
         return launch_on_slurm
     raise LaunchError(f"no launcher {name!r}; launchers: local, ray, slurm")
+
+
+def cluster_jobs(run_folder: Path) -> dict[str, ClusterJob]:
+    """Return what a cluster says of the run's trials; empty where none was asked to do any.
+
+    Raises:
+        LaunchError: the cluster cannot be asked.
+    """
+    if not any((run_folder / "jobs").glob("slurm-*.json")):
+        return {}
+    from segbench.launch.slurm_queue import jobs_of
+
+    return jobs_of(run_folder)
+
+
+def cancel_jobs(run_folder: Path, trial_ids: Collection[str] = ()) -> list[str]:
+    """Cancel the run's jobs that wait or run, or those of these trials; return their ids.
+
+    A job that does several trials ends for all of them; each saves its state first.
+
+    Raises:
+        LaunchError: the cluster cannot be asked.
+    """
+    jobs = {
+        job.job_id
+        for trial_id, job in cluster_jobs(run_folder).items()
+        if job.is_queued and (not trial_ids or trial_id in trial_ids)
+    }
+    if jobs:
+        from segbench.launch.slurm_queue import cancel
+
+        cancel(sorted(jobs))
+    return sorted(jobs)

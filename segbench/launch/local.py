@@ -1,29 +1,37 @@
 """Run trials on this machine: one process per trial, as many at a time as there is room for.
 
 Processes come from a fork server that has torch loaded, so a trial starts in milliseconds and a
-crash takes only its own trial with it. A process that dies without a result is started again, up to
-`max_attempts` times; the trial continues from its checkpoint.
+crash takes only its own trial with it. A process that dies without a result is started again; the
+trial continues from its checkpoint. It fails when `max_attempts` attempts in a row saved nothing.
 """
 
+import contextlib
 import multiprocessing
 import os
+import signal
+import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
 from segbench import results
+from segbench.errors import LaunchError, SegbenchError
 from segbench.launch import Event, Work
-from segbench.lease import attempts
+from segbench.lease import attempts, saved_mark
 from segbench.results import Result
 from segbench.spec.launching import Launch
 
 _POLL_SECONDS = 0.2
 _HELD_SECONDS = 2.0
 _GRACE_SECONDS = 60.0
+_UNRECORDED = (
+    2  # a worker's exit code where its trial's folder takes no files, or the code is another
+)
 
 
 class Slot(NamedTuple):
@@ -38,41 +46,72 @@ class _Running(NamedTuple):
     process: BaseProcess
 
 
-def launch_local(work: Work, on_event: Callable[[Event], None]) -> None:
+class Waited(Exception):  # noqa: N818 - not an error: what it waits for is done elsewhere
+    """Nothing could be started for as long as the caller has patience."""
+
+
+def launch_local(
+    work: Work, on_event: Callable[[Event], None], *, patience_seconds: float = float("inf")
+) -> None:
     """Do the work in processes of this machine; see `segbench.launch.Launcher`.
 
     On ctrl-C the workers are asked to save their state, and KeyboardInterrupt is raised again.
+
+    Raises:
+        LaunchError: trials ended without a record, because their folders take no files.
+        Waited: nothing ran for `patience_seconds`, as other workers have what is left to do.
     """
-    pool = _Pool(work, on_event)
+    pool = _Pool(work, on_event, patience_seconds)
     try:
         pool.run()
     except KeyboardInterrupt:
         pool.stop()
         raise
+    if pool.unrecorded:
+        first = next(iter(pool.unrecorded))
+        raise LaunchError(
+            f"{len(pool.unrecorded)} trials ended without a record, the first {first}: "
+            f"{pool.unrecorded[first]}; mend that, then the same command goes on"
+        )
 
 
 class _Pool:
     """The processes that run, the trials that wait, and how often each was started."""
 
-    def __init__(self, work: Work, on_event: Callable[[Event], None]) -> None:
+    def __init__(
+        self, work: Work, on_event: Callable[[Event], None], patience_seconds: float
+    ) -> None:
         self.work = work
         self.on_event = on_event
+        self.patience_seconds = patience_seconds
+        self.idle_since = time.monotonic()
+        self.unrecorded: dict[str, str] = {}
         self.job_path = work.job.write()
         self.waiting = deque(work.trials)
         self.held_until: dict[str, float] = {}
-        self.kills: dict[str, int] = {}
+        self.kills: dict[str, tuple[str, int]] = {}  # what was saved, and kills since then
         self.free = deque(slots(work.launch))
         self.running: list[_Running] = []
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["segbench.worker"])
+        with _ignored(signal.SIGTERM, signal.SIGUSR2):  # a cluster sends them to all processes
+            forkserver.ensure_running()
 
     def run(self) -> None:
         while self.waiting or self.running:
             self._start_ready()
             wait([item.process.sentinel for item in self.running], timeout=_POLL_SECONDS)
             if not self.running:
-                time.sleep(_POLL_SECONDS)
+                self._be_patient()
             self._reap()
+
+    def _be_patient(self) -> None:
+        if time.monotonic() - self.idle_since > self.patience_seconds:
+            raise Waited(
+                f"trials {', '.join(self.waiting)} are held, or wait for others, since "
+                f"{self.patience_seconds:.0f} s"
+            )
+        time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
         """Ask every worker to save its state and end; end those that do not."""
@@ -103,10 +142,10 @@ class _Pool:
         if start_from is None:
             return "ready"
         before = results.load_result(results.trial_folder(self.work.run_folder, start_from))
-        if before is not None and before.status == "done":
+        if before is None:
+            return "later"  # it waits or runs, here or elsewhere
+        if before.status == "done":
             return "ready"
-        if start_from in self.waiting or any(r.trial_id == start_from for r in self.running):
-            return "later"
         self._fail(trial_id, "start_from", f"trial {start_from}, which it starts from, is not done")
         return "never"
 
@@ -135,17 +174,25 @@ class _Pool:
             self.on_event(Event("done", trial_id))
         elif result is not None and result.status == "failed":
             self.on_event(Event("failed", trial_id, f"{result.kind}: {result.message}"))
+        elif item.process.exitcode == _UNRECORDED:
+            self.unrecorded[trial_id] = _last_line(workdir / "worker.log")
+            self.on_event(Event("failed", trial_id, self.unrecorded[trial_id]))
         elif item.process.exitcode == 0:
             self.held_until[trial_id] = time.monotonic() + _HELD_SECONDS
             self.waiting.append(trial_id)
             self.on_event(Event("waiting", trial_id, "another worker has it"))
+            return  # such a process did no work: patience goes on
         else:
             self._again(trial_id, workdir, item.process.exitcode or 0)
+        self.idle_since = time.monotonic()
 
     def _again(self, trial_id: str, workdir: Path, code: int) -> None:
-        self.kills[trial_id] = self.kills.get(trial_id, 0) + 1
+        saved = saved_mark(workdir)
+        before, kills = self.kills.get(trial_id, (saved, 0))
+        kills = kills + 1 if before == saved else 1
+        self.kills[trial_id] = (saved, kills)
         reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-        if self.kills[trial_id] < self.work.launch.max_attempts:
+        if kills < self.work.launch.max_attempts:
             self.waiting.appendleft(trial_id)
             self.on_event(Event("again", trial_id, f"its process ended with {reason}"))
             return
@@ -193,6 +240,25 @@ def visible_gpus() -> list[str]:
     return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
 
 
+@contextlib.contextmanager
+def _ignored(*numbers: signal.Signals) -> Iterator[None]:
+    """Ignore signals for a while; processes that start meanwhile go on ignoring them."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1] if lines else f"see {path}"
+
+
 def _worker(job_path: str, trial_id: str, gpus: str | None) -> None:
     """Run in the new process."""
     if gpus is not None:
@@ -201,4 +267,9 @@ def _worker(job_path: str, trial_id: str, gpus: str | None) -> None:
     from segbench.spec.job import Job
 
     worker.stop_on_signals()
-    raise SystemExit(worker.exit_code([worker.work(Job.read(Path(job_path)), trial_id)]))
+    try:
+        outcome = worker.work(Job.read(Path(job_path)), trial_id)
+    except (SegbenchError, OSError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 - the trial's worker.log
+        raise SystemExit(_UNRECORDED) from error
+    raise SystemExit(worker.exit_code([outcome]))

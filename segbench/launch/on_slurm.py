@@ -1,0 +1,327 @@
+"""Give trials to Slurm through submitit, as job arrays, and leave: nothing stays on the login node.
+
+`launch_on_slurm` submits; `run_element` is what an array element does on its node. What travels is
+the job file's path and trial ids; submitit pickles no more than that, and a call by its name.
+
+An element that is to go on (75: interrupted with its state saved; 69: what it waits for is not
+there; killed by a signal) is requeued by its own batch script under the same id, unless Slurm is
+ending or requeueing the job itself. A trial that makes no headway in `max_attempts` attempts fails.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from segbench import results
+from segbench.errors import LaunchError, SegbenchError
+from segbench.launch import Event, Work, slurm_queue
+from segbench.launch.slurm_queue import Submission
+from segbench.lease import claim, fruitless_attempts
+from segbench.results import Result
+from segbench.spec.job import Job
+from segbench.spec.launching import Launch
+from segbench.status import is_alive
+
+LOG = logging.getLogger(__name__)
+INTERRUPTED = 75  # segbench.worker's
+UNAVAILABLE = 69  # sysexits' EX_UNAVAILABLE
+_VISIBLE_SECONDS = 60.0  # how late a shared disk may show a file to another node
+_POLITE_SECONDS = 90.0  # how long a worker waits for a trial that another has or must do first
+_SIGNAL_DELAY_SECONDS = 90
+
+
+class Array(NamedTuple):
+    """One array to submit. elements: the trials of each; lane: arrays of a lane follow one another.
+
+    throttle: how many elements run at a time; level: 0, or 1 more than that of what it starts from.
+    """
+
+    elements: tuple[tuple[str, ...], ...]
+    launch: Launch
+    level: int
+    lane: int
+    throttle: int
+
+
+def launch_on_slurm(work: Work, on_event: Callable[[Event], None]) -> None:
+    """Submit the trials that no job has yet, and return.
+
+    Raises:
+        LaunchError: Slurm cannot be asked, or refused; says what was and what was not submitted.
+    """
+    _check_installed()
+    folder = work.run_folder / "jobs"
+    lease = claim(folder / "submitting")
+    if lease is None:
+        raise LaunchError(
+            f"{work.run_folder}: another segbench run is submitting it just now; wait until that "
+            "has ended, then look at segbench status"
+        )
+    with lease:
+        jobs = slurm_queue.jobs_of(work.run_folder)
+        left = []
+        for trial_id in work.trials:
+            job = jobs.get(trial_id)
+            if job is not None and job.is_queued:
+                on_event(Event("waiting", trial_id, job.message))
+            elif is_alive(results.trial_folder(work.run_folder, trial_id)):
+                on_event(Event("waiting", trial_id, "its worker's heart beats"))
+            else:
+                left.append(trial_id)
+        queued = {trial_id: job.job_id for trial_id, job in jobs.items() if job.is_queued}
+        _submit(work, left, queued, on_event)
+
+
+def _check_installed() -> None:
+    try:
+        import submitit  # noqa: F401
+    except ImportError as error:
+        raise LaunchError(
+            "the launcher slurm needs submitit: pip install 'segbench[slurm]'"
+        ) from error
+
+
+def _submit(
+    work: Work, left: list[str], queued: dict[str, str], on_event: Callable[[Event], None]
+) -> None:
+    job_path = work.job.write()
+    room = slurm_queue.room_to_submit(work.launch.account)
+    arrays = list(arrays_of(work, left, slurm_queue.max_array_size()))
+    after: dict[str, str] = dict(queued)  # trial -> the job that does it
+    last_in_lane: dict[int, str] = {}
+    for done, array in enumerate(arrays):
+        starts = (work.trials[trial_id].start_from for e in array.elements for trial_id in e)
+        needed = {after[start].split("_")[0] for start in starts if start in after}
+        if array.lane in last_in_lane:
+            needed.add(last_in_lane[array.lane])
+        if room is not None and len(array.elements) > room:
+            reason = f"this user may submit {room} more jobs (MaxSubmitJobs)"
+            raise LaunchError(_refusal(reason, done, arrays, left))
+        try:
+            submission = _sbatch(work.run_folder, job_path, array, sorted(needed, key=int))
+        except LaunchError as error:
+            raise LaunchError(_refusal(str(error), done, arrays, left)) from error
+        room = None if room is None else room - len(array.elements)
+        last_in_lane[array.lane] = str(submission.job_id)
+        for trial_ids in array.elements:
+            for trial_id in trial_ids:
+                after[trial_id] = str(submission.job_id)
+                on_event(Event("submitted", trial_id, f"job {submission.job_id}"))
+
+
+def _refusal(reason: str, done: int, arrays: list[Array], left: list[str]) -> str:
+    given = sum(len(trial_ids) for array in arrays[:done] for trial_ids in array.elements)
+    first = arrays[done].elements[0][0]
+    return (
+        f"{reason}. Submitted: {given} of {len(left)} trials, in {done} of {len(arrays)} arrays; "
+        f"not submitted: {len(left) - given}, from trial {first} on. When there is room or the "
+        "option is mended, the same command submits the rest (more trials_per_job need fewer jobs)"
+    )
+
+
+def arrays_of(work: Work, trial_ids: Sequence[str], max_array_size: int) -> Iterator[Array]:
+    """Yield the arrays to submit: one per resource shape and level, split at the cluster's limit.
+
+    The throttle is shared: arrays that may run side by side divide it. Where there are more of them
+    than it allows, they stand in as many lanes, and in a lane each waits for the one before.
+    """
+    groups: dict[tuple[int, str], list[str]] = {}
+    levels = _levels(work, trial_ids)
+    for trial_id in trial_ids:
+        shape = work.launch_of(trial_id).model_dump_json()
+        groups.setdefault((levels[trial_id], shape), []).append(trial_id)
+    chunks = []
+    for (level, _), members in sorted(groups.items(), key=lambda item: item[0][0]):
+        launch = work.launch_of(members[0])
+        elements = list(_pieces(members, launch.trials_per_job))
+        pieces = -(-len(elements) // max_array_size)
+        size = -(
+            -len(elements) // pieces
+        )  # even pieces, so that equal shares of a throttle are fair
+        chunks += [(tuple(piece), launch, level) for piece in _pieces(elements, size)]
+    throttle = work.launch.throttle
+    lanes = len(chunks) if throttle is None else min(len(chunks), throttle)
+    for index, (elements, launch, level) in enumerate(chunks):
+        lane = index % lanes
+        share = len(elements) if throttle is None else throttle // lanes + (lane < throttle % lanes)
+        yield Array(elements, launch, level, lane, share)
+
+
+def _pieces(items: Sequence[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    for start in range(0, len(items), size):
+        yield tuple(items[start : start + size])
+
+
+def _levels(work: Work, trial_ids: Sequence[str]) -> dict[str, int]:
+    """Return 0 for a trial that starts from nothing that is still to do, 1 for its followers ..."""
+    levels: dict[str, int] = {}
+    wanted = set(trial_ids)
+    for trial_id in trial_ids:  # a start comes before what starts from it
+        start = work.trials[trial_id].start_from
+        levels[trial_id] = levels[start] + 1 if start in wanted and start in levels else 0
+    return levels
+
+
+def _sbatch(run_folder: Path, job_path: Path, array: Array, after: list[str]) -> Submission:
+    """Submit one array; its record is written before and completed after."""
+    import submitit
+    from submitit.core.utils import FailedSubmissionError, UncompletedJobError
+
+    submission = slurm_queue.new_submission(run_folder, array.elements)
+    try:
+        executor = submitit.SlurmExecutor(run_folder / "jobs" / "submitit")
+        executor.update_parameters(
+            job_name=submission.job_name,
+            array_parallelism=array.throttle,
+            dependency=f"afterany:{':'.join(after)}" if after else None,
+            **sbatch_options(array.launch),
+        )
+        found = executor.map_array(
+            run_element,
+            [str(job_path)] * len(array.elements),
+            [list(trial_ids) for trial_ids in array.elements],
+            [array.launch.model_dump_json()] * len(array.elements),
+        )
+    except (FailedSubmissionError, UncompletedJobError, RuntimeError) as error:
+        reason = " ".join(str(error).split("\n\n")[-1].split())
+        slurm_queue.write_submission(run_folder, submission.revised(refused=reason or "refused"))
+        raise LaunchError(f"sbatch refused: {reason}") from error
+    submission = submission.revised(job_id=found[0].job_id.split("_")[0])
+    slurm_queue.write_submission(run_folder, submission)
+    return submission
+
+
+def sbatch_options(launch: Launch) -> dict[str, Any]:
+    """Return what submitit's Slurm executor is told for these resources."""
+    together = _side_by_side(launch)
+    memory = None if launch.memory_gib is None else f"{round(launch.memory_gib * together * 1024)}M"
+    gpus = launch.gpus_per_trial or 0
+    delay = _SIGNAL_DELAY_SECONDS
+    if launch.time_minutes is not None:
+        delay = min(delay, launch.time_minutes * 60 // 5)
+    return {
+        "partition": launch.partition,
+        "account": launch.account,
+        "time": launch.time_minutes,
+        "mem": memory,
+        "cpus_per_task": (launch.cpus_per_trial or 1) * together,
+        "gpus_per_node": (max(int(gpus), 1) if gpus else None),
+        "signal_delay_s": delay,
+        "setup": [*launch.setup, "set +e"],
+        "teardown": _requeue_lines(launch.max_attempts),
+        "additional_parameters": {"requeue": True, **launch.sbatch},
+    }
+
+
+def _side_by_side(launch: Launch) -> int:
+    """Return how many trials of a job run at once: those that share its GPU."""
+    share = launch.gpus_per_trial or 1
+    return min(launch.trials_per_job, int(1 / share)) if share < 1 else 1
+
+
+def _requeue_lines(max_attempts: int) -> list[str]:
+    """Return the end of the batch script: requeue what is to go on, if the job counts as running.
+
+    A job that the user cancelled, or that Slurm preempts, is in another state by now.
+    """
+    return [
+        "code=$?",
+        "me=$SLURM_JOB_ID",
+        '[ -n "$SLURM_ARRAY_JOB_ID" ] && me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID',
+        "again=$([ $code -eq 75 ] && echo yes)",
+        f"if [ $code -eq {UNAVAILABLE} ] || [ $code -gt 128 ]; then",
+        f'  [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_attempts - 1} ] && again=yes',
+        "fi",
+        'if [ "$again" = yes ] && scontrol -o show job "$me" | grep -q "JobState=RUNNING "; then',
+        '  scontrol requeue "$me"',
+        "fi",
+        "exit $code",
+    ]
+
+
+def run_element(job_path: str, trial_ids: list[str], launch: str) -> None:
+    """Do the trials of one array element on its node; the process's exit code says how it went.
+
+    launch: the Launch as JSON. The trials run as on one machine, in processes of their own.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, _interrupt)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, force=True)
+    try:
+        code = _run_element(Path(job_path), trial_ids, Launch.model_validate_json(launch))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except SegbenchError as error:
+        LOG.error("%s", error)
+        code = 2
+    if code:
+        sys.exit(code)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    LOG.info("signal %d: the trials save their state", number)
+    raise KeyboardInterrupt
+
+
+def _run_element(job_path: Path, trial_ids: list[str], launch: Launch) -> int:
+    from segbench.launch.local import Waited, launch_local
+
+    _until_visible(job_path)
+    job = Job.read(job_path)
+    workdirs = {t: results.trial_folder(Path(job.run_folder), t) for t in trial_ids}
+    trials = {}
+    for trial_id, workdir in workdirs.items():
+        _until_visible(workdir / "trial.json")
+        if not _has_given_up(trial_id, workdir, launch.max_attempts):
+            trials[trial_id] = results.load_trial(workdir)
+    together = launch.revised(launcher="local", workers=_side_by_side(launch))
+    try:
+        launch_local(
+            Work(job, trials, together),
+            lambda event: LOG.info("%s", " ".join(event)),
+            patience_seconds=_POLITE_SECONDS,
+        )
+    except Waited as reason:
+        LOG.warning("%s", reason)
+        return UNAVAILABLE
+    ended = [results.load_result(workdir) for workdir in workdirs.values()]
+    return int(any(result is not None and result.status == "failed" for result in ended))
+
+
+def _has_given_up(trial_id: str, workdir: Path, max_attempts: int) -> bool:
+    """Record a trial as failed that this job was restarted for again and again without headway."""
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    if restarts < max_attempts - 1 or fruitless_attempts(workdir) < max_attempts:
+        return False
+    lease = claim(workdir)
+    if lease is None:
+        return False
+    with lease:
+        results.write_result(
+            workdir,
+            Result(
+                trial_id=trial_id,
+                status="failed",
+                kind="killed",
+                message=f"{max_attempts} attempts in a row ended before anything was saved; see "
+                f"{workdir / 'worker.log'}",
+            ),
+        )
+    return True
+
+
+def _until_visible(path: Path) -> None:
+    """Wait for a file that another node has written: shared disks may show it late."""
+    deadline = time.monotonic() + _VISIBLE_SECONDS
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise LaunchError(
+                f"{path}: is not here after {_VISIBLE_SECONDS:.0f} s; the run's folder must be on "
+                "a disk that all nodes share"
+            )
+        time.sleep(1.0)

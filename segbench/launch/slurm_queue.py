@@ -1,0 +1,253 @@
+"""What Slurm says of a run's jobs: our records of what was submitted, its queue, its accounts.
+
+A record `jobs/slurm-<key>.json` is written before sbatch is called and completed after it, so a
+submission that was cut off in between is found again by its job's name. No submitit here: `status`
+must be fast. Accounts (sacct) only give an ended job its word; they never decide whether it lives.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from segbench.errors import LaunchError
+from segbench.files import write_json
+from segbench.spec.base import Spec
+from segbench.status import ClusterJob
+
+_ASK_SECONDS = 60
+_QUEUED_AS_PENDING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
+
+
+class Submission(Spec):
+    """One call of sbatch. elements: the trials of each array element; job_id None: not known.
+
+    refused: sbatch's words, if it refused.
+    """
+
+    key: str
+    job_name: str
+    job_id: str | None = None
+    elements: tuple[tuple[str, ...], ...]
+    submitted: str
+    refused: str = ""
+
+    def element_id(self, index: int) -> str:
+        """Return an element's id as Slurm has it; submitit makes no array of a single element."""
+        return f"{self.job_id}_{index}" if len(self.elements) > 1 else str(self.job_id)
+
+
+class QueueEntry(NamedTuple):
+    """A job or array element that is waiting or running. array_id: the job's own id if no array."""
+
+    array_id: str
+    state: str
+    reason: str
+    job_name: str
+    nodes: str
+
+
+class Ended(NamedTuple):
+    """How a job ended: Slurm's word in capitals (TIMEOUT, OUT_OF_MEMORY, ...), exit and nodes."""
+
+    state: str
+    exit_code: str
+    nodes: str
+
+
+def new_submission(run_folder: Path, elements: Sequence[Sequence[str]]) -> Submission:
+    """Write and return the record of a submission that is about to be made."""
+    key = os.urandom(4).hex()
+    submission = Submission(
+        key=key,
+        job_name=f"segbench-{run_folder.name}-{key}",
+        elements=tuple(tuple(trial_ids) for trial_ids in elements),
+        submitted=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_submission(run_folder, submission)
+    return submission
+
+
+def write_submission(run_folder: Path, submission: Submission) -> None:
+    """Write the record under its key."""
+    path = run_folder / "jobs" / f"slurm-{submission.key}.json"
+    write_json(path, submission.model_dump(mode="json"))
+
+
+def submissions(run_folder: Path) -> list[Submission]:
+    """Return the records of a run's submissions, oldest first; refused ones left out."""
+    found = []
+    for path in (run_folder / "jobs").glob("slurm-*.json"):
+        try:
+            found.append(Submission.model_validate_json(path.read_bytes()))
+        except (OSError, ValidationError) as error:
+            raise LaunchError(
+                f"{path}: is damaged ({str(error).splitlines()[0]}); cancel its job with scancel, "
+                "then delete it"
+            ) from error
+    return sorted((s for s in found if not s.refused), key=lambda s: (s.submitted, s.key))
+
+
+def queue() -> dict[str, QueueEntry]:
+    """Return this user's jobs and array elements that wait or run, by id.
+
+    Raises:
+        LaunchError: squeue cannot be asked; then nothing is known, and nothing may be assumed.
+    """
+    text = _ask(
+        "squeue", f"--user={_user()}", "--noheader", "--array", "--format=%F|%K|%T|%r|%j|%N"
+    )
+    found = {}
+    for line in text.splitlines():
+        array_id, index, state, reason, name, nodes = line.split("|", 5)
+        element = f"{array_id}_{index}" if index.isdigit() else array_id
+        found[element] = QueueEntry(array_id, state, reason, name, nodes)
+    return found
+
+
+def ended(job_ids: Iterable[str]) -> dict[str, Ended]:
+    """Return how jobs ended, from sacct, or from slurmctld's memory where there is no accounting.
+
+    slurmctld forgets after some minutes (MinJobAge): a job may be in neither.
+    """
+    arrays = sorted({job_id.split("_")[0] for job_id in job_ids})
+    if not arrays:
+        return {}
+    try:
+        text = _ask(
+            "sacct", "--allocations", "--noheader", "--parsable2",
+            "--format=JobID,State,ExitCode,NodeList", f"--jobs={','.join(arrays)}",
+        )  # fmt: skip
+    except LaunchError:
+        text = ""
+    found = {}
+    for line in text.splitlines():
+        job_id, state, exit_code, nodes = line.split("|", 3)
+        found[job_id] = Ended(state.split()[0], exit_code, nodes)
+    return found or _from_controller(set(arrays))
+
+
+def _from_controller(arrays: set[str]) -> dict[str, Ended]:
+    try:
+        text = _ask("scontrol", "--oneliner", "show", "job")
+    except LaunchError:
+        return {}
+    found = {}
+    for line in text.splitlines():
+        fields = dict(re.findall(r"(\w+)=(\S*)", line))
+        array_id = fields.get("ArrayJobId", fields.get("JobId", ""))
+        if array_id in arrays and (index := fields.get("ArrayTaskId", "0")).isdigit():
+            job_id = f"{array_id}_{index}" if "ArrayTaskId" in fields else array_id
+            found[job_id] = Ended(
+                fields.get("JobState", ""), fields.get("ExitCode", ""), fields.get("NodeList", "")
+            )
+    return found
+
+
+def jobs_of(run_folder: Path) -> dict[str, ClusterJob]:
+    """Return what Slurm says of each trial's latest job, by trial id.
+
+    Raises:
+        LaunchError: squeue cannot be asked.
+    """
+    latest: dict[str, str] = {}
+    known = submissions(run_folder)
+    if not known:
+        return {}
+    waiting = queue()
+    for submission in (with_job_id(run_folder, s, waiting) for s in known):
+        if submission.job_id is not None:
+            for index, trial_ids in enumerate(submission.elements):
+                latest.update(dict.fromkeys(trial_ids, submission.element_id(index)))
+    gone = ended(job_id for job_id in latest.values() if job_id not in waiting)
+    return {
+        trial_id: _job(job_id, waiting.get(job_id), gone.get(job_id))
+        for trial_id, job_id in latest.items()
+    }
+
+
+def with_job_id(
+    run_folder: Path, submission: Submission, waiting: dict[str, QueueEntry]
+) -> Submission:
+    """Return the submission with its job's id where sbatch's answer was lost, found by name."""
+    if submission.job_id is not None:
+        return submission
+    for entry in waiting.values():
+        if entry.job_name == submission.job_name:
+            found = submission.revised(job_id=entry.array_id)
+            write_submission(run_folder, found)
+            return found
+    return submission
+
+
+def _job(job_id: str, entry: QueueEntry | None, gone: Ended | None) -> ClusterJob:
+    if entry is not None:
+        state = "pending" if entry.state in _QUEUED_AS_PENDING else "running"
+        about = f"on {entry.nodes}" if state == "running" else entry.reason
+        return ClusterJob(job_id, state, f"job {job_id} {state} ({about})")
+    if gone is None or not gone.state:
+        return ClusterJob(
+            job_id, "lost", f"job {job_id} left the queue; Slurm remembers no more of it"
+        )
+    where = f" on {gone.nodes}" if gone.nodes and gone.nodes != "None assigned" else ""
+    return ClusterJob(
+        job_id,
+        gone.state.lower(),
+        f"job {job_id} ended{where} as {gone.state}, exit {gone.exit_code}",
+    )
+
+
+def max_array_size() -> int:
+    """Return how many elements an array may have on this cluster."""
+    text = _ask("scontrol", "show", "config")
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
+    if found is None:
+        raise LaunchError("scontrol show config: names no MaxArraySize; is this a Slurm cluster?")
+    return int(found[1])
+
+
+def room_to_submit(account: str | None) -> int | None:
+    """Return how many jobs this user may still submit; None without a limit or accounting."""
+    who = ["where", f"user={_user()}", *([f"account={account}"] if account else [])]
+    try:
+        text = _ask(
+            "sacctmgr", "--noheader", "--parsable2", "show", "assoc", *who, "format=MaxSubmitJobs"
+        )
+    except LaunchError:
+        return None
+    limits = [int(line) for line in text.split() if line.isdigit()]
+    return max(min(limits) - len(queue()), 0) if limits else None
+
+
+def cancel(job_ids: Sequence[str]) -> None:
+    """Cancel jobs or array elements; those that have ended are left alone."""
+    for start in range(0, len(job_ids), 200):
+        _ask("scancel", *job_ids[start : start + 200])
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()
+
+
+def _ask(*command: str) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_ASK_SECONDS
+        )
+    except FileNotFoundError as error:
+        raise LaunchError(
+            f"{command[0]}: is not installed here; run this where Slurm's commands are, such as a "
+            "login node, or choose --launcher local"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise LaunchError(f"{command[0]}: gave no answer in {_ASK_SECONDS} s; try again") from error
+    if done.returncode != 0:
+        raise LaunchError(f"{command[0]}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
