@@ -128,11 +128,18 @@ def _selector(text: str, plan: Plan) -> tuple[str, frozenset[str]]:
 
 
 def missing_files(prepared: Prepared) -> list[str]:
-    """Return a sentence for every data set and weights file that the run needs and that is not here."""
+    """Return a sentence for every data set and weights file that the run needs and that is not here.
+
+    Raises:
+        LaunchError: the device does not exist on this machine, where trials are to run.
+    """
     from segbench.data import preflight
+    from segbench.engine.device import chosen_device
     from segbench.models.weights import missing_weights
 
     experiment = prepared.asked.experiment
+    if experiment.launch.launcher == "local":
+        chosen_device(prepared.machine)
     trials = prepared.asked.trials.values()
     datasets = {trial.dataset.content_digest(): trial.dataset for trial in _one_per_part(trials, "dataset")}
     splits = {experiment.train.split, *(p.split for p in experiment.evaluate.values())}

@@ -7,10 +7,10 @@ applied: labels are drawn on the stored pixels.
 
 import io
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from segbench.errors import DataError
 
@@ -36,5 +36,6 @@ def checked_image(raw: bytes, name: str) -> tuple[bytes, int, int]:
 
 def decoded_image(stored: bytes) -> Tensor:
     """Return the (3, H, W) uint8 RGB image of stored bytes; grey becomes three equal channels."""
-    data = torch.frombuffer(bytearray(stored), dtype=torch.uint8)
-    return decode_image(data, mode=ImageReadMode.RGB)
+    with Image.open(io.BytesIO(stored)) as image:
+        pixels = np.array(image.convert("RGB"))  # (H, W, 3)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

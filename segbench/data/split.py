@@ -3,13 +3,14 @@
 Knows nothing of how files were found or converted.
 """
 
+import io
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from segbench.data.photographs import decoded_image
 from segbench.data.prepared import Prepared, open_prepared
@@ -34,7 +35,7 @@ class SegmentationSplit:
     def __init__(self, prepared: Prepared, card: DatasetCard, chosen: NDArray[np.int64]) -> None:
         self._prepared = prepared
         self._chosen = chosen
-        self._map = torch.from_numpy(view_lookup(card))
+        self._lookup = view_lookup(card)
         self._num_classes = card.num_classes
         self._class_map = card.class_map
         self.names = tuple(prepared.names[index] for index in chosen)
@@ -70,9 +71,8 @@ class SegmentationSplit:
         return seen
 
     def _label(self, stored: bytes) -> Tensor:
-        data = torch.frombuffer(bytearray(stored), dtype=torch.uint8)
-        raw = decode_image(data, mode=ImageReadMode.UNCHANGED)[0]  # (H, W) class indices of the card
-        return self._map[raw.long()]
+        with Image.open(io.BytesIO(stored)) as label:
+            return torch.from_numpy(self._lookup[np.asarray(label)])  # (H, W)
 
 
 def open_split(
