@@ -17,12 +17,13 @@ from segbench.analysis.inference import LEVEL
 from segbench.analysis.observations import Cell
 from segbench.counts import Floats, kept_classes, per_class_iou
 
+INTERVAL_RESAMPLES = 2_000  # ranking is slow, and an interval needs no far tail
 _CEILING = 1 - 1e-9  # of |rho|: Fisher's z of 1 is infinite
 
 
 @dataclass(frozen=True, eq=False)
 class RankCorrelation:
-    """draws: (B,) rho in each draw of classes and seeds. null: (B,) with classes permuted."""
+    """draws: (2000,) rho in draws of classes and seeds. null: (B,) with classes permuted."""
 
     rho: float
     num_classes: int
@@ -58,14 +59,10 @@ def rank_correlation(
         amount, ious = _amount_and_ious(cells, by, classes)  # (C,), (cells, n, C) ragged in n
         mean = np.mean([own.mean(axis=0) for own in ious], axis=0)
         points.append(_fisher(spearman(amount[None], mean[None])))
-        picked = rng.integers(len(amount), size=(resamples, len(amount)))
-        drawn = np.mean(
-            [own[rng.integers(len(own), size=(resamples, len(own)))].mean(axis=1) for own in ious],
-            axis=0,
-        )  # (B, C)
+        picked = rng.integers(len(amount), size=(INTERVAL_RESAMPLES, len(amount)))
+        drawn = np.mean([_mean_of_drawn_seeds(own, rng) for own in ious], axis=0)  # (B, C)
         draws.append(_fisher(spearman(amount[picked], np.take_along_axis(drawn, picked, axis=1))))
-        shuffled = rng.permuted(np.broadcast_to(mean, (resamples, len(mean))), axis=1)
-        null.append(_fisher(spearman(np.broadcast_to(amount, shuffled.shape), shuffled)))
+        null.append(_fisher(_shuffled(amount, mean, resamples, rng)))
         weights.append(max(1, len(amount) - 3))
     return RankCorrelation(
         rho=float(_pooled(points, weights)[0]),
@@ -81,6 +78,21 @@ def spearman(left: Floats, right: Floats) -> Floats:
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     norm = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
     return (a * b).sum(axis=1) / np.where(norm == 0, 1, norm)
+
+
+def _mean_of_drawn_seeds(ious: Floats, rng: np.random.Generator) -> Floats:
+    """Return (B, C) the mean of (n, C) over n seeds drawn with replacement."""
+    seeds = len(ious)
+    times = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=INTERVAL_RESAMPLES)
+    return times @ ious / seeds
+
+
+def _shuffled(left: Floats, right: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+    """Return (B,) rho with the classes of one side permuted: ranks move, and stay ranks."""
+    a, b = (stats.rankdata(side) for side in (left, right))
+    a, b = a - a.mean(), b - b.mean()
+    shuffled = rng.permuted(np.broadcast_to(b, (resamples, len(b))), axis=1)
+    return shuffled @ a / max(np.sqrt((a @ a) * (b @ b)), 1e-300)
 
 
 def _fisher(rho: Floats) -> Floats:

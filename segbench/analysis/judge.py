@@ -83,11 +83,20 @@ class Part:
     seeds: tuple[int, int]
     region: Region
     cells: tuple[Cell, ...]
-    seed_share: float | None = None
+    seed_variance: float | None = None
+    image_variance: float | None = None
     detectable: float | None = None
     seeds_needed: int | None = None
     per_class: tuple[ClassDifference, ...] = ()
     note: str = ""
+
+    @property
+    def seed_share(self) -> float | None:
+        """The share of the error's variance that seeds make, None where it is not known."""
+        if self.seed_variance is None or self.image_variance is None:
+            return None
+        total = self.seed_variance + self.image_variance
+        return self.seed_variance / total if total > 0 else None
 
     @property
     def leaning(self) -> str:
@@ -155,12 +164,25 @@ def judge(
     cells = cells_of(observations)
     family = sum(not _is_count(claim) for claim in claims)
     bench = _Bench(cells, samples, alpha / max(1, family))
+    _prepare(claims, bench)
     opened = [_open_verdict(claim, bench, alpha, planned_seeds) for claim in claims]
     tested = [v for v in opened if not _is_count(v.claim)]
     adjusted = dict(
         zip(map(id, tested), holm([1.0 if v.p is None else v.p for v in tested]), strict=True)
     )
     return tuple(_closed(verdict, adjusted.get(id(verdict))) for verdict in opened)
+
+
+def _prepare(claims: Sequence[AnyClaim], bench: "_Bench") -> None:
+    """Draw each metric once for all cells that any claim asks for."""
+    wanted: dict[tuple, list[Cell]] = {}
+    for claim in claims:
+        if not isinstance(claim, Correlate):
+            matching = [cell for cell in bench.cells if _matches(cell, claim.where)]
+            key = (claim.metric, claim.classes, _draws_images(claim))
+            wanted.setdefault(key, []).extend(_usable(claim, matching)[0])
+    for (metric, classes, images), cells in wanted.items():
+        bench.samples.prepare(cells, metric, classes, images=images)
 
 
 def _is_count(claim: AnyClaim) -> bool:
@@ -186,7 +208,7 @@ def _open_verdict(
     fewest = min((part.seeds[0] for part in parts), default=0)
     if planned_seeds is not None and 0 < fewest < planned_seeds:
         notes.append(f"{fewest} of {planned_seeds} planned seeds are there.")
-    if bench.samples.dropped_classes >= 0.05 and not isinstance(claim, Correlate):
+    if bench.samples.dropped_classes >= 0.05 and _draws_images(claim):
         notes.append(
             f"On average up to {bench.samples.dropped_classes:.1f} classes had no pixel in a draw "
             "of images and left that draw's mean, for all models alike."
@@ -374,10 +396,6 @@ def _side_key(side: dict[str, str]) -> str:
 def _parts(claim: AnyClaim, cells: Sequence[Cell], bench: _Bench) -> tuple[list[Part], list[str]]:
     """Return the parts of a claim, and a sentence for each that lacks something."""
     cells, missing = _usable(claim, cells)
-    if not isinstance(claim, Correlate):
-        bench.samples.prepare(
-            _compared(claim, cells), claim.metric, claim.classes, images=_draws_images(claim)
-        )
     parts: list[Part] = []
     for label, combinations in _combinations(claim, cells):
         if isinstance(claim, Correlate):
@@ -565,7 +583,6 @@ def _tested(
         outside.append(p_below if is_lower else p_above)
     sizes = [len(term.sample.values) for term in result.terms]
     several = result.seeds > 1
-    total = result.seed_variance + result.image_variance
     needed = (
         seeds_to_settle(result, region.distance(result.effect), alpha=alpha) if several else None
     )
@@ -580,7 +597,8 @@ def _tested(
         seeds=(min(sizes), max(sizes)),
         region=region,
         cells=cells,
-        seed_share=result.seed_variance / total if several and total > 0 else None,
+        seed_variance=result.seed_variance if several else None,
+        image_variance=result.image_variance if several else None,
         detectable=detectable(result.standard_error, result.df, alpha=alpha) if several else None,
         seeds_needed=needed,
     )

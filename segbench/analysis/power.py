@@ -13,7 +13,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from scipy import optimize, stats
 
 from segbench.analysis.inference import MIN_SEEDS, Estimate, satterthwaite, seed_values
@@ -103,12 +102,3 @@ def seeds_to_settle(
 def settle_schedule(planned: int, looks: int = SETTLE_LOOKS) -> tuple[int, ...]:
     """Return the seeds of a cell at each look: 5, 8, 13 for five planned and three looks."""
     return tuple(math.ceil(planned * 1.6**look) for look in range(looks))
-
-
-def measured_spread(cells: Sequence[np.ndarray]) -> float | None:
-    """Return the standard deviation over seeds pooled over cells, None where no cell has two."""
-    several = [values for values in cells if len(values) > 1]
-    if not several:
-        return None
-    freedom = sum(len(values) - 1 for values in several)
-    return math.sqrt(sum(float(values.var()) * len(values) for values in several) / freedom)

@@ -16,7 +16,7 @@ from segbench import counts as figure
 from segbench.counts import AbsentClass, Counts, Floats
 
 _CHUNK = 500  # draws; 500 x 5000 weights are 10 MB
-_BLOCK_BYTES = 256 * 2**20  # of count columns held as float32 at a time
+_BLOCK_BYTES = 512 * 2**20  # of count columns held as float32 at a time
 
 
 class Scored(NamedTuple):
@@ -55,7 +55,7 @@ def image_draws(models: Sequence[Scored], metric: str, *, resamples: int, seed: 
     if len({model.counts.images for model in models}) != 1:
         raise ValueError("models that share draws must have been scored on the same images")
     classes = models[0].counts.tp.shape[1]
-    per_block = max(1, _BLOCK_BYTES // (12 * len(models[0].counts.tp) * classes))
+    per_block = max(1, _BLOCK_BYTES // (8 * len(models[0].counts.tp) * classes))
     blocks = [
         _block_draws(models[start : start + per_block], metric, resamples, seed)
         for start in range(0, len(models), per_block)

@@ -1,0 +1,290 @@
+"""Intervals, p values, power and correlation, against independent implementations."""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.power import TTestIndPower
+
+from segbench.analysis.calibration import World, drawn_world
+from segbench.analysis.correlation import _shuffled, spearman
+from segbench.analysis.inference import (
+    Sample,
+    Term,
+    direction,
+    estimate,
+    holm,
+    permutation_floor,
+    permutation_p,
+    tails,
+)
+from segbench.analysis.pairwise import compare_two
+from segbench.analysis.power import (
+    Spread,
+    detectable,
+    minimum_detectable_effect,
+    seeds_to_settle,
+    settle_schedule,
+)
+from segbench.analysis.resample import Scored, image_draws, point
+from segbench.counts import Counts, mean_iou
+from segbench.errors import ResultError
+
+
+def seeds_only(left, right, **keywords):
+    terms = (
+        Term(1.0, Sample(np.asarray(left, float)), "a"),
+        Term(-1.0, Sample(np.asarray(right, float)), "b"),
+    )
+    return estimate(terms, **keywords)
+
+
+LEFT = [56.1, 55.2, 57.0, 56.4, 55.9]
+RIGHT = [55.0, 54.1, 55.6, 54.3, 55.5]
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.5, -1.0])
+def test_without_images_the_p_value_is_welchs(bound: float):
+    result = seeds_only(LEFT, RIGHT)
+    shifted = np.array(LEFT) - bound
+    for alternative, ours in (("greater", result.p_above(bound)), ("less", result.p_below(bound))):
+        theirs: Any = stats.ttest_ind(shifted, RIGHT, equal_var=False, alternative=alternative)
+        assert ours == pytest.approx(theirs.pvalue, rel=1e-12)
+        assert result.df == pytest.approx(theirs.df)
+
+
+def test_without_images_the_interval_is_welchs():
+    low, high = seeds_only(LEFT, RIGHT, resamples=200_000).interval()
+    theirs: Any = stats.ttest_ind(LEFT, RIGHT, equal_var=False).confidence_interval()
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.05)
+
+
+def test_one_training_scored_twice_is_a_paired_t_test():
+    terms = (Term(1.0, Sample(np.array(LEFT)), "same"), Term(-1.0, Sample(np.array(RIGHT)), "same"))
+    result = estimate(terms)
+    theirs: Any = stats.ttest_rel(LEFT, RIGHT)
+    assert 2 * result.p_above(0.0) == pytest.approx(theirs.pvalue, rel=1e-12)
+    assert permutation_floor(result) == 1 / 2**5
+
+
+def test_an_exact_permutation_counts_all_exchanges():
+    result = seeds_only(LEFT, RIGHT)
+    for bound in (0.0, 0.8):
+        pool = [*(v - bound for v in LEFT), *RIGHT]
+        observed = np.mean(LEFT) - bound - np.mean(RIGHT)
+        gaps = []
+        for chosen in itertools.combinations(range(10), 5):
+            rest = [pool[i] for i in range(10) if i not in chosen]
+            gaps.append(np.mean([pool[i] for i in chosen]) - np.mean(rest))
+        above = np.mean(np.array(gaps) >= observed - 1e-9)
+        below = np.mean(np.array(gaps) <= observed + 1e-9)
+        assert permutation_p(result, bound) == pytest.approx((above, below))
+    assert permutation_floor(result) == 1 / math.comb(10, 5)
+
+
+def test_a_permutation_of_pairs_changes_signs():
+    terms = (Term(1.0, Sample(np.array(LEFT)), "same"), Term(-1.0, Sample(np.array(RIGHT)), "same"))
+    gaps = np.array(LEFT) - RIGHT
+    means = [np.mean(gaps * signs) for signs in itertools.product((1, -1), repeat=5)]
+    expected = np.mean(np.array(means) >= gaps.mean() - 1e-9)
+    found = permutation_p(estimate(terms), 0.0)
+    assert found is not None
+    assert found[0] == pytest.approx(expected)
+
+
+def test_the_permutation_counts_only_where_it_can_reach_the_level():
+    result = seeds_only(LEFT, RIGHT)
+    assert tails(result, 0.0, alpha=0.05)[2] == "permutation and Welch"
+    assert tails(result, 0.0, alpha=0.005)[2] == "Welch"  # two-sided it cannot go below 2 / 252
+    exchanged = permutation_p(result, 0.0)
+    assert exchanged is not None
+    assert tails(result, 0.0, alpha=0.05)[0] == max(result.p_above(0.0), exchanged[0])
+
+
+def test_an_average_over_two_data_sets_has_no_exact_exchange():
+    terms = [
+        Term(sign / 2, Sample(np.array(values)), name)
+        for sign, values, name in (
+            (1, LEFT, "a1"),
+            (-1, RIGHT, "b1"),
+            (1, LEFT, "a2"),
+            (-1, RIGHT, "b2"),
+        )
+    ]
+    result = estimate(terms)
+    assert permutation_p(result, 0.0) is None
+    assert tails(result, 0.0, alpha=0.05)[2] == "Welch"
+    assert result.seed_variance == pytest.approx(seeds_only(LEFT, RIGHT).seed_variance / 2)
+
+
+def one_checkpoint_each() -> tuple[Counts, Counts]:
+    draw = drawn_world(World("small", seed_sd=0.2, taste_sd=0.8, images=200, classes=5))
+    left, right = draw(np.random.default_rng(3), 1)
+    return left[0], right[0]
+
+
+def test_one_seed_each_agrees_with_scipys_paired_bootstrap():
+    left, right = one_checkpoint_each()
+    found = compare_two([left], [right], resamples=4000)
+
+    def gap(index, axis=-1):
+        return 100 * (_mean_iou_of(left, index, axis) - _mean_iou_of(right, index, axis))
+
+    theirs = stats.bootstrap(
+        (np.arange(200),),
+        gap,
+        n_resamples=4000,
+        batch=500,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    low, high = theirs.confidence_interval
+    assert found.question == "checkpoints"
+    assert found.difference == pytest.approx(gap(np.arange(200)[None])[0])
+    width = high - low
+    assert found.low == pytest.approx(low, abs=0.08 * width)
+    assert found.high == pytest.approx(high, abs=0.08 * width)
+
+
+def _mean_iou_of(counts: Counts, index: np.ndarray, axis: int) -> np.ndarray:
+    del axis
+    tp, label, pred = (part[index].sum(axis=-2) for part in (counts.tp, counts.label, counts.pred))
+    return (tp / (label + pred - tp)).mean(axis=-1)
+
+
+def test_pairing_images_narrows_the_interval():
+    left, right = one_checkpoint_each()
+    renamed = Counts(right.tp, right.label, right.pred, [f"other{n}" for n in right.names])
+    paired = compare_two([left], [right], resamples=2000)
+    values = [
+        100 * image_draws([Scored(c)], "mean_iou", resamples=2000, seed=0).values
+        for c in (left, renamed)
+    ]
+    unpaired = np.std(values[0] - values[1])
+    assert (paired.high - paired.low) / 3.92 < 0.8 * unpaired
+
+
+def test_the_hierarchical_variance_is_unbiased():
+    """Over many worlds the mean estimated variance is the variance of the estimates."""
+    draw = drawn_world(World("small", 0.1, taste_sd=0.6, noise_sd=0.5, images=80, classes=4))
+    effects, variances = [], []
+    for repetition in range(250):
+        left, right = draw(np.random.default_rng([1, repetition]), 4)
+        models = [Scored(counts) for counts in (*left, *right)]
+        draws = image_draws(models, "mean_iou", resamples=100, seed=repetition).values
+        values = np.array([point(model, "mean_iou") for model in models])
+        result = estimate(
+            (
+                Term(1.0, Sample(values[:4], draws[:4]), "a"),
+                Term(-1.0, Sample(values[4:], draws[4:]), "b"),
+            ),
+            resamples=100,
+        )
+        effects.append(result.effect)
+        variances.append(result.standard_error**2)
+    assert np.mean(variances) == pytest.approx(np.var(effects), rel=0.25)
+
+
+def test_holm_as_worked_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+def test_nothing_that_varies_needs_no_chance():
+    result = seeds_only([3.0, 3.0, 3.0, 3.0], [2.0, 2.0, 2.0, 2.0])
+    assert result.interval() == (1.0, 1.0)
+    assert direction(result, 0.0) == 1
+
+
+@pytest.mark.parametrize("seeds", [4, 5, 8])
+def test_the_detectable_effect_agrees_with_statsmodels(seeds: int):
+    found = minimum_detectable_effect(Spread(0.7), seeds)
+    theirs = TTestIndPower().solve_power(
+        nobs1=seeds, alpha=0.05, power=0.8, alternative="two-sided"
+    )
+    assert found == pytest.approx(0.7 * theirs, rel=2e-3)  # theirs counts the wrong side's tail too
+
+
+def test_images_set_a_floor_that_seeds_cannot_pass():
+    many = minimum_detectable_effect(Spread(0.7, image_sd=0.5), 1000)
+    assert many == pytest.approx((1.96 + 0.8416) * 0.5, rel=0.02)
+    assert minimum_detectable_effect(Spread(0.7), 1) == math.inf
+
+
+def test_seeds_to_settle_are_the_fewest_with_the_power():
+    result = seeds_only(LEFT, RIGHT)
+    needed = seeds_to_settle(result, 0.6)
+    assert needed is not None
+    spreads = [np.var(LEFT, ddof=1), np.var(RIGHT, ddof=1)]
+    for seeds, enough in ((needed, True), (needed - 1, False)):
+        error = math.sqrt(sum(spreads) / seeds)
+        df = float(sum(spreads) ** 2 / sum(v**2 / (seeds - 1) for v in spreads))
+        assert (detectable(error, df) <= 0.6) is enough
+    assert seeds_to_settle(result, 0.0) is None
+
+
+def test_the_top_up_rule_keeps_the_error_that_looking_thrice_doubles():
+    rng = np.random.default_rng(5)
+    schedule = settle_schedule(5)
+    assert schedule == (5, 8, 13)
+    left, right = rng.normal(size=(2, 4000, schedule[-1]))
+    p = np.stack(
+        [stats.ttest_ind(left[:, :n], right[:, :n], axis=1, equal_var=False)[1] for n in schedule]
+    )
+    assert (p <= 0.05 / 3).any(axis=0).mean() < 0.055
+    assert (p <= 0.05).any(axis=0).mean() > 0.09
+
+
+def test_spearman_agrees_with_scipy_ties_included():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        a, b = rng.integers(0, 6, (2, 9)).astype(float)
+        assert spearman(a[None], b[None])[0] == pytest.approx(stats.spearmanr(a, b)[0])
+
+
+def test_the_permutation_of_classes_agrees_with_scipy():
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=7)
+    b = a + rng.normal(size=7)
+    observed = stats.spearmanr(a, b)[0]
+    ours = (_shuffled(a, b, 20_000, rng) >= observed - 1e-9).mean()
+    theirs = stats.permutation_test(
+        (a,),
+        lambda x: stats.spearmanr(x, b)[0],
+        permutation_type="pairings",
+        alternative="greater",
+        n_resamples=10_000,
+    ).pvalue
+    assert ours == pytest.approx(theirs, abs=0.01)
+
+
+def test_compare_two_lines_images_up_by_name_and_refuses_others():
+    left, right = one_checkpoint_each()
+    order = np.random.default_rng(0).permutation(200)
+    names: list[str] = [left.names[int(i)] for i in order]
+    shuffled = Counts(right.tp[order], right.label[order], right.pred[order], names)
+    straight = compare_two([left], [right], resamples=200)
+    found = compare_two([left], [shuffled], resamples=200)
+    assert (found.low, found.high, found.p) == (straight.low, straight.high, straight.p)
+    assert found.per_class == straight.per_class
+    assert straight.left == pytest.approx(100 * mean_iou(left.sums))
+    renamed = Counts(right.tp, right.label, right.pred, ["new", *right.names[1:]])
+    with pytest.raises(ResultError, match="2 images are in one result and not in another"):
+        compare_two([left], [renamed])
+
+
+def test_the_class_table_corrects_over_classes():
+    draw = drawn_world(World("small", seed_sd=0.02, taste_sd=0.5, images=150, classes=4))
+    left, right = draw(np.random.default_rng(2), 5)
+    found = compare_two(left, right, ["sky", "road", "car", "pole"], resamples=500)
+    assert found.question == "method"
+    assert [row.name for row in found.per_class] == ["sky", "road", "car", "pole"]
+    assert [row.p_adjusted for row in found.per_class] == pytest.approx(
+        holm([row.p for row in found.per_class])
+    )
+    iou = np.mean([100 * c.sums.tp / c.sums.union for c in left], axis=0)
+    assert [row.left for row in found.per_class] == pytest.approx(iou.tolist())

@@ -1,0 +1,403 @@
+"""Claims on small worlds whose answer is known, and the page that tells of them."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from segbench.analysis.judge import judge
+from segbench.analysis.observations import Observation
+from segbench.analysis.planning import measured_spread, plan_claims, settle_plan
+from segbench.analysis.power import Spread
+from segbench.counts import Counts, mean_iou
+from segbench.errors import ResultError
+from segbench.report.claims_page import render_claims
+from segbench.spec.claims import (
+    AnyClaim,
+    ClaimSource,
+    Compare,
+    Correlate,
+    Equivalent,
+    Order,
+    Trend,
+    Value,
+)
+
+CLASSES = ("background", "car", "cat", "cow", "cup", "pot")
+VGG, GOOG = {"backbone": "vgg"}, {"backbone": "goog"}
+
+
+def counts(quality: float, *, images: str, seed: int, seed_sd: float) -> Counts:
+    """Return counts of 120 images; `quality` is the share of a class's pixels that is found."""
+    scene = np.random.default_rng(list(images.encode()))
+    label = scene.integers(2000, 9000, (120, 6)) * (scene.random((120, 6)) < 0.5)
+    label[:, 0] = 9000
+    hard = scene.normal(0, 0.08, (120, 6)) - 0.04 * np.arange(6)
+    rng = np.random.default_rng([seed, int(1000 * quality)])
+    found = np.clip(quality + hard + rng.normal(0, seed_sd) + rng.normal(0, 0.01, hard.shape), 0, 1)
+    tp = np.floor(label * found).astype(int)
+    return Counts(tp, label, tp, [f"{images}{index}" for index in range(120)])
+
+
+def cell(
+    axes: dict[str, str],
+    quality: float,
+    *,
+    seeds: int = 5,
+    seed_sd: float = 0.005,
+    protocol: str = "native",
+    **facts: float,
+) -> list[Observation]:
+    axes = {"dataset": "voc", **axes}
+    return [
+        Observation(
+            axes,
+            protocol,
+            seed,
+            counts(quality, images=axes["dataset"], seed=seed, seed_sd=seed_sd),
+            CLASSES,
+            facts={
+                name: value + 0.01 * seed * (name == "forward_ms") for name, value in facts.items()
+            },
+            training_pixels=np.array([90.0, 50, 40, 30, 20, 10]),
+        )
+        for seed in range(seeds)
+    ]
+
+
+def verdict_of(claim: AnyClaim, observations: list[Observation], **keywords):
+    return judge([claim], observations, resamples=2000, **keywords)[0]
+
+
+BETTER = Compare(says="VGG is better", left=VGG, right=GOOG)
+
+
+def two(gap: float, **keywords) -> list[Observation]:
+    return cell(VGG, 0.7 + gap, **keywords) + cell(GOOG, 0.7, **keywords)
+
+
+def test_a_large_gap_holds_and_its_effect_is_the_difference_of_mean_ious():
+    observations = two(0.05)
+    verdict = verdict_of(BETTER, observations)
+    means = [
+        100 * np.mean([mean_iou(o.counts.sums) for o in observations if o.axes["backbone"] == name])
+        for name in ("vgg", "goog")
+    ]
+    assert verdict.outcome == "holds"
+    assert verdict.parts[0].effect == pytest.approx(means[0] - means[1])
+    assert verdict.parts[0].low > 0
+    assert verdict.question.startswith("the method: new seeds, and new images")
+
+
+def test_the_opposite_fails_and_so_does_a_gap_below_the_margin():
+    opposite = replace_claim(BETTER, left=GOOG, right=VGG)
+    assert verdict_of(opposite, two(0.05)).outcome == "fails"
+    assert verdict_of(replace_claim(BETTER, margin=20.0), two(0.05)).outcome == "fails"
+    assert verdict_of(replace_claim(BETTER, relation="below"), two(0.05)).outcome == "fails"
+    assert verdict_of(replace_claim(opposite, relation="below"), two(0.05)).outcome == "holds"
+
+
+def replace_claim(claim, **changes):
+    return claim.revised(**changes)
+
+
+def test_no_gap_is_undecided_and_says_what_it_would_take():
+    verdict = verdict_of(BETTER, two(0.004, seed_sd=0.02))
+    assert verdict.outcome == "undecided"
+    assert verdict.smallest_detectable is not None
+    assert verdict.smallest_detectable > abs(verdict.parts[0].effect)
+    assert "the interval reaches across the margin" in verdict.reason.lower()
+    seeds = verdict.seeds_needed
+    assert (f"about {seeds} seeds" if seeds else "no number of seeds") in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("seeds", "question", "reason"),
+    [
+        (
+            1,
+            "these checkpoints",
+            "One seed says nothing about the method; these checkpoints agree.",
+        ),
+        (2, "too few seeds", "2 seeds give an interval but no verdict; 4 do."),
+        (3, "too few seeds", "3 seeds give an interval but no verdict; 4 do."),
+    ],
+)
+def test_few_seeds_give_an_interval_and_no_verdict(seeds: int, question: str, reason: str):
+    verdict = verdict_of(BETTER, two(0.05, seeds=seeds))
+    assert verdict.outcome == "undecided"
+    assert question in verdict.question
+    assert reason in verdict.reason
+    assert verdict.p is None
+    assert verdict.parts[0].low < verdict.parts[0].effect < verdict.parts[0].high
+
+
+def test_four_seeds_give_a_verdict():
+    assert verdict_of(BETTER, two(0.05, seeds=4)).outcome == "holds"
+
+
+def test_a_claim_holds_only_where_every_combination_shows_it():
+    both = two(0.05) + cell(VGG | {"dataset": "ade"}, 0.69) + cell(GOOG | {"dataset": "ade"}, 0.7)
+    verdict = verdict_of(BETTER, both)
+    assert [part.label for part in verdict.parts] == ["dataset voc", "dataset ade"]
+    assert verdict.outcome == "undecided" or "dataset ade" in verdict.reason
+    averaged = verdict_of(replace_claim(BETTER, average=True), both)
+    assert averaged.outcome == "holds"
+    effects = [part.effect for part in verdict.parts]
+    assert averaged.parts[0].effect == pytest.approx(np.mean(effects))
+
+
+def test_within_averages_over_the_axes_that_it_does_not_name():
+    observations = [
+        one
+        for head, add in (("h32", 0.0), ("h8", 0.03))
+        for name, quality in (("vgg", 0.75), ("goog", 0.7))
+        for one in cell({"backbone": name, "head": head}, quality + add)
+    ]
+    each = verdict_of(BETTER, observations)
+    joint = verdict_of(replace_claim(BETTER, within=("dataset",)), observations)
+    assert len(each.parts) == 2
+    assert len(joint.parts) == 1
+    assert joint.parts[0].effect == pytest.approx(np.mean([part.effect for part in each.parts]))
+
+
+def test_a_missing_side_is_named_and_keeps_the_claim_open():
+    observations = two(0.05) + cell(VGG | {"dataset": "ade"}, 0.7)
+    verdict = verdict_of(BETTER, observations)
+    assert verdict.missing == ("dataset ade: no results of goog",)
+    assert verdict.outcome == "undecided"
+    assert verdict.reason == "Shown where there are results, but some are missing."
+    nothing = verdict_of(BETTER, cell(VGG, 0.7))
+    assert nothing.reason == "There are no results to judge it by."
+
+
+def test_an_order_needs_each_step():
+    heads = [
+        one
+        for head, quality in (("h32", 0.70), ("h16", 0.74), ("h8", 0.78))
+        for one in cell({"head": head}, quality)
+    ]
+    rising = ({"head": "h32"}, {"head": "h16"}, {"head": "h8"})
+    assert verdict_of(Order(says="finer", rising=rising), heads).outcome == "holds"
+    swapped = Order(says="finer", rising=(rising[1], rising[0], rising[2]))
+    verdict = verdict_of(swapped, heads)
+    assert verdict.outcome == "fails"
+    assert verdict.reason == "The opposite is shown for h32 against h16."
+
+
+def test_equivalence_is_shown_and_not_assumed():
+    claim = Equivalent(says="same", left=VGG, right=GOOG, margin=2.0)
+    assert verdict_of(claim, two(0.0005)).outcome == "holds"
+    assert verdict_of(claim, two(0.0005, seed_sd=0.03)).outcome == "undecided"
+    assert verdict_of(claim, two(0.06)).outcome == "fails"
+
+
+def test_a_value_is_judged_on_these_images_by_seeds_alone():
+    observations = cell(VGG, 0.7)
+    mean = 100 * float(np.mean([mean_iou(o.counts.sums) for o in observations]))
+    near = verdict_of(Value(says="v", published=mean + 0.1, tolerance=2.0), observations)
+    far = verdict_of(Value(says="v", published=mean + 9, tolerance=2.0), observations)
+    assert (near.outcome, far.outcome) == ("holds", "fails")
+    assert near.parts[0].effect == pytest.approx(-0.1)
+    assert near.parts[0].seed_share == 1.0
+    assert "on these very images" in near.question
+
+
+def test_two_protocols_of_the_same_weights_are_compared_seed_by_seed():
+    plain = cell(VGG, 0.7, seed_sd=0.05)
+    crf = [replace(o, protocol="crf", counts=_a_little_better(o.counts)) for o in plain]
+    claim = Compare(says="CRF helps", left={"protocol": "crf"}, right={"protocol": "native"})
+    verdict = verdict_of(claim, plain + crf)
+    assert verdict.outcome == "holds"
+    gain = [
+        mean_iou(b.counts.sums) - mean_iou(a.counts.sums) for a, b in zip(plain, crf, strict=True)
+    ]
+    assert verdict.parts[0].effect == pytest.approx(100 * float(np.mean(gain)))
+    assert verdict.parts[0].seed_variance == pytest.approx(1e4 * np.var(gain, ddof=1) / 5)
+
+
+def _a_little_better(c: Counts) -> Counts:
+    tp = c.tp + (c.label - c.tp) // 20
+    return Counts(tp, c.label, tp, c.names)
+
+
+def test_a_trend_is_the_slope_for_each_doubling():
+    observations = [
+        one
+        for classes, quality in ((5, 0.80), (10, 0.76), (20, 0.72))
+        for one in cell({"variant": f"c{classes}"}, quality, num_classes=float(classes))
+    ]
+    claim = Trend(says="harder", along="num_classes", direction="falls", monotone=True)
+    verdict = verdict_of(claim, observations)
+    means = [
+        100 * np.mean([mean_iou(o.counts.sums) for o in observations if o.axes["variant"] == name])
+        for name in ("c5", "c10", "c20")
+    ]
+    slope = np.polyfit(np.log2([5, 10, 20]), means, 1)[0]
+    assert verdict.outcome == "holds"
+    assert verdict.unit == "points per doubling of num_classes"
+    assert verdict.parts[0].effect == pytest.approx(slope)
+    assert [part.label for part in verdict.parts[1:]] == ["10 against 5", "20 against 10"]
+    rises = Trend(says="easier", along="num_classes", direction="rises")
+    assert verdict_of(rises, observations).outcome == "fails"
+
+
+def test_a_correlation_pools_within_data_sets():
+    observations = cell(VGG, 0.7) + cell(VGG | {"dataset": "ade"}, 0.6)
+    claim = Correlate(says="frequent is easier", by="training_pixels", average=True)
+    verdict = verdict_of(claim, observations)
+    assert verdict.parts[0].effect > 0.8
+    assert verdict.parts[0].note == "over 12 classes"
+    assert verdict.outcome == "holds"
+    assert verdict_of(replace_claim(claim, direction="falls"), observations).outcome == "fails"
+    bare = [replace(o, training_pixels=None) for o in observations]
+    assert (
+        verdict_of(claim, bare)
+        .missing[0]
+        .endswith("training_pixels of its classes are not recorded")
+    )
+
+
+def test_counts_need_no_seeds_and_measured_costs_do():
+    observations = cell(VGG, 0.7, seeds=1, parameters=134e6, forward_ms=210.0)
+    observations += cell(GOOG, 0.7, seeds=1, parameters=6e6, forward_ms=59.0)
+    fewer = Compare(says="f", left=GOOG, right=VGG, relation="below", metric="parameters")
+    faster = Compare(says="f", left=GOOG, right=VGG, relation="below", metric="forward_ms")
+    assert verdict_of(fewer, observations).outcome == "holds"
+    assert verdict_of(fewer, observations).p is None
+    assert verdict_of(faster, observations).outcome == "undecided"
+    more = Compare(says="f", left=GOOG, right=VGG, metric="parameters")
+    assert verdict_of(more, observations).outcome == "fails"
+    unknown = Compare(says="f", left=GOOG, right=VGG, metric="flops")
+    assert "flops is not recorded" in verdict_of(unknown, observations).missing[0]
+
+
+def test_holm_runs_over_the_claims_that_can_be_tested_counts_left_out():
+    observations = two(0.05)
+    for one in observations:
+        one.facts["parameters"] = 1.0
+    same = Compare(says="c", left=VGG, right=GOOG, metric="parameters", relation="below")
+    missing = Compare(says="m", left=VGG, right={"backbone": "alex"})
+    far = replace_claim(BETTER, margin=4.0)
+    alone = judge([far], observations, resamples=500)[0]
+    first, _, third = judge([far, same, missing], observations, resamples=500)
+    assert third.p is None
+    assert alone.p_adjusted == alone.p
+    assert first.p is not None
+    assert first.p_adjusted == pytest.approx(min(1.0, 2 * first.p))
+
+
+def test_more_looks_ask_for_more():
+    assert verdict_of(BETTER, two(0.05), looks=3).alpha == pytest.approx(0.05 / 3)
+
+
+def test_a_seed_given_twice_is_refused():
+    with pytest.raises(ResultError, match=r"vgg native: a seed stands twice in \[0, 0\]"):
+        judge([BETTER], cell(VGG, 0.7, seeds=1) * 2)
+
+
+def test_means_over_named_classes_and_a_table_of_classes():
+    claim = Compare(says="c", left=VGG, right=GOOG, classes=("car", "cat"), per_class=True)
+    observations = two(0.05)
+    verdict = verdict_of(claim, observations)
+    ious = [100 * o.counts.sums.tp / o.counts.sums.union for o in observations]
+    expected = np.mean(ious[:5], axis=0)[1:3].mean() - np.mean(ious[5:], axis=0)[1:3].mean()
+    assert verdict.parts[0].effect == pytest.approx(expected)
+    assert [row.name for row in verdict.parts[0].per_class] == list(CLASSES)
+    absent = verdict_of(replace_claim(BETTER, classes=("dog",)), observations)
+    assert "has no class dog" in absent.missing[0]
+
+
+def everything() -> tuple[list[AnyClaim], list[Observation]]:
+    source = ClaimSource(paper="FCN | 2015", published={"vgg16": 56.0, "googlenet": 42.5})
+    claims: list[AnyClaim] = [
+        BETTER.revised(source=source, says="VGG <script> | wins", per_class=True),
+        Equivalent(says="same", left=VGG, right=GOOG, margin=2.0),
+        Correlate(says="frequent is easier", by="training_pixels"),
+    ]
+    return claims, two(0.05) + cell(VGG | {"dataset": "ade"}, 0.7)
+
+
+def test_the_page_is_the_same_bytes_whatever_the_order_of_the_results():
+    claims, observations = everything()
+    page = render_claims(judge(claims, observations, resamples=500))
+    again = render_claims(judge(claims, observations, resamples=500))
+    assert page == again
+    by_seed = sorted(observations, key=lambda o: -o.seed)
+    assert render_claims(judge(claims, by_seed, resamples=500)) == page
+
+
+def test_the_page_tells_the_verdict_the_source_and_escapes_names():
+    claims, observations = everything()
+    page = render_claims(judge(claims, observations, resamples=500, planned_seeds=8))
+    row = next(line for line in page.splitlines() if "#claim-1" in line)
+    assert "VGG &lt;script&gt; \\| wins" in row
+    assert "**undecided**" in row
+    assert "vgg16 56, googlenet 42.5 (FCN \\| 2015)" in row
+    assert "<script>" not in page
+    assert "- Missing: dataset ade: no results of goog." in page
+    assert "5 of 8 planned seeds are there." in page
+    assert "Per class, IoU in per cent" in page
+    assert render_claims(()).endswith("This experiment makes no claims.\n")
+
+
+def test_planning_warns_of_claims_that_can_never_be_decided():
+    axes = {"backbone": ("vgg", "goog"), "dataset": ("voc", "ade")}
+    same = Equivalent(says="same", left=VGG, right=GOOG, margin=0.3)
+    exact = replace_claim(BETTER, metric="parameters")
+    few = plan_claims([BETTER, exact], axes, 3)
+    assert few[0].warning.startswith(
+        "can never be decided with 3 seeds: a verdict on a method takes"
+    )
+    assert (few[1].detectable, few[1].warning) == (0.0, "")
+    better, equal, average = plan_claims(
+        [BETTER, same, replace_claim(BETTER, average=True)], axes, 5
+    )
+    assert better.warning == ""
+    assert "can hardly hold with 5 seeds" in equal.warning
+    assert better.detectable is not None
+    assert average.detectable is not None
+    assert average.detectable < better.detectable
+    known = plan_claims([BETTER], axes, 5, spread=Spread(0.31))[0]
+    assert known.detectable == pytest.approx(
+        0.31 * 2.024, rel=0.01
+    )  # statsmodels: effect size 2.024
+
+
+def test_settling_adds_seeds_where_a_claim_is_undecided_and_nowhere_else():
+    close = two(0.02, seed_sd=0.02)
+    heads = [{"head": "h1"}, {"head": "h2"}]
+    clear = cell(heads[0], 0.78) + cell(heads[1], 0.7)
+    claims = [BETTER, Compare(says="clear", left=heads[0], right=heads[1])]
+    verdicts = judge(claims, close + clear, resamples=2000, looks=3)
+    assert [verdict.outcome for verdict in verdicts] == ["undecided", "holds"]
+    plan = settle_plan(verdicts, planned_seeds=5)
+    assert sorted(top.axes["backbone"] for top in plan.top_ups) == ["goog", "vgg"]
+    assert {(top.seeds_now, top.seeds_next) for top in plan.top_ups} == {(5, 8)}
+    with pytest.raises(ValueError, match="but 3 looks need"):
+        settle_plan(judge(claims, close + clear, resamples=200), planned_seeds=5)
+
+
+def test_settling_gives_up_what_seeds_cannot_decide():
+    amounts = np.array([90.0, 10, 50, 20, 40, 30])
+    observations = [replace(one, training_pixels=amounts) for one in cell(VGG, 0.7)]
+    claim = Correlate(says="frequent is easier", by="training_pixels")
+    verdicts = judge([claim], observations, resamples=500, looks=3)
+    plan = settle_plan(verdicts, planned_seeds=5)
+    assert plan.top_ups == ()
+    assert plan.given_up == (
+        "frequent is easier: more seeds cannot settle it, the number of classes sets the limit",
+    )
+
+
+def test_the_spread_is_measured_from_earlier_verdicts():
+    observations = two(0.05, seed_sd=0.01)
+    spread = measured_spread(judge([BETTER], observations, resamples=500))
+    values = [
+        [100 * mean_iou(o.counts.sums) for o in observations if o.axes["backbone"] == name]
+        for name in ("vgg", "goog")
+    ]
+    assert spread is not None
+    assert spread.seed_sd == pytest.approx(math.sqrt(np.mean([np.var(v, ddof=1) for v in values])))
+    assert measured_spread(judge([BETTER], two(0.05, seeds=1), resamples=100)) is None

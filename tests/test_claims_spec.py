@@ -1,0 +1,154 @@
+"""Claims as they are written in experiment files, and the sentences for those that are wrong."""
+
+import textwrap
+
+import pytest
+
+from segbench.errors import ExperimentError
+from segbench.spec import claims, yamlfile
+from segbench.spec.base import Spec
+from segbench.spec.claims import Claim, Compare, Correlate, Order, Trend, Value, check_selectors
+
+AXES = {
+    "backbone": ("vgg16", "googlenet"),
+    "head": ("fcn32s", "fcn16s", "fcn8s", "fcn8s_learned"),
+    "dataset": ("voc2011",),
+    "train.batch_size": ("3", "10"),
+    "protocol": ("native",),
+}
+
+
+class File(Spec):
+    claims: tuple[Claim, ...] = ()
+
+
+def read(text: str) -> tuple[Claim, ...]:
+    document = yamlfile.parse_document(textwrap.dedent(text), "x.yaml", ExperimentError)
+    return yamlfile.validate(document, File, ExperimentError).claims
+
+
+def one(text: str) -> Claim:
+    return read(f"claims: [{{says: s, {text}}}]")[0]
+
+
+def documented() -> str:
+    text = claims.__doc__ or ""
+    return textwrap.dedent(text[text.index("    claims:") :])
+
+
+def test_the_documented_examples_read_and_match_their_sweep():
+    found = read(documented())
+    assert [claim.kind for claim in found] == [
+        "compare",
+        "order",
+        "equivalent",
+        "trend",
+        "correlate",
+        "value",
+    ]
+    assert check_selectors(found, AXES) == []
+    assert isinstance(found[0], Compare)
+    assert found[0].source is not None
+    assert found[0].source.published == {"vgg16": 56.0, "googlenet": 42.5}
+
+
+def test_every_problem_comes_with_its_line():
+    bad = documented().replace("margin: 1\n", "margn: 1\n").replace("falls", "fall")
+    with pytest.raises(ExperimentError) as caught:
+        read(bad)
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("x.yaml:6: claims[0].margn: unknown key; did you mean 'margin'?")
+    assert "claims[3].direction: expected 'falls' or 'rises', but got 'fall'" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "kind: compare, left: {head: a}, right: {backbone: b}",
+            "`left` and `right` must name the same axes, but name head and backbone",
+        ),
+        ("kind: compare, left: {head: a}, right: {head: a}", "two are the same"),
+        (
+            "kind: compare, left: {head: a}, right: {head: b}, where: {head: c}",
+            "head: stands on both sides of the claim and again in `where` or `within`",
+        ),
+        (
+            "kind: compare, left: {head: a}, right: {head: b}, within: [dataset], average: true",
+            "give either `within` or `average: true`",
+        ),
+        (
+            "kind: compare, left: {head: a}, right: {head: b}, metric: parameters, classes: [car]",
+            "`classes` needs metric mean_iou or mean_accuracy, but metric is parameters",
+        ),
+        (
+            "kind: compare, left: {head: a}, right: {head: b}, metric: pixel_accuracy, "
+            "per_class: true",
+            "`per_class` needs metric mean_iou",
+        ),
+        (
+            "kind: value, published: 0.56, tolerance: 1",
+            "figures are per cent, as papers print them; did you mean 56?",
+        ),
+        ("kind: equivalent, left: {head: a}, right: {head: b}, margin: 0", "greater than 0"),
+    ],
+)
+def test_a_claim_that_makes_no_sense_is_refused_in_a_sentence(text: str, sentence: str):
+    with pytest.raises(ExperimentError) as caught:
+        one(text)
+    assert sentence in str(caught.value)
+
+
+def test_a_selector_that_matches_nothing_is_found_before_anything_runs():
+    found = read(
+        """
+        claims:
+          - {kind: compare, says: s, left: {backbone: vgg61}, right: {backbone: googlenet}}
+          - {kind: order, says: s, rising: [{haed: fcn32s}, {haed: fcn16s}]}
+          - {kind: trend, says: s, along: train.batch_sise, direction: falls}
+          - {kind: trend, says: s, along: head, direction: falls, within: [datset]}
+          - {kind: value, says: s, where: {dataset: [voc2011, voc2012]}, published: 56,
+             tolerance: 1}
+        """
+    )
+    problems = check_selectors(found, AXES)
+    assert problems[0] == (
+        "claims[0].left: no backbone 'vgg61' in this sweep; did you mean 'vgg16'?; "
+        "it has: vgg16, googlenet"
+    )
+    assert problems[1].startswith("claims[1].rising[0]: no axis 'haed'; did you mean 'head'?")
+    assert (
+        "claims[2].along: no axis 'train.batch_sise'; did you mean 'train.batch_size'?"
+        in (problems[3])
+    )
+    assert problems[4].startswith("claims[3].within: no axis 'datset'; did you mean 'dataset'?")
+    assert problems[5] == "claims[3].along: head has the value 'fcn32s', not a number"
+    assert problems[-1] == (
+        "claims[4].where: no dataset 'voc2012' in this sweep; did you mean 'voc2011'?; "
+        "it has: voc2011"
+    )
+
+
+def test_numbers_in_selectors_are_axis_values():
+    claim = one(
+        "kind: compare, left: {train.batch_size: 3}, right: {train.batch_size: 10}, "
+        "where: {dataset: voc2011}"
+    )
+    assert isinstance(claim, Compare)
+    assert claim.left == {"train.batch_size": "3"}
+    assert claim.where == {"dataset": ("voc2011",)}
+    assert check_selectors([claim], AXES) == []
+
+
+def test_a_trend_over_a_fact_crosses_data_sets_and_one_over_an_axis_does_not():
+    over_fact = Trend(says="s", along="num_classes", direction="falls")
+    over_axis = Trend(says="s", along="train.batch_size", direction="rises")
+    assert over_fact.fixed_axes() == {"dataset", "variant"}
+    assert over_axis.fixed_axes() == {"train.batch_size"}
+    assert check_selectors([over_fact, over_axis], AXES) == []
+
+
+def test_claims_know_along_which_axes_they_compare():
+    assert Order(says="s", rising=({"head": "a"}, {"head": "b"})).fixed_axes() == {"head"}
+    assert Correlate(says="s", by="training_pixels").fixed_axes() == frozenset()
+    assert Value(says="s", published=56.0, tolerance=1.0).sides() == ()
