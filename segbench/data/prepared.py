@@ -144,8 +144,8 @@ def _convert(
         del table
         for index, path in enumerate(files):
             path.replace(temporary / f"part{index:03d}.arrow")
-        for left in [path for path in temporary.iterdir() if path.is_dir()]:
-            shutil.rmtree(left)
+        for left in [path for path in temporary.iterdir() if path.suffix != ".arrow"]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()  # the library's own lock
         np.save(temporary / "pixels.npy", notes.pixels())
         write_json(temporary / "about.json", notes.about(card, split, len(files)))
         temporary.rename(folder)

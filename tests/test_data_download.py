@@ -1,0 +1,176 @@
+"""Downloads from a real loopback server: resumed, verified, never half; archives of strangers."""
+
+import hashlib
+import http.server
+import io
+import os
+import tarfile
+import threading
+import zipfile
+
+import pytest
+
+from segbench.data.download import download
+from segbench.data.unpack import unpack
+from segbench.errors import DataError
+
+CONTENT = os.urandom(300_000)
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT with Range; `/cut` breaks off once, `/stubborn` ignores Range, `/500` fails twice."""
+
+    failures: dict[str, int] = {}
+    ranges: list[str | None] = []
+
+    def do_GET(self):
+        ranges = self.headers.get("Range")
+        type(self).ranges.append(ranges)
+        left = type(self).failures.get(self.path, 0)
+        if self.path.startswith("/missing"):
+            self.send_error(404)
+            return
+        if self.path == "/500" and left:
+            type(self).failures[self.path] = left - 1
+            self.send_error(500)
+            return
+        start = 0 if ranges is None or self.path == "/stubborn" else int(ranges.split("=")[1].rstrip("-"))
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        body = CONTENT[start:]
+        if self.path == "/cut" and left:
+            type(self).failures[self.path] = left - 1
+            body = body[:100_000]
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    Server.failures, Server.ranges = {}, []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+def test_a_broken_connection_is_continued_where_it_broke(server, tmp_path):
+    Server.failures["/cut"] = 2
+    seen = []
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    path = download(f"{server}/cut", tmp_path / "f", sha256=digest, size=len(CONTENT),
+                    progress=lambda done, of: seen.append((done, of)), pause_seconds=0)  # fmt: skip
+    assert path.read_bytes() == CONTENT
+    assert Server.ranges == [None, "bytes=100000-", "bytes=200000-"]
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_earlier_commands_part_is_continued_and_a_whole_file_is_not_fetched(server, tmp_path):
+    (tmp_path / "f.part").write_bytes(CONTENT[:250_000])
+    md5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
+    download(f"{server}/f", tmp_path / "f", md5=md5)
+    assert Server.ranges == ["bytes=250000-"]
+    download(f"{server}/f", tmp_path / "f", md5=md5)
+    assert len(Server.ranges) == 1
+
+
+def test_a_server_that_cannot_continue_sends_all_again(server, tmp_path):
+    (tmp_path / "f.part").write_bytes(b"x" * 1000)
+    assert download(f"{server}/stubborn", tmp_path / "f", sha256=hashlib.sha256(CONTENT).hexdigest()).read_bytes() == CONTENT
+
+
+def test_a_passing_failure_is_tried_again_and_a_final_one_is_not(server, tmp_path):
+    Server.failures["/500"] = 2
+    assert download(f"{server}/500", tmp_path / "f", pause_seconds=0).read_bytes() == CONTENT
+    with pytest.raises(DataError, match=r"missing: cannot be fetched \(the server answered 404"):
+        download(f"{server}/missing", tmp_path / "g", pause_seconds=0)
+    assert Server.ranges.count(None) == 4
+
+
+@pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"md5": "0" * 32}, {"size": 5}])
+def test_a_wrong_file_is_refused_and_not_kept(server, tmp_path, wrong):
+    with pytest.raises(DataError, match="but the card says"):
+        download(f"{server}/f", tmp_path / "f", **wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leading_digits_of_a_sha256_are_enough(server, tmp_path):
+    download(f"{server}/f", tmp_path / "f", sha256=hashlib.sha256(CONTENT).hexdigest()[:8])
+    assert (tmp_path / "f").exists()
+
+
+def test_only_the_web_is_downloaded_from(tmp_path):
+    with pytest.raises(DataError, match="only http and https"):
+        download("file:///etc/passwd", tmp_path / "f")
+
+
+def test_an_unreachable_server_is_one_sentence(tmp_path):
+    with pytest.raises(DataError, match="cannot be fetched"):
+        download("http://127.0.0.1:9/f", tmp_path / "f", pause_seconds=0)
+
+
+def tar(path, *members):
+    with tarfile.open(path, "w") as archive:
+        for member, content in members:
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def link(name, target, kind=tarfile.SYMTYPE):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        tarfile.TarInfo("../outside"),
+        tarfile.TarInfo("/absolute"),
+        tarfile.TarInfo("a/../../outside"),
+        link("link", "/etc"),
+        link("hard", "../outside", tarfile.LNKTYPE),
+        link("device", "", tarfile.CHRTYPE),
+    ],
+)
+def test_a_tar_that_reaches_outside_is_refused(tmp_path, member):
+    tar(tmp_path / "evil.tar", (member, b""))
+    with pytest.raises(DataError, match=r"leaves its folder|not a plain file"):
+        unpack(tmp_path / "evil.tar", tmp_path / "in")
+    assert {p.name for p in tmp_path.iterdir()} <= {"evil.tar", "in"}
+
+
+@pytest.mark.parametrize("name", ["../outside", "/absolute", "..\\outside"])
+def test_a_zip_that_reaches_outside_is_refused(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(DataError, match="leaves its folder"):
+        unpack(tmp_path / "evil.zip", tmp_path / "in")
+
+
+def test_a_bomb_is_stopped(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"0" * 10_000_000)
+    with pytest.raises(DataError, match="unpacks to more than"):
+        unpack(tmp_path / "bomb.zip", tmp_path / "in", max_bytes=1_000_000)
+    tar(tmp_path / "many.tar", *((tarfile.TarInfo(str(i)), b"") for i in range(50)))
+    with pytest.raises(DataError, match="unpacks to more than 20 files"):
+        unpack(tmp_path / "many.tar", tmp_path / "in", max_files=20)
+
+
+def test_sound_archives_unpack_and_damaged_ones_are_named(tmp_path):
+    tar(tmp_path / "good.tar", (tarfile.TarInfo("a/b.txt"), b"hello"))
+    assert unpack(tmp_path / "good.tar", tmp_path / "in") == 1
+    assert (tmp_path / "in/a/b.txt").read_bytes() == b"hello"
+    (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(DataError, match=r"bad\.zip: "):
+        unpack(tmp_path / "bad.zip", tmp_path / "in")

@@ -1,0 +1,282 @@
+"""From raw files to checked Arrow rows: every fault is one sentence that names the file."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segbench.data import open_split, preflight, prepare
+from segbench.errors import DataError
+from segbench.spec.cards import DatasetCard
+from segbench.spec.machine import Machine
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A user's folder of photographs and masks: 6 for training, 3 for validation, odd sizes."""
+    rng = np.random.default_rng(0)
+    for split, number in (("train", 6), ("val", 3)):
+        for kind in ("photos", "masks"):
+            (tmp_path / "street" / kind / split).mkdir(parents=True)
+        for index in range(number):
+            height, width = 33 + index, 47 + 2 * index
+            label = rng.choice([0, 1, 2, 255], (height, width)).astype(np.uint8)
+            save(tmp_path / "street" / "photos" / split / f"im{index}.jpg", rng.integers(0, 255, (height, width, 3)))
+            save(tmp_path / "street" / "masks" / split / f"im{index}.png", label)
+    return tmp_path / "street"
+
+
+def save(path, pixels, mode=None, **options):
+    image = Image.fromarray(np.asarray(pixels, dtype=np.uint8))
+    (image.convert(mode) if mode else image).save(path, **options)
+
+
+def card(**changes) -> DatasetCard:
+    fields = {
+        "name": "street",
+        "title": "street",
+        "splits": {
+            split: {"images": f"photos/{split}/{{name}}", "labels": f"masks/{split}/{{name}}.png"}
+            for split in ("train", "val")
+        },
+        "classes": ("road", "car", "person"),
+        "palette": ((1, 1, 1), (2, 2, 2), (3, 3, 3)),
+        "encoding": {"vanish": (255,)},
+        "licence": "ours",
+        "source": {"paper": "none"},
+        **changes,
+    }
+    return DatasetCard.model_validate(fields)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(data=(str(tmp_path),), cache=str(tmp_path / "cache"))
+
+
+def test_a_users_folder_of_images_and_masks_needs_a_card_and_no_code(folder, machine):
+    split = open_split(card(), "val", machine)
+    assert split.names == ("im0", "im1", "im2")
+    for index, sample in enumerate(split.sample(i) for i in range(3)):
+        label = np.asarray(Image.open(folder / "masks" / "val" / f"im{index}.png"))
+        np.testing.assert_array_equal(sample.label.numpy(), label)
+        photograph = np.asarray(Image.open(folder / "photos" / "val" / f"im{index}.jpg"))
+        np.testing.assert_array_equal(sample.image.permute(1, 2, 0).numpy(), photograph)
+    raw = np.concatenate([s.label.numpy().ravel() for s in map(split.sample, range(3))])
+    assert split.class_pixels().tolist() == [int((raw == c).sum()) for c in range(3)]
+    assert split.class_images().tolist() == [3, 3, 3]
+
+
+def test_conversion_happens_once_and_leaves_few_files(folder, machine, tmp_path):
+    open_split(card(), "train", machine)
+    made = sorted(p.name for p in (tmp_path / "cache" / "arrow").rglob("*") if p.is_file())
+    assert made == ["about.json", "part000.arrow", "pixels.npy"]
+    os.rename(folder / "photos" / "train" / "im0.jpg", folder / "photos" / "train" / "im0.jpeg")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache" / "arrow").rglob("*.arrow")}
+    os.rename(folder / "photos" / "train" / "im0.jpeg", folder / "photos" / "train" / "im0.jpg")
+    open_split(card(), "train", machine)
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "cache" / "arrow").rglob("*.arrow")}
+
+
+def test_equal_files_have_one_fingerprint_and_a_changed_pixel_another(folder, machine, tmp_path):
+    first = open_split(card(), "val", machine).fingerprint
+    other = Machine(data=machine.data, cache=str(tmp_path / "other"))
+    assert open_split(card(), "val", other).fingerprint == first
+    path = folder / "masks" / "val" / "im0.png"
+    label = np.asarray(Image.open(path)).copy()
+    label[0, 0] = 1 if label[0, 0] != 1 else 2
+    save(path, label)
+    third = Machine(data=machine.data, cache=str(tmp_path / "third"))
+    assert open_split(card(), "val", third).fingerprint != first
+
+
+def test_greyscale_cmyk_alpha_and_palette_photographs_become_rgb(folder, machine):
+    rng = np.random.default_rng(1)
+    for index, (mode, kind) in enumerate([("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png")]):
+        height, width = 33 + index, 47 + 2 * index
+        (folder / "photos" / "val" / f"im{index}.jpg").unlink()
+        pixels = rng.integers(0, 255, (height, width, 3))
+        save(folder / "photos" / "val" / f"im{index}.{kind}", pixels, mode)
+    split = open_split(card(), "val", machine)
+    for index, kind in enumerate(["jpg", "jpg", "png"]):
+        image = split.sample(index).image
+        with Image.open(folder / "photos" / "val" / f"im{index}.{kind}") as original:
+            expected = np.asarray(original.convert("RGB"))
+        np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), expected)
+
+
+def test_a_palette_label_is_read_as_indices_not_colours(folder, machine):
+    path = folder / "masks" / "val" / "im0.png"
+    label = np.asarray(Image.open(path))
+    image = Image.fromarray(label).convert("P")
+    image.putdata(label.ravel().tolist())
+    image.putpalette([255 - v for v in range(256) for _ in range(3)])
+    image.save(path)
+    np.testing.assert_array_equal(open_split(card(), "val", machine).sample(0).label.numpy(), label)
+
+
+def test_raw_values_are_mapped_as_the_card_says(folder, machine):
+    mapped = card(encoding={"ids": (2, 0, 1), "vanish": (255,)})
+    raw = np.asarray(Image.open(folder / "masks" / "val" / "im0.png"))
+    label = open_split(mapped, "val", machine).sample(0).label.numpy()
+    for klass, value in enumerate((2, 0, 1)):
+        np.testing.assert_array_equal(label == klass, raw == value)
+    np.testing.assert_array_equal(label == 255, raw == 255)
+
+
+def test_a_matlab_label_is_read_from_its_variable(folder, machine):
+    from scipy.io import savemat
+
+    for path in list((folder / "masks" / "val").iterdir()):
+        savemat(path.with_suffix(".mat"), {"GTcls": {"Segmentation": np.asarray(Image.open(path))}})
+    splits = {"val": {"images": "photos/val/{name}", "labels": "masks/val/{name}.mat"}}
+    encoding = {"format": "mat", "variable": "GTcls.Segmentation", "vanish": (255,)}
+    label = open_split(card(splits=splits, encoding=encoding), "val", machine).sample(1).label
+    raw = np.asarray(Image.open(folder / "masks" / "val" / "im1.png"))
+    np.testing.assert_array_equal(label.numpy(), raw)
+
+
+def test_all_broken_pairs_are_reported_at_once_each_with_its_file(folder, machine, tmp_path):
+    masks, photos = folder / "masks" / "train", folder / "photos" / "train"
+    save(masks / "im0.png", np.full((33, 47), 7))
+    save(masks / "im1.png", np.zeros((10, 10)))
+    (photos / "im2.jpg").write_bytes((photos / "im2.jpg").read_bytes()[:200])
+    (masks / "im3.png").write_bytes((masks / "im3.png").read_bytes()[:60])
+    save(masks / "im4.png", np.zeros((37, 55, 3)))
+    with pytest.raises(DataError) as caught:
+        open_split(card(), "train", machine)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 5
+    assert f"{masks / 'im0.png'}: 1551 pixels have the label value 7" in lines[0]
+    assert "is 10x10 pixels, but its image im1.jpg is 49x34" in lines[1]
+    assert f"{photos / 'im2.jpg'}: is not a readable image" in lines[2]
+    assert f"{masks / 'im3.png'}: is not a readable label image" in lines[3]
+    assert "is a RGB image; a label must hold one value per pixel" in lines[4]
+    left = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    assert left == []
+
+
+def test_missing_files_and_wrong_counts_are_both_told(folder, machine):
+    (folder / "photos" / "val" / "im1.jpg").unlink()
+    splits = {"val": {"images": "photos/val/{name}", "labels": "masks/val/{name}.png", "count": 5}}
+    with pytest.raises(DataError) as caught:
+        open_split(card(splits=splits), "val", machine)
+    first, second = str(caught.value).splitlines()
+    assert "street val has 3 images, but the card says 5" in first
+    assert "missing files: " in second
+    assert "im1" in second
+
+
+def test_without_files_one_sentence_says_which_where_and_the_command(tmp_path):
+    machine = Machine(data=(str(tmp_path / "nowhere"),), cache=str(tmp_path / "cache"))
+    (sentence,) = preflight([card()], ["val"], machine)
+    assert "masks/val/{name}.png" in sentence
+    assert str(tmp_path / "nowhere" / "street") in sentence
+    assert "`segbench prepare street`" in sentence
+    with pytest.raises(DataError, match="no files here"):
+        prepare(card(), machine, download_missing=False)
+
+
+def test_a_list_names_the_images_and_minus_takes_some_away(folder, machine):
+    (folder / "all.txt").write_text("im2\nim0\n\nim1 extra words\n")
+    (folder / "without.txt").write_text("im0\n")
+    splits = {
+        "val": {
+            "images": "photos/val/{name}.jpg", "labels": "masks/val/{name}.png",
+            "list": "all.txt", "minus": ("without.txt",),
+        }
+    }  # fmt: skip
+    assert open_split(card(splits=splits), "val", machine).names == ("im2", "im1")
+
+
+def test_a_label_of_16_bits_keeps_its_values(folder, machine):
+    path = folder / "masks" / "val" / "im0.png"
+    raw = np.asarray(Image.open(path)).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(np.where(raw == 2, 700, raw).astype(np.uint16)).save(buffer, format="PNG")
+    for other in ("im1", "im2"):
+        (folder / "masks" / "val" / f"{other}.png").unlink()
+    path.write_bytes(buffer.getvalue())
+    label = open_split(card(encoding={"ids": (0, 1, 700), "vanish": (255,)}), "val", machine).sample(0).label
+    np.testing.assert_array_equal(label.numpy(), raw)
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"),
+    [
+        ({"drop": ("car",)}, {0: 0, 1: 255, 2: 1, 255: 255}),
+        ({"keep": ("car", "person")}, {0: 255, 1: 0, 2: 1, 255: 255}),
+        ({"merge": {"thing": ("car", "person")}}, {0: 0, 1: 1, 2: 1, 255: 255}),
+        ({"void_as_class": True}, {0: 0, 1: 1, 2: 2, 255: 3}),
+    ],
+)
+def test_a_view_changes_labels_and_nothing_else(folder, machine, view, expected):
+    plain = open_split(card(), "val", machine)
+    seen = open_split(card(view=view), "val", machine)
+    for index in range(3):
+        raw, label = plain.sample(index).label.numpy(), seen.sample(index).label.numpy()
+        for value, target in expected.items():
+            assert set(label[raw == value].tolist()) <= {target}
+        assert (plain.sample(index).image == seen.sample(index).image).all()
+    assert len(card(view=view).class_names) == len(set(expected.values()) - {255})
+
+
+def test_holdout_and_train_share_no_image_and_lose_none(machine):
+    drawn = {"train": 60, "val": 2, "height": 16, "width": 16}
+    plain = card(name="drawn", splits={}, drawn=drawn, classes=("background", "circle", "square"))
+    held = plain.revised(view={"holdout": 0.3})
+    train, holdout = (set(open_split(held, s, machine).names) for s in ("train", "holdout"))
+    assert not train & holdout
+    assert train | holdout == set(open_split(plain, "train", machine).names)
+    assert 8 <= len(holdout) <= 28
+
+
+def test_thinning_takes_images_of_its_class_alone(machine):
+    drawn = {"train": 60, "val": 2, "height": 32, "width": 32}
+    plain = card(name="drawn", splits={}, drawn=drawn, classes=("background", "circle", "square"))
+    whole = open_split(plain, "train", machine)
+    thin = open_split(plain.revised(view={"thin": {"circle": 0.25}}), "train", machine)
+    without = {whole.names[i] for i in range(60) if not (whole.sample(i).label == 1).any()}
+    assert without <= set(thin.names)
+    assert thin.class_images()[1] < whole.class_images()[1] * 0.5
+
+
+def test_a_subset_is_the_same_for_everybody(folder, machine):
+    first = open_split(card(), "train", machine, max_images=3)
+    assert first.names == open_split(card(), "train", machine, max_images=3).names
+    assert len(first) == 3
+    others = {open_split(card(), "train", machine, max_images=3, subset_seed=s).names for s in range(8)}
+    assert len(others) > 1
+
+
+def test_voc_is_read_from_its_official_layout(shared_data, tmp_path):
+    from segbench.spec.catalog import Catalog
+
+    machine = Machine(data=(str(shared_data),), cache=str(tmp_path / "cache"))
+    voc = Catalog.on_path().dataset("voc2012_2007")
+    split = open_split(voc, "val", machine, max_images=4)
+    root = shared_data / "voc2012_2007" / "VOCdevkit" / "VOC2012"
+    for index in range(4):
+        sample = split.sample(index)
+        with Image.open(root / "SegmentationClass" / f"{sample.name}.png") as label:
+            np.testing.assert_array_equal(sample.label.numpy(), np.asarray(label))
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "val"),
+    [("ade20k_sample", 1, 3), ("cocostuff164k_sample", 13, 8), ("camvid", 367, 101)],
+)
+def test_the_other_official_layouts_are_read(shared_data, tmp_path, name, train, val):
+    from segbench.spec.catalog import Catalog
+
+    machine = Machine(data=(str(shared_data),), cache=str(tmp_path / "cache"))
+    dataset = Catalog.on_path().dataset(name)
+    splits = {"val": val} if name == "camvid" else {"train": train, "val": val}
+    for split_name, number in splits.items():
+        split = open_split(dataset, split_name, machine)
+        assert len(split) == number
+        labels = {v for i in range(min(number, 8)) for v in split.sample(i).label.unique().tolist()}
+        assert labels <= {*range(dataset.num_classes), 255}
+        assert len(labels) > 3
