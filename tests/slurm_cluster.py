@@ -60,9 +60,9 @@ SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 {accounting}
-NodeName=DEFAULT NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 Gres=gpu:2
-NodeName=n1 Port={port_1}
-NodeName=n2 Port={port_2}
+NodeName=DEFAULT CPUs={cpus} RealMemory=4000 Gres=gpu:2
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port_1}
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port_2}
 PartitionName=DEFAULT Nodes=n1,n2 MaxTime=INFINITE State=UP
 PartitionName=low Default=YES PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=high Default=NO PriorityTier=10 PreemptMode=off
@@ -242,14 +242,12 @@ class SlurmCluster:
     def _start_database(self) -> None:
         data = self.folder / "mariadb"
         data.mkdir(exist_ok=True)
-        shutil.chown(data, "mysql", "mysql")
-        self.folder.chmod(0o755)
         subprocess.run(
             [
                 "mariadb-install-db",
                 "--no-defaults",
                 f"--datadir={data}",
-                "--user=mysql",
+                "--user=root",
                 "--skip-test-db",
             ],
             check=True,
@@ -266,7 +264,7 @@ class SlurmCluster:
         )
         port = self._fields["mariadb_port"]
         self._start(
-            "mariadbd", "mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}",
+            "mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}",
             f"--socket={data}/socket", f"--port={port}", "--bind-address=127.0.0.1",
             "--innodb-buffer-pool-size=64M", f"--init-file={sql}", f"--pid-file={data}/pid",
         )  # fmt: skip

@@ -1,0 +1,147 @@
+"""What the fault tests share: a toy grid, the bytes that must be equal, and ways to do harm."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from conftest import TOY, TOY_BACKBONE, TOY_DATASET
+
+from segbench.lease import Holder, attempts, holder_is_gone
+
+DETERMINISTIC = ("trial.json", "result.json", "model.safetensors", "evaluations/*")
+
+
+def new_project(folder: Path) -> Path:
+    """Write the toy project into a folder, for fixtures that live longer than a test."""
+    for name, text in (
+        ("backbones/toynet.yaml", TOY_BACKBONE),
+        ("datasets/toyshapes.yaml", TOY_DATASET),
+        ("experiments/toy.yaml", TOY),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+class Toy:
+    """A toy project and one experiment in it: `heads` x `seeds` trials of `steps` steps."""
+
+    def __init__(self, project: Path, *settings: str, environment: dict[str, str] | None = None) -> None:
+        self.project = project
+        self.settings = settings
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+
+    def command(self, results: str, *arguments: str) -> list[str]:
+        sets = [part for setting in self.settings for part in ("--set", setting)]
+        run = ["run", "experiments/toy.yaml", "--results", results, *sets, *arguments]
+        return [sys.executable, "-m", "segbench", *run]
+
+    def run(self, results: str, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        return self._finished(self.command(results, *arguments), ok=ok)
+
+    def do(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        return self._finished([sys.executable, "-m", "segbench", *arguments], ok=ok)
+
+    def start(self, results: str, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(results, *arguments), cwd=self.project, env=self.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+
+    def folder(self, results: str) -> Path:
+        return self.project / results / "toy"
+
+    def _finished(self, command: list[str], *, ok: bool) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, cwd=self.project, env=self.environment, capture_output=True, text=True,
+            check=False, timeout=400,
+        )  # fmt: skip
+        assert not ok or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+
+def result_bytes(run_folder: Path) -> dict[str, bytes]:
+    """Return every file that must be equal for equal trials, by its path in the run's folder."""
+    found = [p for pattern in DETERMINISTIC for p in (run_folder / "trials").glob(f"*/{pattern}")]
+    found += [*run_folder.glob("*.md"), *run_folder.glob("per_class/*.md")]
+    return {
+        str(path.relative_to(run_folder)): path.read_bytes()
+        for path in sorted(found)
+        if not path.name.startswith(".")
+    }
+
+
+def assert_same(left: Path, right: Path) -> None:
+    """Compare two runs' files byte for byte; say which differ."""
+    one, other = result_bytes(left), result_bytes(right)
+    assert one, f"{left} holds no results"
+    differing = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
+    assert not differing
+
+
+def results_so_far(run_folder: Path) -> dict[str, int]:
+    """Return when each trial's result was written, by trial id."""
+    return {p.parent.name: p.stat().st_mtime_ns for p in run_folder.glob("trials/*/result.json")}
+
+
+def live_workers(run_folder: Path) -> list[Holder]:
+    """Return the processes of this host that hold a trial now."""
+    found = []
+    for workdir in run_folder.glob("trials/*"):
+        attempt = attempts(workdir)
+        if attempt and not holder_is_gone(workdir, attempt, stale_seconds=0):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                fields = json.loads((workdir / "claims" / f"{attempt:04d}.json").read_bytes())
+                found.append(Holder(attempt, fields["host"], fields["pid"], fields["start"]))
+    return found
+
+
+def harm_at_random(
+    run_folder: Path, *, times: int, until: Callable[[], bool], signals: tuple[int, ...], seed: int = 0
+) -> Counter[int]:
+    """Send signals to random workers at random moments, `times` times or until all is over."""
+    draw = random.Random(seed)
+    sent: Counter[int] = Counter()
+    while sent.total() < times and not until():
+        time.sleep(draw.uniform(0.05, 0.8))
+        workers = live_workers(run_folder)
+        if workers:
+            number = draw.choice(signals)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(draw.choice(workers).pid, number)
+                sent[number] += 1
+    return sent
+
+
+def wait_until(is_so: Callable[[], object], *, seconds: float = 90.0) -> None:
+    """Look four times a second; fail when it does not become so."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.25)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, *, mebibytes: int) -> Iterator[Path]:
+    """Mount a file system in memory that is soon full. Needs root's rights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size = f"size={mebibytes}m"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    """End a command and all its children at once, as a node's death does."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
