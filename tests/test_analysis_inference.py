@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import resource
+import time
 from typing import Any
 
 import numpy as np
@@ -232,8 +234,11 @@ def test_the_top_up_rule_keeps_the_error_that_looking_thrice_doubles():
     schedule = settle_schedule(5)
     assert schedule == (5, 8, 13)
     left, right = rng.normal(size=(2, 4000, schedule[-1]))
-    p = np.stack(
-        [stats.ttest_ind(left[:, :n], right[:, :n], axis=1, equal_var=False)[1] for n in schedule]
+    p = np.array(
+        [
+            np.asarray(stats.ttest_ind(left[:, :n], right[:, :n], axis=1, equal_var=False)[1])
+            for n in schedule
+        ]
     )
     assert (p <= 0.05 / 3).any(axis=0).mean() < 0.055
     assert (p <= 0.05).any(axis=0).mean() > 0.09
@@ -250,7 +255,7 @@ def test_the_permutation_of_classes_agrees_with_scipy():
     rng = np.random.default_rng(1)
     a = rng.normal(size=7)
     b = a + rng.normal(size=7)
-    observed = stats.spearmanr(a, b)[0]
+    observed: Any = stats.spearmanr(a, b)[0]
     ours = (_shuffled(a, b, 20_000, rng) >= observed - 1e-9).mean()
     theirs = stats.permutation_test(
         (a,),
@@ -288,3 +293,42 @@ def test_the_class_table_corrects_over_classes():
     )
     iou = np.mean([100 * c.sums.tp / c.sums.union for c in left], axis=0)
     assert [row.left for row in found.per_class] == pytest.approx(iou.tolist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("images", "classes", "limit_s"), [(1449, 21, 3.0), (2000, 150, 6.0), (5000, 171, 15.0)]
+)
+def test_ten_thousand_hierarchical_resamples_are_quick_and_small(
+    images: int, classes: int, limit_s: float
+):
+    rng = np.random.default_rng(0)
+    label = rng.integers(1, 50_000, (images, classes)) * (rng.random((images, classes)) < 0.1)
+    names = [str(index) for index in range(images)]
+    models = []
+    for _ in range(10):
+        tp = rng.binomial(label, 0.7)
+        models.append(Scored(Counts(tp, label, tp, names)))
+    started = time.perf_counter()
+    drawn = image_draws(models, "mean_iou", resamples=10_000, seed=0).values
+    values = np.array([point(model, "mean_iou") for model in models])
+    terms = (
+        Term(1.0, Sample(values[:5], drawn[:5]), "a"),
+        Term(-1.0, Sample(values[5:], drawn[5:]), "b"),
+    )
+    tails(estimate(terms), 0.0, alpha=0.05)
+    assert time.perf_counter() - started < limit_s
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 * 2**20  # KiB
+
+
+@pytest.mark.parametrize("image_sd", [0.0, 0.8])
+def test_what_seeds_show_already_does_not_come_in_again_with_the_images(image_sd: float):
+    """Draws made of parts of known size: only the images' own part is added to the seeds'."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(50, 1, 5)
+    draws = values[:, None] + image_sd * rng.normal(size=4000) + rng.normal(0, 1.5, (5, 4000))
+    result = estimate((Term(1.0, Sample(values, draws), "a"),), resamples=4000)
+    assert result.seed_variance == pytest.approx(np.var(values, ddof=1) / 5)
+    assert result.image_variance == pytest.approx(image_sd**2, abs=0.03)  # not + 1.5**2 / 5
+    fixed = estimate((Term(1.0, Sample(values[:1], draws[:1]), "a"),), resamples=4000)
+    assert fixed.image_variance == pytest.approx(image_sd**2 + 1.5**2, rel=0.06)

@@ -401,3 +401,18 @@ def test_the_spread_is_measured_from_earlier_verdicts():
     assert spread is not None
     assert spread.seed_sd == pytest.approx(math.sqrt(np.mean([np.var(v, ddof=1) for v in values])))
     assert measured_spread(judge([BETTER], two(0.05, seeds=1), resamples=100)) is None
+
+
+def test_to_contradict_one_of_several_combinations_takes_more():
+    """p for the claim is the largest, p against it the smallest times their number."""
+    observations = [
+        one
+        for head, gap in (("h1", 0.03), ("h2", -0.02), ("h3", 0.03))
+        for name, quality in (("vgg", 0.7 + gap), ("goog", 0.7))
+        for one in cell({"backbone": name, "head": head}, quality, seed_sd=0.01)
+    ]
+    verdict = verdict_of(BETTER, observations)
+    p_for = max(part.p_for for part in verdict.parts)
+    p_against = 3 * min(part.p_against for part in verdict.parts)
+    assert p_against < p_for
+    assert verdict.p == pytest.approx(min(1.0, 2 * p_against))
