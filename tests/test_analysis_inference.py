@@ -34,6 +34,7 @@ from segbench.analysis.power import (
 from segbench.analysis.resample import Scored, image_draws, point
 from segbench.counts import Counts, mean_iou
 from segbench.errors import ResultError
+from segbench.report.claims_page import render_comparison
 
 
 def seeds_only(left, right, **keywords):
@@ -291,6 +292,10 @@ def test_the_class_table_corrects_over_classes():
     assert [row.p_adjusted for row in found.per_class] == pytest.approx(
         holm([row.p for row in found.per_class])
     )
+    page = render_comparison(found, "ours", "<theirs>")
+    assert page.startswith("ours against &lt;theirs&gt;, mean_iou in per cent, 150 images, 5 and 5")
+    assert f"{found.left:.2f} - {found.right:.2f} = " in page
+    assert "Question answered: the method: new seeds, and new images" in page
     iou = np.mean([100 * c.sums.tp / c.sums.union for c in left], axis=0)
     assert [row.left for row in found.per_class] == pytest.approx(iou.tolist())
 

@@ -217,6 +217,19 @@ def test_two_protocols_of_the_same_weights_are_compared_seed_by_seed():
     assert verdict.parts[0].seed_variance == pytest.approx(1e4 * np.var(gain, ddof=1) / 5)
 
 
+def test_two_protocols_are_compared_over_the_seeds_that_both_scored():
+    plain = cell(VGG, 0.7, seed_sd=0.05)
+    crf = [replace(o, protocol="crf", counts=_a_little_better(o.counts)) for o in plain[1:]]
+    claim = Compare(says="CRF helps", left={"protocol": "crf"}, right={"protocol": "native"})
+    part = verdict_of(claim, plain + crf).parts[0]
+    gain = [
+        mean_iou(b.counts.sums) - mean_iou(a.counts.sums)
+        for a, b in zip(plain[1:], crf, strict=True)
+    ]
+    assert part.seeds == (4, 4)
+    assert part.effect == pytest.approx(100 * float(np.mean(gain)))
+
+
 def _a_little_better(c: Counts) -> Counts:
     tp = c.tp + (c.label - c.tp) // 20
     return Counts(tp, c.label, tp, c.names)
@@ -359,6 +372,13 @@ def test_planning_warns_of_claims_that_can_never_be_decided():
     assert better.detectable is not None
     assert average.detectable is not None
     assert average.detectable < better.detectable
+    only_images = Spread(seed_sd=1e-9, image_sd=0.5)
+    one, both = (
+        plan_claims([claim], axes, 5, spread=only_images)[0].detectable
+        for claim in (BETTER, replace_claim(BETTER, average=True))
+    )
+    assert one is not None
+    assert both == pytest.approx(one / math.sqrt(2))  # two data sets, each with its own images
     known = plan_claims([BETTER], axes, 5, spread=Spread(0.31))[0]
     assert known.detectable == pytest.approx(
         0.31 * 2.024, rel=0.01

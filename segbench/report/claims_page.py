@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from segbench.analysis.judge import Part, Verdict
+from segbench.analysis.judge import QUESTIONS, Part, Verdict
+from segbench.analysis.pairwise import ClassDifference, Comparison
 from segbench.spec.claims import Value
 
 _INTRODUCTION = """\
@@ -45,6 +46,25 @@ def render_claims(verdicts: Sequence[Verdict]) -> str:
             _READING.format(alpha=" and ".join(alphas)),
             *(_details(number, verdict) for number, verdict in enumerate(verdicts, start=1)),
         ]
+    )
+
+
+def render_comparison(found: Comparison, left: str, right: str) -> str:
+    """Return what `segbench compare` prints: the difference, how sure it is, and each class."""
+    low, high = _signed(found.low), _signed(found.high)
+    dropped = (
+        f"On average {found.dropped_classes:.1f} classes had no pixel in a draw of images and left "
+        "that draw's mean, for both alike.\n"
+        if found.dropped_classes >= 0.05
+        else ""
+    )
+    return (
+        f"{_line(left)} against {_line(right)}, {found.metric} in per cent, "
+        f"{found.num_images} images, {found.seeds[0]} and {found.seeds[1]} seeds\n\n"
+        f"{found.left:.2f} - {found.right:.2f} = {_signed(found.difference)} [{low}, {high}] points"
+        f", p = {_p(found.p)} ({found.test})\n"
+        f"Question answered: {QUESTIONS[found.question]}.\n"
+        f"{dropped}\n{_class_table(found.per_class)}\n"
     )
 
 
@@ -122,7 +142,7 @@ def _details(number: int, verdict: Verdict) -> str:
     for part in verdict.parts:
         if part.per_class:
             lines += ["", f"Per class, IoU in per cent{f' ({part.label})' if part.label else ''}:"]
-            lines += ["", _class_table(part)]
+            lines += ["", _class_table(part.per_class)]
     return "\n".join(lines) + "\n"
 
 
@@ -169,7 +189,7 @@ def _part_table(verdict: Verdict) -> str:
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 
 
-def _class_table(part: Part) -> str:
+def _class_table(per_class: Sequence[ClassDifference]) -> str:
     rows = [
         [
             _cell(row.name),
@@ -178,7 +198,7 @@ def _class_table(part: Part) -> str:
             f"{_signed(row.difference)} [{_signed(row.low)}, {_signed(row.high)}]",
             _p(row.p_adjusted),
         ]
-        for row in part.per_class
+        for row in per_class
     ]
     headers = ["class", "left", "right", "difference", "p, corrected over classes"]
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
