@@ -8,30 +8,21 @@ there; killed by a signal) is requeued by its own batch script under the same id
 ending or requeueing the job itself. A trial that makes no headway in `max_attempts` attempts fails.
 """
 
-import logging
 import os
-import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from segbench import results
-from segbench.errors import LaunchError, SegbenchError
-from segbench.launch import Event, Work, slurm_queue
+from segbench.errors import LaunchError
+from segbench.launch import Event, Work, element, slurm_queue
+from segbench.launch.element import INTERRUPTED, UNAVAILABLE
 from segbench.launch.slurm_queue import Submission
-from segbench.lease import claim, fruitless_attempts
-from segbench.results import Result
-from segbench.spec.job import Job
+from segbench.lease import claim
 from segbench.spec.launching import Launch
 from segbench.status import is_alive
 
-LOG = logging.getLogger(__name__)
-INTERRUPTED = 75  # segbench.worker's
-UNAVAILABLE = 69  # sysexits' EX_UNAVAILABLE
-_VISIBLE_SECONDS = 60.0  # how late a shared disk may show a file to another node
-_POLITE_SECONDS = 90.0  # how long a worker waits for a trial that another has or must do first
 _SIGNAL_DELAY_SECONDS = 90
 
 
@@ -233,7 +224,7 @@ def _requeue_lines(max_attempts: int) -> list[str]:
         "code=$?",
         "me=$SLURM_JOB_ID",
         '[ -n "$SLURM_ARRAY_JOB_ID" ] && me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID',
-        "again=$([ $code -eq 75 ] && echo yes)",
+        f"again=$([ $code -eq {INTERRUPTED} ] && echo yes)",
         f"if [ $code -eq {UNAVAILABLE} ] || [ $code -gt 128 ]; then",
         f'  [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_attempts - 1} ] && again=yes',
         "fi",
@@ -245,83 +236,10 @@ def _requeue_lines(max_attempts: int) -> list[str]:
 
 
 def run_element(job_path: str, trial_ids: list[str], launch: str) -> None:
-    """Do the trials of one array element on its node; the process's exit code says how it went.
-
-    launch: the Launch as JSON. The trials run as on one machine, in processes of their own.
-    """
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, _interrupt)
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, force=True)
-    try:
-        code = _run_element(Path(job_path), trial_ids, Launch.model_validate_json(launch))
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except SegbenchError as error:
-        LOG.error("%s", error)
-        code = 2
+    """Do an array element's trials on its node; called by submitit with a Launch as JSON."""
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    resources = Launch.model_validate_json(launch)
+    together = resources.revised(launcher="local", workers=_side_by_side(resources))
+    code = element.run(Path(job_path), trial_ids, together, restarts=restarts)
     if code:
         sys.exit(code)
-
-
-def _interrupt(number: int, _frame: object) -> None:
-    LOG.info("signal %d: the trials save their state", number)
-    raise KeyboardInterrupt
-
-
-def _run_element(job_path: Path, trial_ids: list[str], launch: Launch) -> int:
-    from segbench.launch.local import Waited, launch_local
-
-    _until_visible(job_path)
-    job = Job.read(job_path)
-    workdirs = {t: results.trial_folder(Path(job.run_folder), t) for t in trial_ids}
-    trials = {}
-    for trial_id, workdir in workdirs.items():
-        _until_visible(workdir / "trial.json")
-        if not _has_given_up(trial_id, workdir, launch.max_attempts):
-            trials[trial_id] = results.load_trial(workdir)
-    together = launch.revised(launcher="local", workers=_side_by_side(launch))
-    try:
-        launch_local(
-            Work(job, trials, together),
-            lambda event: LOG.info("%s", " ".join(event)),
-            patience_seconds=_POLITE_SECONDS,
-        )
-    except Waited as reason:
-        LOG.warning("%s", reason)
-        return UNAVAILABLE
-    ended = [results.load_result(workdir) for workdir in workdirs.values()]
-    return int(any(result is not None and result.status == "failed" for result in ended))
-
-
-def _has_given_up(trial_id: str, workdir: Path, max_attempts: int) -> bool:
-    """Record a trial as failed that this job was restarted for again and again without headway."""
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    if restarts < max_attempts - 1 or fruitless_attempts(workdir) < max_attempts:
-        return False
-    lease = claim(workdir)
-    if lease is None:
-        return False
-    with lease:
-        results.write_result(
-            workdir,
-            Result(
-                trial_id=trial_id,
-                status="failed",
-                kind="killed",
-                message=f"{max_attempts} attempts in a row ended before anything was saved; see "
-                f"{workdir / 'worker.log'}",
-            ),
-        )
-    return True
-
-
-def _until_visible(path: Path) -> None:
-    """Wait for a file that another node has written: shared disks may show it late."""
-    deadline = time.monotonic() + _VISIBLE_SECONDS
-    while not path.exists():
-        if time.monotonic() > deadline:
-            raise LaunchError(
-                f"{path}: is not here after {_VISIBLE_SECONDS:.0f} s; the run's folder must be on "
-                "a disk that all nodes share"
-            )
-        time.sleep(1.0)

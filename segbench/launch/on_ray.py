@@ -1,0 +1,200 @@
+"""Do trials as tasks of Ray Tune, on a Ray that is started here or joined at `launch.address`.
+
+Tune places the trials and starts them again when a node is lost; what they computed is in their own
+folders alone, so a driver that was lost continues with the same command. A Tune trial carries a
+path, an id and resources; its work is done by `segbench.launch.element` in a process of its own.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from segbench import results
+from segbench.errors import LaunchError
+from segbench.launch import Event, Work
+from segbench.spec.launching import Launch
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+}
+
+
+def launch_on_ray(work: Work, on_event: Callable[[Event], None]) -> None:
+    """Do the work on Ray and follow it to its end; see `segbench.launch.Launcher`.
+
+    Raises:
+        LaunchError: Ray is not installed or cannot be joined, or trials ended without a record.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+        import ray.tune
+    except ImportError as error:
+        raise LaunchError("the launcher ray needs Ray: pip install 'segbench[ray]'") from error
+    job_path = work.job.write()
+    _join(work.launch)
+    try:
+        for level in _levels(work):
+            ready = [trial_id for trial_id in level if _may_start(work, trial_id, on_event)]
+            if ready:
+                _run(work, job_path, ready, on_event)
+    finally:
+        ray.shutdown()
+    lost = [
+        trial_id
+        for trial_id in work.trials
+        if results.load_result(results.trial_folder(work.run_folder, trial_id)) is None
+    ]
+    if lost:
+        log = results.trial_folder(work.run_folder, lost[0]) / "ray.log"
+        raise LaunchError(
+            f"{len(lost)} trials ended without a record, the first {lost[0]}; see {log}; the same "
+            "command goes on"
+        )
+
+
+def _join(launch: Launch) -> None:
+    import ray
+
+    here: dict[str, Any] = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
+    try:
+        ray.init(
+            address=launch.address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({} if launch.address else here),
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise LaunchError(
+            f"launch.address {launch.address}: no Ray answers there ({error}); start one with "
+            "`ray start --head`, or leave the address out to have one started here"
+        ) from error
+
+
+def _levels(work: Work) -> Iterator[list[str]]:
+    """Yield trials that start from none that is still to do, then those that start from them ..."""
+    left = dict(work.trials)
+    while left:
+        level = [t for t, trial in left.items() if trial.start_from not in left]
+        yield level
+        for trial_id in level:
+            del left[trial_id]
+
+
+def _may_start(work: Work, trial_id: str, on_event: Callable[[Event], None]) -> bool:
+    """Return whether what the trial starts from is done; record its failure where that failed."""
+    start_from = work.trials[trial_id].start_from
+    if start_from is None:
+        return True
+    before = results.load_result(results.trial_folder(work.run_folder, start_from))
+    if before is not None and before.status == "done":
+        return True
+    if before is not None:
+        message = f"trial {start_from}, which it starts from, is not done"
+        results.write_result(
+            results.trial_folder(work.run_folder, trial_id),
+            results.Result(trial_id=trial_id, status="failed", kind="start_from", message=message),
+        )
+        on_event(Event("failed", trial_id, f"start_from: {message}"))
+    return False
+
+
+def _run(
+    work: Work, job_path: Path, trial_ids: Sequence[str], on_event: Callable[[Event], None]
+) -> None:
+    from ray import tune
+
+    launch = work.launch
+    tuner = tune.Tuner(
+        tune.with_resources(_do_trial, resources(launch)),
+        param_space={
+            "trial_id": tune.grid_search(list(trial_ids)),
+            "job_path": str(job_path),
+            "run_folder": str(work.run_folder),
+            "launch": launch.revised(launcher="local", workers=1).model_dump_json(),
+        },
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=None if launch.workers == "auto" else launch.workers,
+            trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(work.run_folder / "jobs" / "ray"),
+            failure_config=tune.FailureConfig(max_failures=launch.max_attempts),
+            callbacks=[_events(work, on_event)],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def resources(launch: Launch) -> dict[str, float]:
+    """Return what Ray reserves for a trial; a GPU where the cluster has any, unless told."""
+    import ray
+
+    gpus = launch.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
+    reserved = {"cpu": float(launch.cpus_per_trial or 1), "gpu": gpus}
+    if launch.memory_gib is not None:
+        reserved["memory"] = launch.memory_gib * 2**30
+    return reserved
+
+
+def _do_trial(config: dict[str, str]) -> None:
+    """Run in a Ray worker: do one trial in a process of its own, and end with it.
+
+    Raises:
+        RuntimeError: the process ended before its trial did; Tune then starts it again.
+    """
+    workdir = results.trial_folder(Path(config["run_folder"]), config["trial_id"])
+    command = [sys.executable, "-m", "segbench.launch.element"]
+    with (workdir / "ray.log").open("ab") as log:
+        done = subprocess.run(
+            [*command, config["job_path"], config["launch"], config["trial_id"]],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode not in {0, 1}:
+        raise RuntimeError(f"exit code {done.returncode}; see {workdir / 'ray.log'}")
+
+
+def _events(work: Work, on_event: Callable[[Event], None]) -> Any:
+    """Return a Tune callback that tells our events."""
+    from ray import tune
+
+    class Tell(tune.Callback):
+        def __reduce__(self) -> Any:
+            return (
+                object,
+                (),
+            )  # Tune saves its state in order to go on; ours is in the trials' folders
+
+        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ARG002
+            on_event(Event("started", trial.config["trial_id"]))
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ARG002
+            self._tell(trial.config["trial_id"])
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ARG002
+            self._tell(trial.config["trial_id"])
+
+        def _tell(self, trial_id: str) -> None:
+            result = results.load_result(results.trial_folder(work.run_folder, trial_id))
+            if result is None:
+                on_event(Event("failed", trial_id, "ended without a record"))
+            elif result.status == "failed":
+                on_event(Event("failed", trial_id, f"{result.kind}: {result.message}"))
+            else:
+                on_event(Event("done", trial_id))
+
+    return Tell()
