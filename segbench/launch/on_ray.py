@@ -169,15 +169,18 @@ def _do_trial(config: dict[str, str]) -> None:
 
 
 def _events(work: Work, on_event: Callable[[Event], None]) -> Any:
-    """Return a Tune callback that tells our events."""
-    from ray import tune
+    """Return a Tune callback that tells our events, in place of Tune's own that prints."""
+    from ray.tune.progress_reporter import TrialProgressCallback
 
-    class Tell(tune.Callback):
+    class Tell(TrialProgressCallback):
         def __reduce__(self) -> Any:
             return (
                 object,
                 (),
             )  # Tune saves its state in order to go on; ours is in the trials' folders
+
+        def on_trial_result(self, *_: Any, **__: Any) -> None:
+            pass
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ARG002
             on_event(Event("started", trial.config["trial_id"]))
