@@ -234,6 +234,39 @@ def report(run: RunFolder) -> None:
     _report(run)
 
 
+@app.command()
+def plan(
+    file: File,
+    cards: Cards = None,
+    settings: Settings = None,
+    only: Only = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Plan the first N seeds alone.")] = None,
+    launcher: Annotated[str | None, typer.Option(help="local, ray or slurm.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Say what would run, and how long it takes where step times were measured; start nothing."""
+    from segbench import drive
+    from segbench.launch.estimate import estimated
+
+    flags = drive.Flags(
+        cards=tuple(cards or ()), settings=(*(settings or ()), *_launch_settings(launcher, None)),
+        only=tuple(only or ()), seeds=seeds, results=results,
+    )  # fmt: skip
+    prepared = drive.prepare_run(file, flags)
+    left = drive.unfinished(prepared, retry_failed=False)
+    _say_plan(prepared, left)
+    found = estimated(prepared.asked.cells, left, prepared.run_folder)
+    gpus = prepared.asked.experiment.launch.gpus_per_trial
+    if found.measured:
+        OUT.print(f"{found.hours:.2f} h for {found.measured} of the {found.trials} trials, one after another, "
+                  f"as measured on {', '.join(found.devices)}")
+        if gpus:
+            OUT.print(f"{found.hours * gpus:.2f} GPU-hours with {gpus:g} GPU per trial")
+    if found.trials > found.measured:
+        OUT.print(f"no step time is known for {found.trials - found.measured} trials: run one seed of each "
+                  "cell first (--seeds 1), then plan again")
+
+
 @app.command("status")
 def status_command(
     run: RunFolder,
@@ -293,7 +326,8 @@ def cancel(
 
     chosen = {find_trial(run, prefix)[0].name for prefix in trials or ()}
     cancelled = cancel_jobs(run, chosen)
-    OUT.print(f"cancelled: {', '.join(cancelled)}" if cancelled else "no job of this run is in the queue")
+    arrays = sorted({job.split("_")[0] for job in cancelled}, key=int)
+    OUT.print(f"cancelled: {len(cancelled)} jobs of {', '.join(arrays)}" if cancelled else "no job of this run is in the queue")
 
 
 @app.command()
@@ -302,11 +336,15 @@ def logs(
     trial: Annotated[str, typer.Argument(metavar="TRIAL", help="The first digits of a trial's id.")],
 ) -> None:
     """Print what a trial's worker has printed, and its traceback if it failed."""
+    from segbench.launch import cluster_jobs
     from segbench.run import find_trial
 
     folder, _ = find_trial(run, trial)
-    for name in ("worker.log", "traceback.txt"):
-        path = folder / name
+    paths = [folder / name for name in ("worker.log", "ray.log", "traceback.txt")]
+    if job := cluster_jobs(run).get(folder.name):
+        OUT.print(job.message)
+        paths.insert(0, run / "jobs" / "submitit" / f"{job.job_id}_0_log.err")
+    for path in paths:
         if path.exists():
             OUT.print(f"--- {console.shown_path(path)}")
             OUT.print(path.read_text(encoding="utf-8", errors="replace"))

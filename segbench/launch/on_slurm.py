@@ -60,12 +60,18 @@ def launch_on_slurm(work: Work, on_event: Callable[[Event], None]) -> None:
             job = jobs.get(trial_id)
             if job is not None and job.is_queued:
                 on_event(Event("waiting", trial_id, job.message))
+            elif job is not None and _is_done(work, trial_id):
+                on_event(Event("done", trial_id))  # while we were planning
             elif is_alive(results.trial_folder(work.run_folder, trial_id)):
                 on_event(Event("waiting", trial_id, "its worker's heart beats"))
             else:
                 left.append(trial_id)
         queued = {trial_id: job.job_id for trial_id, job in jobs.items() if job.is_queued}
         _submit(work, left, queued, on_event)
+
+
+def _is_done(work: Work, trial_id: str) -> bool:
+    return results.is_done(results.trial_folder(work.run_folder, trial_id), work.job.protocols)
 
 
 def _check_installed() -> None:
