@@ -34,7 +34,9 @@ def new_project(folder: Path) -> Path:
 class Toy:
     """A toy project and one experiment in it: `heads` x `seeds` trials of `steps` steps."""
 
-    def __init__(self, project: Path, *settings: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, project: Path, *settings: str, environment: dict[str, str] | None = None
+    ) -> None:
         self.project = project
         self.settings = settings
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
@@ -44,7 +46,9 @@ class Toy:
         run = ["run", "experiments/toy.yaml", "--results", results, *sets, *arguments]
         return [sys.executable, "-m", "segbench", *run]
 
-    def run(self, results: str, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, results: str, *arguments: str, ok: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         return self._finished(self.command(results, *arguments), ok=ok)
 
     def do(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
@@ -105,13 +109,18 @@ def live_workers(run_folder: Path) -> list[Holder]:
 
 
 def harm_at_random(
-    run_folder: Path, *, times: int, until: Callable[[], bool], signals: tuple[int, ...], seed: int = 0
+    run_folder: Path,
+    *,
+    times: int,
+    until: Callable[[], bool],
+    signals: tuple[int, ...],
+    pause: tuple[float, float] = (0.05, 0.8),
 ) -> Counter[int]:
     """Send signals to random workers at random moments, `times` times or until all is over."""
-    draw = random.Random(seed)
+    draw = random.Random(0)
     sent: Counter[int] = Counter()
     while sent.total() < times and not until():
-        time.sleep(draw.uniform(0.05, 0.8))
+        time.sleep(draw.uniform(*pause))
         workers = live_workers(run_folder)
         if workers:
             number = draw.choice(signals)

@@ -1,4 +1,4 @@
-"""Slurm itself, two nodes of it on this host: submit and leave, survive anything, compute nothing twice."""
+"""Slurm itself, two nodes of it here: submit and leave, survive anything, do nothing twice."""
 
 import os
 import signal
@@ -8,14 +8,20 @@ from pathlib import Path
 
 import pytest
 from launch_faults import (
-    Toy, assert_same, harm_at_random, live_workers, new_project, result_bytes, results_so_far,
+    Toy,
+    assert_same,
+    harm_at_random,
+    live_workers,
+    new_project,
+    result_bytes,
+    results_so_far,
     wait_until,
 )  # fmt: skip
 from slurm_cluster import SlurmCluster, missing_programs
 
 pytestmark = pytest.mark.slow
 
-GRID = ("sweep.seeds=3", "train.stages.0.steps=120", "monitor.checkpoint_every_steps=5")
+GRID = ("sweep.seeds=3", "train.stages.0.steps=80", "monitor.checkpoint_every_steps=5")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,21 @@ def until_done(toy: Toy, number: int = 6, *, seconds: float = 150.0) -> None:
     toy.do("report", "results/toy")
 
 
-def test_slurm_gives_the_bytes_of_one_machine_from_split_and_shared_arrays(toy, cluster, undisturbed):
+def test_three_launchers_give_the_same_bytes(toy, cluster):
+    toy = Toy(toy.project, "sweep.seeds=6", environment=cluster.environment)  # 12 trials
+    toy.run("local", "--launcher", "local", "--set", "launch.workers=2")
+    toy.run("slurm", "--launcher", "slurm", "--set", "launch.trials_per_job=3")
+    toy.run("ray", "--launcher", "ray")
+    wait_until(lambda: len(results_so_far(toy.folder("slurm"))) == 12)
+    toy.do("report", "slurm/toy")
+    assert len(result_bytes(toy.folder("local"))) >= 12 * 5
+    assert_same(toy.folder("slurm"), toy.folder("local"))
+    assert_same(toy.folder("ray"), toy.folder("local"))
+
+
+def test_slurm_gives_the_bytes_of_one_machine_from_split_and_shared_arrays(
+    toy, cluster, undisturbed
+):
     done = toy.run("results", "--set", "launch.throttle=3")
     assert "submitted" in done.stdout
     assert len(jobs_in_queue(cluster)) == 6
@@ -79,7 +99,11 @@ def test_preempted_trials_save_are_requeued_and_go_on(toy, cluster, undisturbed,
     script = tmp_path / "urgent.sh"
     script.write_text("#!/bin/bash\nsleep 4\n")
     cluster.ask("sbatch", "-p", "high", "-N", "2", "--exclusive", "-o", "/dev/null", str(script))
-    wait_until(lambda: "BeginTime" in cluster.ask("squeue", "-h", "-o", "%r") or not live_workers(run_folder))
+    wait_until(
+        lambda: (
+            "BeginTime" in cluster.ask("squeue", "-h", "-o", "%r") or not live_workers(run_folder)
+        )
+    )
     until_done(toy)
     assert_same(run_folder, undisturbed)
     claims = [len(list(folder.glob("claims/*.json"))) for folder in run_folder.glob("trials/*")]
@@ -107,7 +131,9 @@ def test_a_job_whose_processes_are_all_killed_is_requeued(toy, cluster, undistur
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: "Restarts=1" in cluster.ask("scontrol", "show", "job", job), seconds=30)
     until_done(toy, 1)
-    ours = {name: data for name, data in result_bytes(run_folder).items() if name.startswith("trials")}
+    ours = {
+        name: data for name, data in result_bytes(run_folder).items() if name.startswith("trials")
+    }
     assert ours.items() <= result_bytes(undisturbed).items()
 
 
@@ -119,7 +145,11 @@ def _processes_of_job(job: str) -> list[int]:
             name = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if f"SLURM_JOB_ID={job}\0".encode() in variables and b"SLURM_STEP_ID" in variables and b"python" in name:
+        if (
+            f"SLURM_JOB_ID={job}\0".encode() in variables
+            and b"SLURM_STEP_ID" in variables
+            and b"python" in name
+        ):
             found.append(int(process.name))
     return found
 
@@ -130,7 +160,9 @@ def test_a_dead_node_is_survived(toy, cluster, undisturbed):
     wait_until(lambda: list(run_folder.glob("trials/*/last.ckpt")))
     node = cluster.ask("squeue", "-h", "-t", "RUNNING", "-o", "%N").split()[0]
     cluster.kill_node(node)
-    wait_until(lambda: "down" in cluster.ask("sinfo", "-h", "-N", "-n", node, "-o", "%T"), seconds=60)
+    wait_until(
+        lambda: "down" in cluster.ask("sinfo", "-h", "-N", "-n", node, "-o", "%T"), seconds=60
+    )
     cluster.start_node(node)
     until_done(toy)
     assert_same(run_folder, undisturbed)
@@ -181,7 +213,9 @@ def test_a_refusal_names_what_was_and_was_not_submitted(toy, cluster):
 
 def test_a_trial_that_starts_from_another_waits_for_its_job(toy, cluster):
     path = toy.project / "experiments" / "toy.yaml"
-    path.write_text(path.read_text() + "start_from:\n  - {where: {head: fcn8s}, take: {head: fcn32s}}\n")
+    path.write_text(
+        path.read_text() + "start_from:\n  - {where: {head: fcn8s}, take: {head: fcn32s}}\n"
+    )
     toy.run("results", "--seeds", "1", "--set", "sweep.seeds=1")
     assert "Dependency" in cluster.ask("squeue", "-h", "-o", "%r")
     until_done(toy, 2)

@@ -2,7 +2,20 @@
 
 Cells of the same axes differ in their seeds alone, so one done trial speaks for its whole cell.
 What has not been measured is not guessed. Knows nothing of engines.
-"""What is left of a plan. hours: of the measured trials, one after another, on `devices`."""
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from segbench import results
+from segbench.spec.sweep import Cell
+
+_SPEAKERS = 3  # done trials that are read for each cell: times hardly differ between seeds
+
+
+class Estimate(NamedTuple):
+    """What is left of a plan. hours: of the measured trials, one after another, on `devices`."""
 
     trials: int
     measured: int

@@ -1,0 +1,132 @@
+"""Harm done to runs on one machine and on Ray: the same bytes afterwards, nothing done twice."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from launch_faults import (
+    Toy,
+    assert_same,
+    harm_at_random,
+    kill_group,
+    live_workers,
+    new_project,
+    result_bytes,
+    results_so_far,
+    small_disk,
+    wait_until,
+)  # fmt: skip
+
+pytestmark = pytest.mark.slow
+
+KILLS = int(os.environ.get("SEGBENCH_TEST_KILLS", "50"))  # 200 in a nightly run
+GRID = ("sweep.seeds=12", "train.stages.0.steps=20", "launch.workers=2", "launch.max_attempts=1000")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 trials that nobody disturbed."""
+    toy = Toy(new_project(tmp_path_factory.mktemp("undisturbed")), *GRID)
+    toy.run("results")
+    return toy.folder("results")
+
+
+@pytest.fixture
+def toy(toy_project: Path) -> Toy:
+    return Toy(toy_project, *GRID)
+
+
+def part_of(whole: Path, part: Path) -> None:
+    """Check that every trial's file of a smaller grid is that of the whole grid."""
+    expected = result_bytes(whole)
+    trials = {n: data for n, data in result_bytes(part).items() if n.startswith("trials/")}
+    assert trials
+    assert not [name for name, data in trials.items() if expected[name] != data]
+
+
+def test_workers_killed_at_random_moments_leave_the_bytes_of_an_undisturbed_run(toy, undisturbed):
+    process = toy.start("results")
+    run_folder = toy.folder("results")
+    sent = harm_at_random(
+        run_folder, times=KILLS, until=lambda: process.poll() is not None,
+        signals=(signal.SIGKILL, signal.SIGKILL, signal.SIGTERM), pause=(0.2, 2.0),
+    )  # fmt: skip
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert sent[signal.SIGKILL] >= min(KILLS, 20) // 2
+    assert out.count("done: ") == 24
+    assert_same(run_folder, undisturbed)
+
+
+def test_the_same_command_twice_at_once_does_each_trial_once(toy, undisturbed):
+    both = [toy.start("results", "--seeds", "3") for _ in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == 0, out + err
+    run_folder = toy.folder("results")
+    assert {len(list(f.glob("claims/*.json"))) for f in run_folder.glob("trials/*")} == {1}
+    part_of(undisturbed, run_folder)
+
+
+def test_a_killed_driver_of_ray_goes_on_with_the_same_command(toy, undisturbed):
+    run = ("--seeds", "3", "--launcher", "ray")
+    process = toy.start("results", *run)
+    run_folder = toy.folder("results")
+    wait_until(lambda: results_so_far(run_folder) and live_workers(run_folder))
+    kill_group(process)
+    before = results_so_far(run_folder)
+    assert 0 < len(before) < 6
+    toy.run("results", *run)
+    part_of(undisturbed, run_folder)
+    after = results_so_far(run_folder)
+    assert len(after) == 6
+    assert before.items() <= after.items()  # what was done was left alone
+
+
+def test_a_trial_on_ray_whose_process_is_killed_goes_on(toy, undisturbed):
+    process = toy.start("results", "--seeds", "1", "--launcher", "ray")
+    run_folder = toy.folder("results")
+    harm_at_random(
+        run_folder, times=4, until=lambda: process.poll() is not None,
+        signals=(signal.SIGKILL,), pause=(0.5, 2.0),
+    )  # fmt: skip
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, out + err
+    part_of(undisturbed, run_folder)
+
+
+def test_torn_files_are_made_again_and_nothing_else(toy, undisturbed):
+    toy.run("results", "--seeds", "2")
+    run_folder = toy.folder("results")
+    first, second, third, whole = sorted(run_folder.glob("trials/*"))
+    before = results_so_far(run_folder)[whole.name]
+    (first / "result.json").write_bytes((first / "result.json").read_bytes()[:40])
+    next(second.glob("evaluations/*.json")).write_bytes(b"")
+    next(third.glob("evaluations/*.npz")).unlink()
+    assert "1 ended, 3 to run" in toy.run("results", "--seeds", "2").stdout
+    part_of(undisturbed, run_folder)
+    assert results_so_far(run_folder)[whole.name] == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root's rights")
+def test_a_full_disk_is_one_sentence_and_more_room_mends_it(toy, undisturbed):
+    with small_disk(toy.project / "disk", mebibytes=12) as disk:
+        full = toy.run("disk", "--seeds", "1", ok=False)
+        assert full.returncode == 2
+        assert "cannot be written" in full.stderr or "No space left" in full.stderr
+        assert "Traceback" not in full.stderr
+        subprocess.run(["mount", "-o", "remount,size=600m", str(disk)], check=True)
+        toy.run("disk", "--seeds", "1")
+        part_of(undisturbed, toy.folder("disk"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk needs root's rights")
+def test_a_folder_that_takes_no_files_is_one_sentence(toy):
+    with small_disk(toy.project / "disk", mebibytes=50) as disk:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        refused = toy.run("disk", "--seeds", "1", ok=False)
+        assert refused.returncode == 2
+        assert "cannot be written (Read-only file system)" in refused.stderr
+        assert "Traceback" not in refused.stderr
