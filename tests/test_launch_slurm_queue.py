@@ -1,0 +1,225 @@
+"""What is made of Slurm's answers, torn ones and lies included, and how a grid becomes arrays."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from segbench.drive import Flags, prepare_run
+from segbench.errors import LaunchError
+from segbench.launch import Work, slurm_queue
+from segbench.launch.estimate import estimated
+from segbench.launch.on_slurm import arrays_of, sbatch_options
+from segbench.lease import claim, fruitless_attempts
+from segbench.results import Provenance, write_provenance
+from segbench.spec.job import Job
+from segbench.spec.launching import Launch
+from segbench.spec.machine import Machine
+from segbench.status import ClusterJob, TrialStatus, is_alive, statuses
+
+
+@pytest.fixture
+def answers(tmp_path, monkeypatch):
+    """Return a function that makes a Slurm command print a text and end with a code."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    def answer(command: str, text: str, code: int = 0) -> None:
+        path = folder / command
+        lines = f"cat <<'END'\n{text}\nEND\n" if text else ""
+        path.write_text(f"#!/bin/sh\n{lines}exit {code}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    answer("squeue", "")
+    answer("sacct", "slurm accounting storage is disabled", 1)
+    answer("scontrol", "", 1)
+    return answer
+
+
+@pytest.fixture
+def work(toy_project):
+    """Return a function that makes work of the toy grid under a `launch`."""
+
+    def make(*settings: str, **launch) -> Work:
+        flags = Flags(settings=settings, results=toy_project / "results")
+        prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
+        job = Job(
+            run_folder=str(prepared.run_folder), machine=Machine(cache="/none"), protocols=(),
+            code_version="test",
+        )  # fmt: skip
+        return Work(job, dict(prepared.asked.trials), Launch(launcher="slurm", **launch))
+
+    return make
+
+
+def submitted(run_folder: Path, *elements: tuple[str, ...], job_id: str | None = "7"):
+    submission = slurm_queue.new_submission(run_folder, elements).revised(job_id=job_id)
+    slurm_queue.write_submission(run_folder, submission)
+    return submission
+
+
+@pytest.mark.parametrize("word", ["TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "FAILED"])
+def test_the_ends_of_jobs_are_told_apart(tmp_path, answers, word):
+    submitted(tmp_path, ("a",), ("b",))
+    answers("squeue", "7|0|RUNNING|None|x|n1")
+    answers("sacct", f"7_1|{word}|0:15|n2\n7_1.batch|COMPLETED|0:0|n2")
+    jobs = slurm_queue.jobs_of(tmp_path)
+    assert jobs["a"] == ClusterJob("7_0", "running", "job 7_0 running (on n1)")
+    assert jobs["b"].state == word.lower()
+    assert jobs["b"].message == f"job 7_1 ended on n2 as {word}, exit 0:15"
+
+
+def test_without_accounting_the_controller_is_asked_and_what_it_forgot_is_lost(tmp_path, answers):
+    submitted(tmp_path, ("a",), ("b",))
+    answers(
+        "scontrol",
+        "JobId=8 ArrayJobId=7 ArrayTaskId=0 JobName=x JobState=NODE_FAIL ExitCode=1:0 NodeList=n1",
+    )
+    jobs = slurm_queue.jobs_of(tmp_path)
+    assert (jobs["a"].state, jobs["b"].state) == ("node_fail", "lost")
+
+
+def test_a_queue_that_cannot_be_asked_is_an_error_and_no_guess(tmp_path, answers):
+    submitted(tmp_path, ("a",))
+    answers("squeue", "", 1)
+    with pytest.raises(LaunchError, match="squeue"):
+        slurm_queue.jobs_of(tmp_path)
+
+
+def test_a_submission_whose_answer_was_lost_is_found_by_its_name(tmp_path, answers):
+    lost = submitted(tmp_path, ("a",), ("b",), job_id=None)
+    answers("squeue", f"12|1|PENDING|Resources|{lost.job_name}|")
+    assert slurm_queue.jobs_of(tmp_path)["b"].job_id == "12_1"
+    assert slurm_queue.submissions(tmp_path)[0].job_id == "12"
+
+
+def test_of_several_submissions_the_latest_counts_and_refused_ones_do_not(tmp_path, answers):
+    old = submitted(tmp_path, ("a",), job_id="3")
+    slurm_queue.write_submission(tmp_path, old.revised(submitted="2000-01-01T00:00:00+00:00"))
+    submitted(tmp_path, ("a",), job_id="9")
+    refused = slurm_queue.new_submission(tmp_path, [("a",)])
+    slurm_queue.write_submission(tmp_path, refused.revised(refused="no"))
+    answers("squeue", "9|N/A|PENDING|Priority|x|")
+    assert slurm_queue.jobs_of(tmp_path)["a"].job_id == "9"
+
+
+def test_a_torn_record_is_named(tmp_path, answers):
+    submission = submitted(tmp_path, ("a",))
+    path = tmp_path / "jobs" / f"slurm-{submission.key}.json"
+    path.write_text(path.read_text()[:30])
+    with pytest.raises(LaunchError, match=f"{path.name}: is damaged"):
+        slurm_queue.jobs_of(tmp_path)
+
+
+def status_with(toy_project, job: ClusterJob) -> TrialStatus:
+    from segbench.run import load_run, record_of, write_run
+
+    flags = Flags(results=toy_project / "results")
+    prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
+    write_run(prepared.run_folder, record_of(prepared.asked, "x"), prepared.whole)
+    first = next(iter(prepared.asked.trials))
+    return statuses(prepared.run_folder, load_run(prepared.run_folder), {first: job})[0]
+
+
+def test_status_says_queued_or_why_a_job_ended_without_a_result(toy_project):
+    queued = status_with(toy_project, ClusterJob("7", "pending", "job 7 pending (Priority)"))
+    assert (queued.state, queued.message) == ("queued", "job 7 pending (Priority)")
+    ended = status_with(toy_project, ClusterJob("7", "out_of_memory", "job 7 ended"))
+    assert (ended.state, ended.kind) == ("failed", "out_of_memory")
+    assert "the same run command goes on" in ended.message
+    assert status_with(toy_project, ClusterJob("7", "completed", "job 7 ended")).state == "waiting"
+
+
+def test_a_beating_heart_outweighs_a_queue_that_has_lost_the_job(toy_project):
+    flags = Flags(results=toy_project / "results")
+    prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
+    workdir = prepared.run_folder / "trials" / next(iter(prepared.asked.trials))
+    assert not is_alive(workdir)
+    lease = claim(workdir)
+    assert lease is not None
+    with lease:
+        assert is_alive(workdir)
+        assert status_with(toy_project, ClusterJob("7", "failed", "job 7 ended")).state == "running"
+    assert not is_alive(workdir)
+
+
+def test_arrays_are_even_hold_to_the_limit_and_share_the_throttle(work):
+    grid = work("sweep.seeds=10", trials_per_job=2, throttle=5)  # 20 trials, 10 elements
+    arrays = list(arrays_of(grid, list(grid.trials), max_array_size=4))
+    assert [len(array.elements) for array in arrays] == [4, 4, 2]
+    assert sum(array.throttle for array in arrays) == 5
+    assert [t for array in arrays for e in array.elements for t in e] == list(grid.trials)
+
+
+def test_more_arrays_than_the_throttle_allows_stand_in_lanes(work):
+    grid = work("sweep.seeds=6", throttle=2)
+    arrays = list(arrays_of(grid, list(grid.trials), max_array_size=3))
+    assert [array.lane for array in arrays] == [0, 1, 0, 1]
+    assert [array.throttle for array in arrays] == [1, 1, 1, 1]
+
+
+def test_trials_of_other_resources_or_of_a_later_level_get_arrays_of_their_own(work):
+    grid = work("sweep.seeds=2")
+    first, second, third, fourth = grid.trials
+    trials = {**grid.trials, fourth: grid.trials[fourth].revised(start_from=first)}
+    big = grid.launch.revised(memory_gib=64.0)
+    grid = grid._replace(trials=trials, shapes={second: big})
+    arrays = list(arrays_of(grid, list(trials), max_array_size=100))
+    assert [array.elements for array in arrays] == [
+        ((first,), (third,)),
+        ((second,),),
+        ((fourth,),),
+    ]
+    assert [array.launch.memory_gib for array in arrays] == [None, 64.0, None]
+    assert [array.level for array in arrays] == [0, 0, 1]
+
+
+def test_trials_that_share_a_gpu_ask_for_the_memory_and_cores_of_all():
+    launch = Launch(gpus_per_trial=0.5, trials_per_job=4, cpus_per_trial=3, memory_gib=1.5)
+    options = sbatch_options(launch)
+    assert options["gpus_per_node"] == 1
+    assert (options["cpus_per_task"], options["mem"]) == (6, "3072M")
+    assert sbatch_options(Launch())["gpus_per_node"] is None
+
+
+def test_attempts_that_save_something_are_not_fruitless(tmp_path):
+    def attempt() -> None:
+        lease = claim(tmp_path)
+        assert lease is not None
+        with lease:
+            pass
+
+    attempt()
+    attempt()
+    assert fruitless_attempts(tmp_path) == 2
+    (tmp_path / "last.ckpt").write_bytes(b"1")
+    assert fruitless_attempts(tmp_path) == 0
+    attempt()
+    assert fruitless_attempts(tmp_path) == 1
+
+
+def test_a_plan_counts_hours_only_where_a_seed_was_measured(toy_project):
+    flags = Flags(settings=("sweep.seeds=3",), results=toy_project / "results")
+    prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
+    cells = prepared.asked.cells
+    done = next(cell for cell in cells if cell.axes["head"] == "fcn8s")
+    write_provenance(
+        prepared.run_folder / "trials" / done.trial_id,
+        Provenance(
+            code_version="", packages={}, device="cpu", host="", started="", finished="",
+            attempts=1, train_seconds=1, evaluate_seconds=30, step_seconds=100, peak_memory_mib=0,
+        ),
+    )  # fmt: skip
+    left = [cell.trial_id for cell in cells if cell is not done]
+    found = estimated(cells, left, prepared.run_folder)
+    assert (found.trials, found.measured, found.devices) == (5, 2, ("cpu",))
+    assert found.hours == pytest.approx(2 * (6 * 100 + 30) / 3600)
+
+
+def test_records_travel_as_plain_json(tmp_path):
+    submission = submitted(tmp_path, ("a", "b"))
+    fields = json.loads((tmp_path / "jobs" / f"slurm-{submission.key}.json").read_text())
+    assert fields["elements"] == [["a", "b"]]
+    assert fields["job_id"] == "7"
