@@ -18,7 +18,7 @@ from segbench.spec.cards import BackboneCard, DatasetCard, Weights
 from segbench.spec.catalog import Catalog
 from segbench.spec.claims import check_selectors
 from segbench.spec.experiment import Experiment, Selector, with_value
-from segbench.spec.heads import Head, Model, head_named, why_unsupported
+from segbench.spec.heads import HEADS, Head, Model, head_named, why_unsupported
 from segbench.spec.recipe import Recipe
 from segbench.spec.trial import Trial, trial_id
 
@@ -265,10 +265,18 @@ class _Expansion:
         ]
         for section, selectors in sections:
             for selector in selectors:
-                for problem in _selector_problems(selector, axes):
+                for problem in _selector_problems(selector, axes, self._names_at_hand()):
                     self._problem((section,), problem)
         for problem in check_selectors(experiment.claims, axes):
             self._problem(("claims",), problem)
+
+    def _names_at_hand(self) -> dict[str, set[str]]:
+        """Return the cards and heads that a narrowed sweep may lack without its file being wrong."""
+        return {
+            "backbone": set(self.catalog.names("backbones")),
+            "dataset": set(self.catalog.names("datasets")),
+            "head": {*HEADS, *self.experiment.heads},
+        }
 
     def _cells(
         self, points: list[dict[str, str]], resolved: dict[tuple[str, ...], Any]
@@ -322,7 +330,9 @@ def matches(axes: dict[str, str], selector: Selector) -> bool:
     return all(axes.get(axis) == value for axis, value in selector.items())
 
 
-def _selector_problems(selector: Selector, axes: dict[str, tuple[str, ...]]) -> list[str]:
+def _selector_problems(
+    selector: Selector, axes: dict[str, tuple[str, ...]], at_hand: dict[str, set[str]]
+) -> list[str]:
     problems = []
     for axis, value in selector.items():
         if axis not in axes:
@@ -330,7 +340,7 @@ def _selector_problems(selector: Selector, axes: dict[str, tuple[str, ...]]) -> 
                 f"no axis {axis!r} in the sweep{yamlfile.did_you_mean(axis, axes)}; "
                 f"axes: {', '.join(axes)}"
             )
-        elif value not in axes[axis]:
+        elif value not in axes[axis] and value not in at_hand.get(axis, set()):
             problems.append(
                 f"{axis}: {value} matches no cell{yamlfile.did_you_mean(value, axes[axis])}; "
                 f"the sweep has: {', '.join(axes[axis])}"
