@@ -97,8 +97,8 @@ def test_mistakes_are_refused_with_a_sentence(plan_of, setting, sentence):
 
 
 def test_a_published_figure_may_name_a_card_that_a_narrowed_sweep_lacks_but_no_typo(plan_of):
-    figure = "published:\n  - {where: {dataset: %s}, percent: 5, source: x, differs: y}\n"
-    assert plan_of(text=figure % "voc2012").cells
+    figure = "  - {where: {dataset: %s}, percent: 5, source: x, differs: y}\n"
+    assert plan_of(text="published:\n" + figure % "voc2012").cells
     with pytest.raises(ExperimentError, match="dataset: voc2021 matches no cell"):
         plan_of(text=figure % "voc2021")
 
