@@ -50,28 +50,51 @@ RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run's folder, such as results/quickstart.")
 ]
 Cards = Annotated[
-    list[Path] | None, typer.Option("--cards", metavar="DIR", help="A folder with backbones/ or datasets/ that is read before the built-in cards. Repeatable.")
+    list[Path] | None,
+    typer.Option(
+        "--cards",
+        metavar="DIR",
+        help="A folder with backbones/ or datasets/ that is read before the built-in cards. Repeatable.",
+    ),
 ]
 Data = Annotated[
     list[Path] | None,
-    typer.Option("--data", metavar="DIR", help="Where data sets lie (else $SEGBENCH_DATA). Repeatable."),
+    typer.Option(
+        "--data", metavar="DIR", help="Where data sets lie (else $SEGBENCH_DATA). Repeatable."
+    ),
 ]
 Weights = Annotated[
     list[Path] | None,
-    typer.Option("--weights", metavar="DIR", help="Where weights files lie (else $SEGBENCH_WEIGHTS). Repeatable."),
+    typer.Option(
+        "--weights",
+        metavar="DIR",
+        help="Where weights files lie (else $SEGBENCH_WEIGHTS). Repeatable.",
+    ),
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option("--cache", metavar="DIR", help="Arrow files, downloads, features (else $SEGBENCH_CACHE, ~/.cache/segbench)."),
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Arrow files, downloads, features (else $SEGBENCH_CACHE, ~/.cache/segbench).",
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change the experiment, e.g. train.batch_size=4 or sweep.head=[fcn8s]. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change the experiment, e.g. train.batch_size=4 or sweep.head=[fcn8s]. Repeatable.",
+    ),
 ]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="AXIS=VALUE", help="Run the matching cells alone, e.g. backbone=vgg16. Repeatable."),
+    typer.Option(
+        "--only",
+        metavar="AXIS=VALUE",
+        help="Run the matching cells alone, e.g. backbone=vgg16. Repeatable.",
+    ),
 ]
 Results = Annotated[
     Path, typer.Option("--results", metavar="DIR", help="The run goes to DIR/<experiment>.")
@@ -80,7 +103,9 @@ Results = Annotated[
 
 @app.callback(invoke_without_command=True)
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.")
+    ] = False,
 ) -> None:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     if version:
@@ -101,12 +126,22 @@ def run_command(
     only: Only = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Run the first N seeds alone.")] = None,
     device: Device = "auto",
-    launcher: Annotated[str | None, typer.Option(help="local, ray or slurm (else the file's launch.launcher).")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Trials at a time on this machine.")] = None,
+    launcher: Annotated[
+        str | None, typer.Option(help="local, ray or slurm (else the file's launch.launcher).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trials at a time on this machine.")
+    ] = None,
     results: Results = Path("results"),
-    retry: Annotated[str | None, typer.Option(metavar="failed", help="Start failed trials again.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and leave.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="After submitting to Slurm, follow until all has ended.")] = False,
+    retry: Annotated[
+        str | None, typer.Option(metavar="failed", help="Start failed trials again.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, and leave.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="After submitting to Slurm, follow until all has ended.")
+    ] = False,
 ) -> None:
     """Train and evaluate an experiment's grid; only what is missing is done."""
     from segbench import drive
@@ -142,11 +177,15 @@ def run_command(
         if not leaves:
             _report(prepared.run_folder)
     if left and leaves:
-        OUT.print(f"Nothing waits here; segbench watch {console.shown_path(prepared.run_folder)} follows, "
-                  "segbench report writes the tables.")
+        OUT.print(
+            f"Nothing waits here; segbench watch {console.shown_path(prepared.run_folder)} follows, "
+            "segbench report writes the tables."
+        )
     failed = _count_failed(prepared)
     if failed:
-        ERR.print(f"{failed} of {len(prepared.asked.trials)} trials failed; segbench status {console.shown_path(prepared.run_folder)} says why.")
+        ERR.print(
+            f"{failed} of {len(prepared.asked.trials)} trials failed; segbench status {console.shown_path(prepared.run_folder)} says why."
+        )
         raise typer.Exit(1)
 
 
@@ -163,14 +202,18 @@ def _say_plan(prepared: Any, left: dict[str, Any]) -> None:
     seeds = len({cell.seed for cell in plan.cells})
     trials = plan.trials
     skipped = Counter(cell.skipped for cell in plan.cells if cell.skipped)
-    OUT.print(f"{plan.experiment.name}: {axes} x {seeds} seeds = {len(trials)} trials; "
-              f"{len(trials) - len(left)} ended, {len(left)} to run")
+    OUT.print(
+        f"{plan.experiment.name}: {axes} x {seeds} seeds = {len(trials)} trials; "
+        f"{len(trials) - len(left)} ended, {len(left)} to run"
+    )
     for reason, number in skipped.items():
         OUT.print(f"skipped ({number}): {reason}")
     if len(whole := prepared.whole.trials) != len(trials):
         OUT.print(f"narrowed from {len(whole)} trials of the whole sweep")
-    OUT.print(f"protocols: {', '.join(plan.experiment.evaluate)}; launcher: {plan.experiment.launch.launcher}; "
-              f"results: {console.shown_path(prepared.run_folder)}")
+    OUT.print(
+        f"protocols: {', '.join(plan.experiment.evaluate)}; launcher: {plan.experiment.launch.launcher}; "
+        f"results: {console.shown_path(prepared.run_folder)}"
+    )
 
 
 def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:
@@ -178,7 +221,9 @@ def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:
     from segbench import drive, status
 
     labels = {
-        cell.trial_id: status.label(cell.axes, cell.seed) for cell in prepared.asked.cells if cell.trial
+        cell.trial_id: status.label(cell.axes, cell.seed)
+        for cell in prepared.asked.cells
+        if cell.trial
     }
     if not OUT.is_terminal:
         ended: Counter[str] = Counter()
@@ -258,13 +303,17 @@ def plan(
     found = estimated(prepared.asked.cells, left, prepared.run_folder)
     gpus = prepared.asked.experiment.launch.gpus_per_trial
     if found.measured:
-        OUT.print(f"{found.hours:.2f} h for {found.measured} of the {found.trials} trials, one after another, "
-                  f"as measured on {', '.join(found.devices)}")
+        OUT.print(
+            f"{found.hours:.2f} h for {found.measured} of the {found.trials} trials, one after another, "
+            f"as measured on {', '.join(found.devices)}"
+        )
         if gpus:
             OUT.print(f"{found.hours * gpus:.2f} GPU-hours with {gpus:g} GPU per trial")
     if found.trials > found.measured:
-        OUT.print(f"no step time is known for {found.trials - found.measured} trials: run one seed of each "
-                  "cell first (--seeds 1), then plan again")
+        OUT.print(
+            f"no step time is known for {found.trials - found.measured} trials: run one seed of each "
+            "cell first (--seeds 1), then plan again"
+        )
 
 
 @app.command("status")
@@ -318,7 +367,12 @@ def _watch(run: Path, record: Any, every: float) -> None:
 @app.command()
 def cancel(
     run: RunFolder,
-    trials: Annotated[list[str] | None, typer.Argument(metavar="TRIAL...", help="Ids' first digits; all jobs of the run where left out.")] = None,
+    trials: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TRIAL...", help="Ids' first digits; all jobs of the run where left out."
+        ),
+    ] = None,
 ) -> None:
     """Take a run's jobs out of Slurm's queue; running trials save their state first."""
     from segbench.launch import cancel_jobs
@@ -327,13 +381,19 @@ def cancel(
     chosen = {find_trial(run, prefix)[0].name for prefix in trials or ()}
     cancelled = cancel_jobs(run, chosen)
     arrays = sorted({job.split("_")[0] for job in cancelled}, key=int)
-    OUT.print(f"cancelled: {len(cancelled)} jobs of {', '.join(arrays)}" if cancelled else "no job of this run is in the queue")
+    OUT.print(
+        f"cancelled: {len(cancelled)} jobs of {', '.join(arrays)}"
+        if cancelled
+        else "no job of this run is in the queue"
+    )
 
 
 @app.command()
 def logs(
     run: RunFolder,
-    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="The first digits of a trial's id.")],
+    trial: Annotated[
+        str, typer.Argument(metavar="TRIAL", help="The first digits of a trial's id.")
+    ],
 ) -> None:
     """Print what a trial's worker has printed, and its traceback if it failed."""
     from segbench.launch import cluster_jobs
@@ -352,7 +412,9 @@ def logs(
 
 @app.command("list")
 def list_command(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="backbones, datasets, heads or experiments.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="backbones, datasets, heads or experiments.")
+    ],
     cards: Cards = None,
 ) -> None:
     """List the cards, heads or experiments at hand."""
@@ -364,7 +426,10 @@ def list_command(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone, data set or head, or an experiment file.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="A backbone, data set or head, or an experiment file."),
+    ],
     cards: Cards = None,
 ) -> None:
     """Show a card, a head or an experiment, as it is after `base` and defaults are filled in."""
@@ -375,13 +440,17 @@ def show(
 
 @app.command()
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Cards and experiments (YAML).")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Cards and experiments (YAML).")
+    ],
     cards: Cards = None,
 ) -> None:
     """Check cards and experiments; report all problems of all files at once."""
     from segbench import listing
 
-    problems = [problem for file in files for problem in listing.problems_of(file, tuple(cards or ()))]
+    problems = [
+        problem for file in files for problem in listing.problems_of(file, tuple(cards or ()))
+    ]
     if problems:
         _fail("\n".join(problems))
     OUT.print(f"{len(files)} files are in order")
@@ -389,18 +458,31 @@ def check(
 
 @app.command()
 def prepare(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets or backbones (for their weights), or experiment files.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="Data sets or backbones (for their weights), or experiment files.",
+        ),
+    ],
     data: Data = None,
     cache: Cache = None,
     cards: Cards = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Convert what is here; download nothing.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Convert what is here; download nothing.")
+    ] = False,
 ) -> None:
     """Download, verify, unpack and convert data sets, and fetch weights, once."""
-    from segbench import listing
-
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    from segbench import listing
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
     with Progress(*columns, console=ERR, transient=True) as bars:
         tasks: dict[str, Any] = {}
 

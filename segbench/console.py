@@ -53,7 +53,11 @@ def grid_view(found: Sequence[TrialStatus]) -> RenderableType:
 def _line(status: TrialStatus) -> tuple[RenderableType, ...]:
     colour = _COLOURS[status.state]
     if status.state == "failed":
-        return Text(status.label, colour), Text(f"failed: {status.kind}", colour), Text(status.message)
+        return (
+            Text(status.label, colour),
+            Text(f"failed: {status.kind}", colour),
+            Text(status.message),
+        )
     progress = f"{status.phase} {status.step}/{status.steps}" if status.steps else status.state
     eta = f"{_duration(status.eta_seconds)} left in this phase" if status.eta_seconds else ""
     return Text(status.label, colour), Text(progress), Text(eta, "dim")
@@ -62,7 +66,13 @@ def _line(status: TrialStatus) -> tuple[RenderableType, ...]:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return (
+        f"{hours} h {minutes:02d} min"
+        if hours
+        else f"{minutes} min {rest:02d} s"
+        if minutes
+        else f"{rest} s"
+    )
 
 
 def status_table(found: Sequence[TrialStatus]) -> Table:

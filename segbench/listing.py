@@ -120,7 +120,9 @@ def description_of(name: str, cards: tuple[Path, ...]) -> str:
 
 def _as_yaml(value: dict[str, Any]) -> str:
     filled = {key: item for key, item in value.items() if item not in (None, "", [], {})}
-    return yaml.safe_dump(filled, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
+    return yaml.safe_dump(
+        filled, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
+    )
 
 
 def problems_of(path: Path, cards: tuple[Path, ...]) -> list[str]:

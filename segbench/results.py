@@ -267,7 +267,9 @@ def trial_folders(run_folder: Path) -> Iterator[Path]:
     yield from sorted(path for path in (run_folder / "trials").glob("*") if path.is_dir())
 
 
-def _load(path: Path, record: type[AnyRecord], *, torn_is_missing: bool = False) -> AnyRecord | None:
+def _load(
+    path: Path, record: type[AnyRecord], *, torn_is_missing: bool = False
+) -> AnyRecord | None:
     try:
         return record.model_validate_json(path.read_bytes())
     except FileNotFoundError:

@@ -187,8 +187,10 @@ def _train(
     split = open_split(trial.dataset, recipe.split, work.machine, max_images=recipe.max_images)
     if len(split) == 0:
         raise DataError(f"{trial.dataset.name} {recipe.split}: has no images to train on")
-    source = _feature_source(work, segmenter, split) if recipe.cache_features else (
-        _image_source(work, split)
+    source = (
+        _feature_source(work, segmenter, split)
+        if recipe.cache_features
+        else (_image_source(work, split))
     )
     steps_done = 0
 
@@ -345,7 +347,9 @@ def _facts(trial: Trial, segmenter: Segmenter) -> dict[str, float]:
     return {
         "num_classes": trial.dataset.num_classes,
         "parameters": sum(parameters.values()),
-        "backbone_parameters": sum(n for name, n in parameters.items() if kinds[name] == "backbone"),
+        "backbone_parameters": sum(
+            n for name, n in parameters.items() if kinds[name] == "backbone"
+        ),
         "training_steps": trial.train.steps,
     }
 
@@ -359,7 +363,9 @@ def _write_failure(workdir: Path, trial: Trial, error: Exception) -> None:
             trial_id=trial.id(),
             status="failed",
             kind=_kind(error),
-            message=f"{error}" if isinstance(error, SegbenchError) else f"{type(error).__name__}: {error}",
+            message=f"{error}"
+            if isinstance(error, SegbenchError)
+            else f"{type(error).__name__}: {error}",
             digests=trial.card_digests(),
         ),
     )

@@ -41,7 +41,7 @@ def _name(path: Path) -> str:
 
 
 def _row(module: str) -> int:
-    top = module.split(".")[0]
+    top = module.split(".", maxsplit=1)[0]
     for index, (_, names) in enumerate(ROWS):
         if top in names:
             return index
@@ -92,20 +92,35 @@ def test_folders_of_cards_hold_no_python():
 
 def test_hugging_face_datasets_is_not_shadowed_by_our_folder():
     code = "import datasets; assert hasattr(datasets, 'Dataset'), datasets.__path__"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
 def test_the_wheel_installed_elsewhere_lists_the_same_cards(tmp_path):
-    subprocess.run([sys.executable, "-m", "build", "--outdir", str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
     wheel = next(tmp_path.glob("*.whl"))
     # the environment sees this one's packages, so torch is not installed twice, but not the checkout
     venv.create(tmp_path / "venv", with_pip=True)
     site = next((tmp_path / "venv" / "lib").glob("python*")) / "site-packages"
     ours = Path(pytest.__file__).parents[1]
     subprocess.run(
-        [str(tmp_path / "venv/bin/python"), "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)],
+        [
+            str(tmp_path / "venv/bin/python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            str(wheel),
+        ],
         check=True,
     )
     (site / "others.pth").write_text(f"{ours}\n")  # after the wheel's own folder on the path

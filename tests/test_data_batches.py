@@ -38,7 +38,10 @@ def batches(split, first, last, **options):
 
 
 def equal(a, b):
-    return all(torch.equal(x.image, y.image) and torch.equal(x.label, y.label) for x, y in zip(a, b, strict=True))
+    return all(
+        torch.equal(x.image, y.image) and torch.equal(x.label, y.label)
+        for x, y in zip(a, b, strict=True)
+    )
 
 
 def test_loader_processes_do_not_change_batches(split):
@@ -48,7 +51,9 @@ def test_loader_processes_do_not_change_batches(split):
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 12), st.integers(0, 12))
 def test_batches_from_any_step_are_those_of_the_whole_way(tmp_path_factory, first, length):
-    split = open_split(shapes(), "train", Machine(cache=str(tmp_path_factory.getbasetemp() / "shared-split")))
+    split = open_split(
+        shapes(), "train", Machine(cache=str(tmp_path_factory.getbasetemp() / "shared-split"))
+    )
     whole = batches(split, 0, 24)
     assert equal(batches(split, first, first + length), whole[first : first + length])
 
@@ -88,13 +93,17 @@ def test_image_and_label_move_together():
     image = label.to(torch.uint8).expand(3, 20, 30)
     for flipped in (False, True):
         draws = Draws(1.0, flipped, 0.7, 0.3)
-        moved, moved_label = transformed(image, label.to(torch.uint8), TrainImages(crop=(16, 16)), draws)
+        moved, moved_label = transformed(
+            image, label.to(torch.uint8), TrainImages(crop=(16, 16)), draws
+        )
         assert torch.equal(moved[0], moved_label)
 
 
 def test_what_lies_over_the_border_is_void():
     image, label = torch.zeros(3, 20, 30, dtype=torch.uint8), torch.zeros(20, 30, dtype=torch.uint8)
-    moved, moved_label = transformed(image, label, TrainImages(crop=(32, 32)), Draws(1.0, False, 0, 0))
+    moved, moved_label = transformed(
+        image, label, TrainImages(crop=(32, 32)), Draws(1.0, False, 0, 0)
+    )
     assert (moved_label[20:] == 255).all()
     assert (moved_label[:, 30:] == 255).all()
     assert (moved_label[:20, :30] == 0).all()
@@ -104,7 +113,9 @@ def test_what_lies_over_the_border_is_void():
 def test_squash_gives_one_size_and_labels_keep_their_values():
     image = torch.randint(0, 255, (3, 37, 53), dtype=torch.uint8)
     label = torch.randint(0, 5, (37, 53), dtype=torch.uint8)
-    moved, moved_label = transformed(image, label, TrainImages(squash=(32, 48)), Draws(1.0, False, 0, 0))
+    moved, moved_label = transformed(
+        image, label, TrainImages(squash=(32, 48)), Draws(1.0, False, 0, 0)
+    )
     assert moved.shape == (3, 32, 48)
     assert set(moved_label.unique().tolist()) <= set(range(5))
 

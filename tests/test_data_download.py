@@ -34,7 +34,11 @@ class Server(http.server.BaseHTTPRequestHandler):
             type(self).failures[self.path] = left - 1
             self.send_error(500)
             return
-        start = 0 if ranges is None or self.path == "/stubborn" else int(ranges.split("=")[1].rstrip("-"))
+        start = (
+            0
+            if ranges is None or self.path == "/stubborn"
+            else int(ranges.split("=")[1].rstrip("-"))
+        )
         if start >= len(CONTENT):
             self.send_error(416)
             return
@@ -85,7 +89,12 @@ def test_an_earlier_commands_part_is_continued_and_a_whole_file_is_not_fetched(s
 
 def test_a_server_that_cannot_continue_sends_all_again(server, tmp_path):
     (tmp_path / "f.part").write_bytes(b"x" * 1000)
-    assert download(f"{server}/stubborn", tmp_path / "f", sha256=hashlib.sha256(CONTENT).hexdigest()).read_bytes() == CONTENT
+    assert (
+        download(
+            f"{server}/stubborn", tmp_path / "f", sha256=hashlib.sha256(CONTENT).hexdigest()
+        ).read_bytes()
+        == CONTENT
+    )
 
 
 def test_a_passing_failure_is_tried_again_and_a_final_one_is_not(server, tmp_path):

@@ -23,7 +23,10 @@ def folder(tmp_path):
         for index in range(number):
             height, width = 33 + index, 47 + 2 * index
             label = rng.choice([0, 1, 2, 255], (height, width)).astype(np.uint8)
-            save(tmp_path / "street" / "photos" / split / f"im{index}.jpg", rng.integers(0, 255, (height, width, 3)))
+            save(
+                tmp_path / "street" / "photos" / split / f"im{index}.jpg",
+                rng.integers(0, 255, (height, width, 3)),
+            )
             save(tmp_path / "street" / "masks" / split / f"im{index}.png", label)
     return tmp_path / "street"
 
@@ -77,7 +80,9 @@ def test_conversion_happens_once_and_leaves_few_files(folder, machine, tmp_path)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache" / "arrow").rglob("*.arrow")}
     os.rename(folder / "photos" / "train" / "im0.jpeg", folder / "photos" / "train" / "im0.jpg")
     open_split(card(), "train", machine)
-    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "cache" / "arrow").rglob("*.arrow")}
+    assert before == {
+        p: p.stat().st_mtime_ns for p in (tmp_path / "cache" / "arrow").rglob("*.arrow")
+    }
 
 
 def test_equal_files_have_one_fingerprint_and_a_changed_pixel_another(folder, machine, tmp_path):
@@ -199,7 +204,11 @@ def test_a_label_of_16_bits_keeps_its_values(folder, machine):
     for other in ("im1", "im2"):
         (folder / "masks" / "val" / f"{other}.png").unlink()
     path.write_bytes(buffer.getvalue())
-    label = open_split(card(encoding={"ids": (0, 1, 700), "vanish": (255,)}), "val", machine).sample(0).label
+    label = (
+        open_split(card(encoding={"ids": (0, 1, 700), "vanish": (255,)}), "val", machine)
+        .sample(0)
+        .label
+    )
     np.testing.assert_array_equal(label.numpy(), raw)
 
 
@@ -247,7 +256,9 @@ def test_a_subset_is_the_same_for_everybody(folder, machine):
     first = open_split(card(), "train", machine, max_images=3)
     assert first.names == open_split(card(), "train", machine, max_images=3).names
     assert len(first) == 3
-    others = {open_split(card(), "train", machine, max_images=3, subset_seed=s).names for s in range(8)}
+    others = {
+        open_split(card(), "train", machine, max_images=3, subset_seed=s).names for s in range(8)
+    }
     assert len(others) > 1
 
 

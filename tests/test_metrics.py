@@ -38,8 +38,12 @@ def random_maps(seed):
 def test_a_thousand_random_maps_count_as_a_naive_loop_does():
     for seed in range(1000):
         num_classes, prediction, label = random_maps(seed)
-        counted = confusion_matrix(torch.from_numpy(prediction), torch.from_numpy(label), num_classes)
-        np.testing.assert_array_equal(counted.numpy(), naive_confusion(prediction, label, num_classes))
+        counted = confusion_matrix(
+            torch.from_numpy(prediction), torch.from_numpy(label), num_classes
+        )
+        np.testing.assert_array_equal(
+            counted.numpy(), naive_confusion(prediction, label, num_classes)
+        )
 
 
 def test_a_thousand_random_maps_count_as_torchmetrics_does_inside_the_classes():
@@ -70,7 +74,11 @@ def test_a_label_that_is_no_class_is_refused():
 def test_eight_shards_in_any_order_give_the_integers_of_one(seed, order):
     rng = np.random.default_rng(seed)
     pairs = [
-        (str(i), torch.from_numpy(rng.integers(0, 5, (3, 4))), torch.from_numpy(rng.integers(0, 4, (3, 4))))
+        (
+            str(i),
+            torch.from_numpy(rng.integers(0, 5, (3, 4))),
+            torch.from_numpy(rng.integers(0, 4, (3, 4))),
+        )
         for i in range(16)
     ]
     protocol = Protocol()
@@ -88,7 +96,11 @@ def test_eight_shards_in_any_order_give_the_integers_of_one(seed, order):
 def test_counts_per_image_add_up_to_the_confusion_matrix():
     rng = np.random.default_rng(0)
     pairs = [
-        (str(i), torch.from_numpy(rng.integers(0, 5, (6, 4))), torch.from_numpy(rng.integers(0, 4, (6, 4))))
+        (
+            str(i),
+            torch.from_numpy(rng.integers(0, 5, (6, 4))),
+            torch.from_numpy(rng.integers(0, 4, (6, 4))),
+        )
         for i in range(5)
     ]
     counted = count(pairs, num_classes=4, protocol=Protocol())
@@ -101,7 +113,9 @@ def test_void_as_false_positive_counts_predictions_on_unlabelled_pixels():
     label = torch.tensor([[0, 255, 255]])
     prediction = torch.tensor([[0, 0, 1]])
     ignored = count([("a", prediction, label)], num_classes=2, protocol=Protocol())
-    counted = count([("a", prediction, label)], num_classes=2, protocol=Protocol(void="false_positive"))
+    counted = count(
+        [("a", prediction, label)], num_classes=2, protocol=Protocol(void="false_positive")
+    )
     assert ignored.pred.tolist() == [[1, 0]]
     assert counted.pred.tolist() == [[2, 1]]
     assert counted.label.tolist() == ignored.label.tolist() == [[1, 0]]

@@ -36,8 +36,12 @@ def test_counts_come_back_as_they_went_and_give_equal_bytes(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize(("images", "classes", "per_image"), [(1449, 21, 5), (2000, 150, 20), (5000, 171, 15)])
-def test_counts_of_the_three_data_sets_take_at_most_a_megabyte(tmp_path, images, classes, per_image):
+@pytest.mark.parametrize(
+    ("images", "classes", "per_image"), [(1449, 21, 5), (2000, 150, 20), (5000, 171, 15)]
+)
+def test_counts_of_the_three_data_sets_take_at_most_a_megabyte(
+    tmp_path, images, classes, per_image
+):
     results.write_counts(tmp_path / "counts.npz", synthetic_counts(images, classes, per_image))
     assert (tmp_path / "counts.npz").stat().st_size <= 1_000_000
 

@@ -86,7 +86,9 @@ def test_a_failed_trial_is_a_row_and_the_others_go_on(toy_project):
     text = "variants:\n  well: {}\n  diverging: {train.stages.0.optimizer.lr: 1e30}\n"
     path = toy_project / "experiments" / "toy.yaml"
     path.write_text(path.read_text() + text)
-    done = segbench(toy_project, "run", "experiments/toy.yaml", "--seeds", "1", "--only", "head=fcn8s")
+    done = segbench(
+        toy_project, "run", "experiments/toy.yaml", "--seeds", "1", "--only", "head=fcn8s"
+    )
     assert done.returncode == 1
     assert "1 of 2 trials failed" in done.stderr
     board = (toy_project / "results/toy/leaderboard.md").read_text()
@@ -94,7 +96,9 @@ def test_a_failed_trial_is_a_row_and_the_others_go_on(toy_project):
     assert "the training loss became" in board
     assert re.search(r"\| 1 +\| toynet +\| fcn8s +\| well", board)
     assert "## Incomplete, not ranked" in board
-    again = segbench(toy_project, "run", "experiments/toy.yaml", "--seeds", "1", "--only", "head=fcn8s")
+    again = segbench(
+        toy_project, "run", "experiments/toy.yaml", "--seeds", "1", "--only", "head=fcn8s"
+    )
     assert "2 ended, 0 to run" in again.stdout
     retried = segbench(
         toy_project, "run", "experiments/toy.yaml", "--seeds", "1", "--only", "head=fcn8s",
@@ -109,7 +113,9 @@ def test_a_failed_trial_is_a_row_and_the_others_go_on(toy_project):
 def test_a_training_that_was_stopped_anywhere_ends_with_the_same_bits(
     tmp_path, toy_trial, machine, loader_workers
 ):
-    trial = toy_trial("train.accumulate=2", "train.images.crop=[32, 32]", "train.images.scale=[0.8, 1.5]")
+    trial = toy_trial(
+        "train.accumulate=2", "train.images.crop=[32, 32]", "train.images.scale=[0.8, 1.5]"
+    )
     machine = machine.revised(loader_workers=loader_workers)
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     assert run_trial(trial, straight, machine=machine, protocols=(Protocol(),)) == "done"
@@ -132,13 +138,19 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, toy_trial, 
     run_trial(trial, straight, machine=machine, protocols=(Protocol(),))
     steps = iter(range(100))
     run_trial(
-        trial, broken, machine=machine, protocols=(Protocol(),), should_stop=lambda: next(steps) >= 4
+        trial,
+        broken,
+        machine=machine,
+        protocols=(Protocol(),),
+        should_stop=lambda: next(steps) >= 4,
     )
     newest = broken / "last.ckpt"
     assert (broken / "last.ckpt.previous").exists()
     newest.write_bytes(newest.read_bytes()[:1000])
     assert run_trial(trial, broken, machine=machine, protocols=(Protocol(),)) == "done"
-    assert (broken / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+    assert (broken / "model.safetensors").read_bytes() == (
+        straight / "model.safetensors"
+    ).read_bytes()
 
 
 def test_a_second_protocol_scores_without_training_again(tmp_path, toy_trial, machine):
@@ -152,15 +164,33 @@ def test_a_second_protocol_scores_without_training_again(tmp_path, toy_trial, ma
 
 
 def test_a_killed_run_continues_and_ends_with_the_undisturbed_bytes(toy_project, tmp_path):
-    straight = segbench(toy_project, "run", "experiments/toy.yaml", "--results", str(tmp_path / "a"))
+    straight = segbench(
+        toy_project, "run", "experiments/toy.yaml", "--results", str(tmp_path / "a")
+    )
     assert straight.returncode == 0, straight.stderr
-    command = [sys.executable, "-m", "segbench", "run", "experiments/toy.yaml", "--results", str(tmp_path / "b")]
+    command = [
+        sys.executable,
+        "-m",
+        "segbench",
+        "run",
+        "experiments/toy.yaml",
+        "--results",
+        str(tmp_path / "b"),
+    ]
     for _ in range(3):
-        process = subprocess.Popen(command, cwd=toy_project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=toy_project,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         time.sleep(6)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    done = subprocess.run(command, cwd=toy_project, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(
+        command, cwd=toy_project, capture_output=True, text=True, check=False, timeout=200
+    )
     assert done.returncode == 0, done.stderr
     assert result_bytes(tmp_path / "a" / "toy") == result_bytes(tmp_path / "b" / "toy")
 
@@ -190,9 +220,18 @@ def test_ctrl_c_saves_and_says_so(toy_project):
     ("arguments", "sentence"),
     [
         (["run", "experiments/none.yaml"], "there is no such experiment file"),
-        (["run", "experiments/toy.yaml", "--set", "sweep.backbone=toynt"], "did you mean 'toynet'?"),
-        (["run", "experiments/toy.yaml", "--set", "train.stages.0.optimizer.lr=-1"], "greater than 0"),
-        (["run", "experiments/toy.yaml", "--set", "sweep.dataset=voc2012"], "segbench prepare voc2012"),
+        (
+            ["run", "experiments/toy.yaml", "--set", "sweep.backbone=toynt"],
+            "did you mean 'toynet'?",
+        ),
+        (
+            ["run", "experiments/toy.yaml", "--set", "train.stages.0.optimizer.lr=-1"],
+            "greater than 0",
+        ),
+        (
+            ["run", "experiments/toy.yaml", "--set", "sweep.dataset=voc2012"],
+            "segbench prepare voc2012",
+        ),
         (["run", "experiments/toy.yaml", "--device", "cuda:7"], "has 0 CUDA devices"),
         (["run", "experiments/toy.yaml", "--retry", "all"], "the only choice is `failed`"),
         (["run", "experiments/toy.yaml", "--results", "experiments/toy.yaml"], "cannot be written"),
@@ -200,7 +239,10 @@ def test_ctrl_c_saves_and_says_so(toy_project):
         (["status", "results/none"], "holds no run.json"),
         (["list", "backbone"], "did you mean 'backbones'?"),
         (["show", "vgg61"], "did you mean 'vgg16'?"),
-        (["run", "experiments/toy.yaml", "--cards", "experiments"], "no folder `backbones` or `datasets`"),
+        (
+            ["run", "experiments/toy.yaml", "--cards", "experiments"],
+            "no folder `backbones` or `datasets`",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(toy_project, arguments, sentence):

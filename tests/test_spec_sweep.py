@@ -6,8 +6,8 @@ import pytest
 
 from segbench.drive import Flags, narrowed, prepare_run
 from segbench.errors import CardError, ExperimentError
-from segbench.spec.catalog import Catalog, read_card
 from segbench.spec.cards import DatasetCard
+from segbench.spec.catalog import Catalog, read_card
 from segbench.spec.experiment import read_experiment
 from segbench.spec.sweep import expand
 from segbench.spec.trial import Trial
@@ -185,7 +185,9 @@ def test_ten_thousand_trials_are_planned_within_seconds(plan_of):
 
 def test_a_users_card_hides_ours_and_the_catalog_says_so(toy_project, write):
     ours = Catalog.on_path((toy_project,))
-    other = write("other/datasets/toyshapes.yaml", (toy_project / "datasets/toyshapes.yaml").read_text())
+    other = write(
+        "other/datasets/toyshapes.yaml", (toy_project / "datasets/toyshapes.yaml").read_text()
+    )
     catalog = Catalog.on_path((other.parent.parent, toy_project))
     assert [(h.name, h.used) for h in catalog.hidden] == [("toyshapes", other)]
     assert ours.dataset("toyshapes").name == "toyshapes"

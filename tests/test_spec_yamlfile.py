@@ -18,9 +18,14 @@ def test_all_problems_come_at_once_each_with_file_line_and_key(write):
     with pytest.raises(ExperimentError) as caught:
         yamlfile.read(path, Recipe, ExperimentError)
     lines = str(caught.value).splitlines()
-    assert any(line.startswith(f"{path}:1: batch_size: should be a valid integer") for line in lines)
+    assert any(
+        line.startswith(f"{path}:1: batch_size: should be a valid integer") for line in lines
+    )
     assert any(line.startswith(f"{path}:4: stages[0].steps: ") and "0" in line for line in lines)
-    assert any(f"{path}:5: stages[0].optimiser: unknown key; did you mean 'optimizer'?" in line for line in lines)
+    assert any(
+        f"{path}:5: stages[0].optimiser: unknown key; did you mean 'optimizer'?" in line
+        for line in lines
+    )
     assert any("stages[0].optimizer: is missing" in line for line in lines)
 
 

@@ -74,13 +74,15 @@ def _fetch(url: str, part: Path, progress: Progress | None, pause_seconds: float
 def _continue(url: str, part: Path, progress: Progress | None) -> None:
     """Append what is missing; a server that cannot continue sends all of it again."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "segbench"})  # noqa: S310
+    request = urllib.request.Request(url, headers={"User-Agent": "segbench"})
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)  # noqa: S310
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is missing, or the part is too long: verified later
+        if (
+            error.code == 416 and have
+        ):  # nothing is missing, or the part is too long: verified later
             error.close()
             return
         raise

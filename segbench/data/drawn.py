@@ -58,7 +58,9 @@ def _background(rng: np.random.Generator, drawn: Drawn) -> NDArray[np.float64]:
     clouds = np.zeros((drawn.height, drawn.width))
     for cells in (3, 9):
         coarse = (rng.random((cells, cells)) * 255).astype(np.uint8)
-        grown = Image.fromarray(coarse).resize((drawn.width, drawn.height), Image.Resampling.BICUBIC)
+        grown = Image.fromarray(coarse).resize(
+            (drawn.width, drawn.height), Image.Resampling.BICUBIC
+        )
         clouds += np.asarray(grown, dtype=np.float64) / 2
     angle, period = rng.random() * math.pi, rng.uniform(4, 12)
     rows, columns = np.mgrid[: drawn.height, : drawn.width]
@@ -145,7 +147,15 @@ def _cross() -> Polygon:
     ]  # fmt: skip
 
 
-_ARROW: Polygon = [(1, 0), (0.1, 0.8), (0.1, 0.35), (-1, 0.35), (-1, -0.35), (0.1, -0.35), (0.1, -0.8)]
+_ARROW: Polygon = [
+    (1, 0),
+    (0.1, 0.8),
+    (0.1, 0.35),
+    (-1, 0.35),
+    (-1, -0.35),
+    (0.1, -0.35),
+    (0.1, -0.8),
+]
 
 SHAPES: dict[str, Callable[[], list[Polygon]]] = {
     "circle": lambda: [_regular(40)],

@@ -35,7 +35,9 @@ def decode_label(
     Raises:
         DataError: the file is damaged, is not of the card's format, or has undeclared values.
     """
-    values = _mat_values(raw, name, card) if card.encoding.format == "mat" else _png_values(raw, name)
+    values = (
+        _mat_values(raw, name, card) if card.encoding.format == "mat" else _png_values(raw, name)
+    )
     indices = lookup[values]
     undeclared = values[indices == _UNDECLARED]
     if undeclared.size:
@@ -58,7 +60,9 @@ def _png_values(raw: bytes, name: str) -> NDArray[np.uint16]:
                 )
             values = np.asarray(image)
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise DataError(f"{name}: is not a readable label image ({error}); fetch it again") from error
+        raise DataError(
+            f"{name}: is not a readable label image ({error}); fetch it again"
+        ) from error
     if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
         raise DataError(f"{name}: label values must lie in 0..65535")
     return values.astype(np.uint16)

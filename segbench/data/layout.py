@@ -107,7 +107,9 @@ def _read_list(place: str, root: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise DataError(f"{path}: the list of a split's images cannot be read ({error.strerror})") from error
+        raise DataError(
+            f"{path}: the list of a split's images cannot be read ({error.strerror})"
+        ) from error
     return [line.split()[0] for line in lines if line.strip()]
 
 

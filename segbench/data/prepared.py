@@ -151,7 +151,9 @@ def _convert(
         temporary.rename(folder)
     except OSError as error:
         if not (folder / "about.json").exists():  # else another worker was faster
-            raise DataError(f"{folder}: cannot be written ({error}); free space or set --cache") from error
+            raise DataError(
+                f"{folder}: cannot be written ({error}); free space or set --cache"
+            ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

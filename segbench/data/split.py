@@ -126,6 +126,4 @@ def _stays(prepared: Prepared, card: DatasetCard) -> NDArray[np.bool_]:
 
 def _drawn_lots(prepared: Prepared, what: str) -> NDArray[np.float64]:
     """Return (N,) numbers in [0, 1) that depend on an image's name alone, not on seed or order."""
-    return np.array(
-        [int(digest([what, name], length=13), 16) / 16**13 for name in prepared.names]
-    )
+    return np.array([int(digest([what, name], length=13), 16) / 16**13 for name in prepared.names])

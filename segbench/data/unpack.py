@@ -95,6 +95,12 @@ def _copy(source: IO[bytes], target: Path, size: int) -> None:
 def _target(archive: Path, folder: Path, name: str) -> Path:
     path = PurePosixPath(name.replace("\\", "/"))
     target = folder.joinpath(*path.parts)
-    if path.is_absolute() or ".." in path.parts or not target.resolve().is_relative_to(folder.resolve()):
-        raise DataError(f"{archive}: holds {name!r}, a path that leaves its folder; nothing of it is used")
+    if (
+        path.is_absolute()
+        or ".." in path.parts
+        or not target.resolve().is_relative_to(folder.resolve())
+    ):
+        raise DataError(
+            f"{archive}: holds {name!r}, a path that leaves its folder; nothing of it is used"
+        )
     return target

@@ -49,7 +49,9 @@ def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None
             continue
         found = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
         if hashlib.sha256(found[1]).hexdigest().encode() != found[0]:
-            LOG.warning("%s: is damaged or half-written; falling back to the checkpoint before", path)
+            LOG.warning(
+                "%s: is damaged or half-written; falling back to the checkpoint before", path
+            )
             continue
         return torch.load(io.BytesIO(found[1]), map_location=device, weights_only=True)
     return None
@@ -77,9 +79,13 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: there are no trained weights here; has the trial ended?") from error
+        raise DataError(
+            f"{path}: there are no trained weights here; has the trial ended?"
+        ) from error
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: is not a sound safetensors file ({error}); delete it and run again") from error
+        raise DataError(
+            f"{path}: is not a sound safetensors file ({error}); delete it and run again"
+        ) from error
 
 
 def _paths(folder: Path) -> tuple[Path, Path]:

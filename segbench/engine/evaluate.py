@@ -59,9 +59,9 @@ def evaluate(
 def scored_label(label: Tensor, protocol: Protocol) -> Tensor:
     """Return the (H, W) label at the size that the protocol scores at."""
     if protocol.score_at == "input" and protocol.size != "native":
-        return TF.resize(
-            label[None], list(protocol.size), interpolation=InterpolationMode.NEAREST
-        )[0]
+        return TF.resize(label[None], list(protocol.size), interpolation=InterpolationMode.NEAREST)[
+            0
+        ]
     return label
 
 

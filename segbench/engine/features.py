@@ -32,7 +32,9 @@ class CachedFeatures(NamedTuple):
     def batch(self, indices: Tensor, flipped: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return float32 feature maps (N, D, h, w) per stage, and (N, H, W) int64 labels."""
         rows, mirrored = indices.numpy(), flipped.numpy().astype(np.int64)
-        maps = tuple(torch.from_numpy(np.asarray(array[mirrored, rows])).float() for array in self.maps)
+        maps = tuple(
+            torch.from_numpy(np.asarray(array[mirrored, rows])).float() for array in self.maps
+        )
         labels = torch.from_numpy(self.labels[rows]).long()
         return maps, torch.where(flipped[:, None, None], labels.flip(-1), labels)
 

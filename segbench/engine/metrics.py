@@ -37,7 +37,9 @@ def confusion_matrix(
         )
     outside = (predicted < 0) | (predicted >= num_classes)
     predicted = torch.where(outside, num_classes, predicted)
-    cells = torch.bincount(true * (num_classes + 1) + predicted, minlength=num_classes * (num_classes + 1))
+    cells = torch.bincount(
+        true * (num_classes + 1) + predicted, minlength=num_classes * (num_classes + 1)
+    )
     return cells.reshape(num_classes, num_classes + 1)  # (C, C + 1)
 
 

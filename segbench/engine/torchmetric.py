@@ -21,7 +21,9 @@ class ConfusionMatrix(Metric):
     full_state_update = False
     confusion: Tensor
 
-    def __init__(self, num_classes: int, *, ignore_index: int = IGNORE_INDEX, **kwargs: Any) -> None:
+    def __init__(
+        self, num_classes: int, *, ignore_index: int = IGNORE_INDEX, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.ignore_index = ignore_index

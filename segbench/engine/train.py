@@ -199,7 +199,8 @@ class _Loop:
             rate = max(group["lr"] for group in self.optimizer.param_groups)  # type: ignore[union-attr]
             log.add(step, stage.name, loss=loss, lr=rate)
         if self.hooks.validation_loss is not None and (
-            step == end or (monitor.validate_every_steps and step % monitor.validate_every_steps == 0)
+            step == end
+            or (monitor.validate_every_steps and step % monitor.validate_every_steps == 0)
         ):
             log.add(step, stage.name, validation_loss=self.hooks.validation_loss())
             set_frozen(self.segmenter, stage, self.kinds)  # validation left evaluation mode behind
@@ -296,7 +297,7 @@ def set_frozen(segmenter: Segmenter, stage: Stage, kinds: dict[str, str]) -> Non
         segmenter.trunk.eval()
     elif "batch_norm" in frozen:
         for module in segmenter.trunk.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
 
 
@@ -354,9 +355,7 @@ def _rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def _to(
-    inputs: Tensor | tuple[Tensor, ...], device: torch.device
-) -> Tensor | tuple[Tensor, ...]:
+def _to(inputs: Tensor | tuple[Tensor, ...], device: torch.device) -> Tensor | tuple[Tensor, ...]:
     if isinstance(inputs, Tensor):
         return inputs.to(device, non_blocking=True)
     return tuple(item.to(device, non_blocking=True) for item in inputs)

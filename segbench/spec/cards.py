@@ -304,7 +304,13 @@ class DatasetCard(Spec):
         ]
         if view.keep and (view.drop or view.merge):
             problems.append("view: `keep` goes alone, without `drop` or `merge`")
-        twice = sorted({name for name in merged + list(view.drop) if (merged + list(view.drop)).count(name) > 1})
+        twice = sorted(
+            {
+                name
+                for name in merged + list(view.drop)
+                if (merged + list(view.drop)).count(name) > 1
+            }
+        )
         if twice:
             problems.append(f"view: merged or dropped twice: {', '.join(twice)}")
         return problems

@@ -91,9 +91,9 @@ class Published(Spec):
     """
 
     where: Selector
-    metric: Literal[
-        "mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"
-    ] = "mean_iou"
+    metric: Literal["mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"] = (
+        "mean_iou"
+    )
     percent: Annotated[float, Field(ge=0, le=100)]
     source: Text
     protocol: str | None = None
@@ -159,7 +159,9 @@ class Experiment(Spec):
         return self.sweep.variant or tuple(self.variants) or ("",)
 
 
-def read_experiment(path: Path, settings: tuple[str, ...] = ()) -> tuple[Experiment, yamlfile.Document]:
+def read_experiment(
+    path: Path, settings: tuple[str, ...] = ()
+) -> tuple[Experiment, yamlfile.Document]:
     """Return the experiment in the file, changed by `--set key=value` settings, and its lines.
 
     Raises:
@@ -227,6 +229,8 @@ def _name_parts(data: dict[str, Any]) -> None:
     for section in ("heads", "evaluate"):
         if isinstance(data.get(section), dict):
             data[section] = {
-                name: {"name": name, **(fields or {})} if isinstance(fields, dict | None) else fields
+                name: {"name": name, **(fields or {})}
+                if isinstance(fields, dict | None)
+                else fields
                 for name, fields in data[section].items()
             }

@@ -54,7 +54,10 @@ class Optimizer(Spec):
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.999,
+    )
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     bias_lr_factor: Positive = 1.0
     bias_weight_decay: Annotated[float, Field(ge=0)] | None = None

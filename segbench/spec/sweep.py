@@ -172,9 +172,7 @@ class _Expansion:
         try:
             if axis == "head":
                 return head_named(name, self.experiment.heads)
-            return (
-                self.catalog.backbone(name) if axis == "backbone" else self.catalog.dataset(name)
-            )
+            return self.catalog.backbone(name) if axis == "backbone" else self.catalog.dataset(name)
         except CardError as error:
             self._problem(("sweep", axis), str(error))
             return None
@@ -261,7 +259,10 @@ class _Expansion:
         sections: list[tuple[str, tuple[Selector, ...]]] = [
             ("overrides", tuple(override.where for override in experiment.overrides)),
             ("published", tuple(figure.where for figure in experiment.published)),
-            ("start_from", tuple(s for rule in experiment.start_from for s in (rule.where, rule.take))),
+            (
+                "start_from",
+                tuple(s for rule in experiment.start_from for s in (rule.where, rule.take)),
+            ),
         ]
         for section, selectors in sections:
             for selector in selectors:
@@ -353,7 +354,9 @@ def _depth(key: tuple[str, ...], starts: dict[tuple[str, ...], tuple[str, ...] |
     depth, seen = 0, {key}
     while (start := starts.get(key)) is not None:
         if start in seen:
-            raise ExperimentError(f"start_from: {' / '.join(start)} starts from itself, in a circle")
+            raise ExperimentError(
+                f"start_from: {' / '.join(start)} starts from itself, in a circle"
+            )
         seen.add(start)
         key, depth = start, depth + 1
     return depth

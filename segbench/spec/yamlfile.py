@@ -79,7 +79,9 @@ def read_document(path: Path, error_type: type[SegbenchError]) -> Document:
     except OSError as error:
         raise error_type(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
-        raise error_type(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise error_type(
+            f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from error
     return parse_document(text, str(path), error_type)
 
 
@@ -116,12 +118,16 @@ def _construct(
         raise ValueError("unfolds to more than 200,000 values")
     lines.setdefault(place, node.start_mark.line + 1)
     if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
-        raise ValueError(f"line {node.start_mark.line + 1}: only plain data may stand here, not {node.tag}")
+        raise ValueError(
+            f"line {node.start_mark.line + 1}: only plain data may stand here, not {node.tag}"
+        )
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            key = loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            key = (
+                loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            )
             if not isinstance(key, str | int):
                 problems.append(f"{name}:{line}: a key must be a word or a whole number")
                 continue
@@ -157,7 +163,9 @@ def read(path: Path, spec: type[AnySpec], error_type: type[SegbenchError]) -> An
 def validate(document: Document, spec: type[AnySpec], error_type: type[SegbenchError]) -> AnySpec:
     """Return the document as a `spec`; see `read`."""
     if not isinstance(document.data, Mapping):
-        raise error_type(f"{document.path}:1: expected `key: value` lines, but got {_shown(document.data)}")
+        raise error_type(
+            f"{document.path}:1: expected `key: value` lines, but got {_shown(document.data)}"
+        )
     try:
         return spec.model_validate(document.data)
     except ValidationError as error:
@@ -169,7 +177,9 @@ def problems_of(error: ValidationError, spec: type[BaseModel], document: Documen
     found = []
     for detail in error.errors(include_url=False):
         place = _place_in_file(detail["loc"], document)
-        found.append((document.lines.get(place, 0), f"{document.where(place)}: {_sentence(detail, spec)}"))
+        found.append(
+            (document.lines.get(place, 0), f"{document.where(place)}: {_sentence(detail, spec)}")
+        )
     return [sentence for _, sentence in sorted(dict.fromkeys(found), key=lambda pair: pair[0])]
 
 
@@ -184,7 +194,12 @@ def _place_in_file(loc: Place, document: Document) -> Place:
 
 
 def _is_name(step: str) -> bool:
-    return re.fullmatch(r"[a-z][a-z0-9_]*", step) is not None and step not in {"str", "int", "float", "bool"}
+    return re.fullmatch(r"[a-z][a-z0-9_]*", step) is not None and step not in {
+        "str",
+        "int",
+        "float",
+        "bool",
+    }
 
 
 def _sentence(detail: ErrorDetails, spec: type[BaseModel]) -> str:
