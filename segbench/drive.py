@@ -65,6 +65,9 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
         experiment = experiment.revised(sweep=experiment.sweep.revised(seeds=seeds))
     catalog = Catalog.on_path(flags.cards, experiment=path)
     whole = expand(experiment, catalog, document)
+    for resources in experiment.launch.cells:
+        for axis, value in resources.where.items():
+            _selector(f"{axis}={value}", whole, "launch.cells where")
     asked = narrowed(whole, flags.only, flags.seeds)
     machine = Machine.from_environment(
         dict(os.environ),
@@ -110,18 +113,18 @@ def narrowed(plan: Plan, only: Sequence[str], seeds: int | None) -> Plan:
     return Plan(plan.experiment, cells)
 
 
-def _selector(text: str, plan: Plan) -> tuple[str, frozenset[str]]:
+def _selector(text: str, plan: Plan, said: str = "--only") -> tuple[str, frozenset[str]]:
     axis, equals, values = text.partition("=")
     axes = plan.axes
     if not equals or axis not in axes:
         raise ExperimentError(
-            f"--only {text}: expected axis=value{yamlfile.did_you_mean(axis, axes)}; "
+            f"{said} {text}: expected axis=value{yamlfile.did_you_mean(axis, axes)}; "
             f"axes: {', '.join(axes)}"
         )
     chosen = frozenset(values.split(","))
     for value in sorted(chosen - set(axes[axis])):
         raise ExperimentError(
-            f"--only {text}: no {axis} {value!r} in the sweep"
+            f"{said} {text}: no {axis} {value!r} in the sweep"
             f"{yamlfile.did_you_mean(value, axes[axis])}; it has: {', '.join(axes[axis])}"
         )
     return axis, chosen
@@ -192,7 +195,12 @@ def start(
         code_version=code_version(),
     )
     launcher = launcher_named(experiment.launch.launcher)
-    launcher(Work(job, trials, experiment.launch), on_event)
+    shapes = {
+        cell.trial_id: experiment.launch.of_cell(cell.axes)
+        for cell in (prepared.asked.cells if experiment.launch.cells else ())
+        if cell.trial is not None
+    }
+    launcher(Work(job, trials, experiment.launch, shapes), on_event)
 
 
 def cells_by_id(plan: Plan) -> dict[str, Cell]:

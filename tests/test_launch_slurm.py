@@ -238,3 +238,17 @@ def test_without_accounting_all_is_the_same(toy_project, tmp_path, undisturbed):
         assert "cancelled: job " in toy.do("status", "results/toy").stdout
         toy.run("results", "--wait")
         assert_same(run_folder, undisturbed)
+
+
+def test_the_page_on_clusters_can_be_followed_word_by_word(toy_project, cluster):
+    page = (Path(__file__).parents[1] / "docs" / "on-a-cluster.md").read_text()
+    walk = page.split("```console\n")[1].split("```")[0].replace("quickstart", "toy").splitlines()
+    assert [line.split()[1] for line in walk].count("run") == 2
+    toy = Toy(toy_project, environment=cluster.environment)
+    said = {line: toy.do(*line.split()[1:]).stdout for line in walk}
+    assert (
+        "one after another, as measured on"
+        in said["segbench plan experiments/toy.yaml --launcher slurm"]
+    )
+    assert "# Leaderboard: toy" in said["segbench report results/toy"]
+    assert "Incomplete" not in said["segbench report results/toy"]

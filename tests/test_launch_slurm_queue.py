@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segbench.drive import Flags, prepare_run
-from segbench.errors import LaunchError
+from segbench.errors import ExperimentError, LaunchError
 from segbench.launch import Work, slurm_queue
 from segbench.launch.estimate import estimated
 from segbench.launch.on_slurm import arrays_of, sbatch_options
@@ -174,6 +174,26 @@ def test_trials_of_other_resources_or_of_a_later_level_get_arrays_of_their_own(w
     ]
     assert [array.launch.memory_gib for array in arrays] == [None, 64.0, None]
     assert [array.level for array in arrays] == [0, 0, 1]
+
+
+def test_cells_may_ask_for_other_resources_and_the_last_match_counts():
+    launch = Launch.model_validate_json(
+        """{"memory_gib": 8, "time_minutes": 60, "cells": [
+            {"where": {"head": "fcn8s"}, "memory_gib": 16, "time_minutes": 90},
+            {"where": {"head": "fcn8s", "backbone": "vgg16"}, "memory_gib": 32}]}"""
+    )
+    alexnet = launch.of_cell({"head": "fcn32s", "backbone": "alexnet"})
+    assert (alexnet.memory_gib, alexnet.cells) == (8, ())
+    vgg16 = launch.of_cell({"head": "fcn8s", "backbone": "vgg16"})
+    assert (vgg16.memory_gib, vgg16.time_minutes) == (32, 90)
+
+
+def test_resources_for_cells_that_do_not_exist_are_an_error(toy_project):
+    setting = "launch.cells=[{where: {head: fcn8}, memory_gib: 32}]"
+    with pytest.raises(
+        ExperimentError, match=r"launch.cells where head=fcn8: .*did you mean 'fcn8s'"
+    ):
+        prepare_run(toy_project / "experiments" / "toy.yaml", Flags(settings=(setting,)))
 
 
 def test_trials_that_share_a_gpu_ask_for_the_memory_and_cores_of_all():

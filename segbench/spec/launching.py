@@ -3,7 +3,8 @@
 Knows nothing of the engines; launch/ does what this record says.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -12,13 +13,28 @@ from segbench.spec.base import Spec
 Count = Annotated[int, Field(ge=1)]
 
 
+class CellResources(Spec):
+    """What the cells that match `where` (axis -> value) ask for instead, on Slurm.
+
+    CPU threads are not among it: equal bits need equal threads.
+    """
+
+    where: Annotated[dict[str, str], Field(min_length=1)]
+    gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    time_minutes: Count | None = None
+    partition: str | None = None
+
+
 class Launch(Spec):
     """The engine and the resources of each worker.
 
-    workers: how many trials run at a time on one machine; `auto` is one per GPU, or one per two
-    CPU cores without a GPU. max_attempts: how often a trial that was killed is started again.
-    setup: shell lines that run before a worker on a cluster (module load ...). sbatch: further
-    options, name -> value. throttle: how many trials of the whole grid run at a time on Slurm.
+    cells: other resources for some cells; the last that matches counts. workers: how many trials
+    run at a time on one machine; `auto` is one per GPU, or one per two CPU cores without a GPU.
+    max_attempts: how many attempts in a row may end before they saved anything. setup: shell lines
+    that run before a worker on a cluster (module load ...). sbatch: further options, name -> value.
+    throttle: how many trials of the whole grid run at a time on Slurm. trials_per_job: on Slurm, as
+    many share a GPU at once as gpus_per_trial allows. address: of a Ray to join.
     """
 
     launcher: Literal["local", "ray", "slurm"] = "local"
@@ -34,6 +50,16 @@ class Launch(Spec):
     ranks: Count = 1
     max_attempts: Count = 5
     setup: tuple[str, ...] = ()
-    sbatch: dict[str, str | int | float | bool] = {}
+    sbatch: dict[str, str | int | float | bool] = Field(default_factory=dict)
     address: str | None = None
     stage_data_to: str | None = None
+    cells: tuple[CellResources, ...] = ()
+
+    def of_cell(self, axes: Mapping[str, str]) -> Self:
+        """Return the launch of a cell with these axes, without `cells`."""
+        changes: dict[str, object] = {"cells": ()}
+        for cell in self.cells:
+            if all(axes.get(axis) == value for axis, value in cell.where.items()):
+                given = cell.model_dump(exclude_none=True, exclude={"where"})
+                changes.update(given)
+        return self.model_copy(update=changes)
