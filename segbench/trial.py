@@ -36,6 +36,7 @@ from segbench.engine.train import (
     segmentation_loss,
     train,
 )
+from segbench.engine.training_log import read_log
 from segbench.errors import DataError, ResultError, SegbenchError, TrialError
 from segbench.files import digest, write_text
 from segbench.lease import STALE_SECONDS, Lease, attempts, claim
@@ -114,6 +115,8 @@ def _run(work: _Work, protocols: tuple[Protocol, ...], submitted: str | None) ->
     loss, steps_done, fingerprint = (before.final_loss if before else None), 0, ""
     if weights_path.exists():
         segmenter.load_state_dict(load_weights(weights_path))
+        if before is None:  # killed between the training's end and its record
+            loss = _last_logged_loss(work.workdir)
     else:
         loss, steps_done, fingerprint = _train(work, segmenter, protocols)
         save_weights(weights_path, segmenter.state_dict())
@@ -153,6 +156,11 @@ def _run(work: _Work, protocols: tuple[Protocol, ...], submitted: str | None) ->
         ),
     )
     remove_checkpoints(work.workdir)
+
+
+def _last_logged_loss(workdir: Path) -> float | None:
+    losses = [line["loss"] for line in read_log(workdir / "log.jsonl") if "loss" in line]
+    return losses[-1] if losses else None
 
 
 def new_segmenter(trial: Trial, machine: Machine) -> Segmenter:

@@ -123,6 +123,9 @@ class _Loop:
                 if self.step < end:
                     self._run_stage(stage, start, end, source, log)
                 start = end
+        if self.saved is not None:  # killed between the last step's checkpoint and the weights
+            self.segmenter.load_state_dict(self.saved["model"])
+            self.last_loss = self.saved["last_loss"]
         return self.last_loss
 
     def _run_stage(

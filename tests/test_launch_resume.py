@@ -1,0 +1,43 @@
+"""A worker that dies in the narrow places between two files leaves nothing that is wrong later."""
+
+import pytest
+
+from segbench import trial as trial_module
+from segbench.drive import Flags, prepare_run
+from segbench.results import load_result
+from segbench.spec.machine import Machine, Monitor
+from segbench.spec.protocol import Protocol
+from segbench.trial import run_trial
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("place", ["save_weights", "_evaluate", "remove_checkpoints"])
+def test_a_kill_between_two_files_changes_no_byte(toy_project, tmp_path, monkeypatch, place):
+    flags = Flags(results=tmp_path / "results")
+    plan = prepare_run(toy_project / "experiments" / "toy.yaml", flags).asked
+    trial = next(iter(plan.trials.values()))
+    machine = Machine(
+        cache=str(tmp_path / "cache"), device="cpu", threads=1,
+        monitor=Monitor(log_every_steps=2, checkpoint_every_steps=2, validate_images=2),
+    )  # fmt: skip
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert run_trial(trial, straight, machine=machine, protocols=(Protocol(),)) == "done"
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_module, place, die)
+        with pytest.raises(Killed):
+            run_trial(trial, broken, machine=machine, protocols=(Protocol(),))
+    if place == "save_weights":
+        assert (broken / "last.ckpt").exists()  # of the last step
+    assert run_trial(trial, broken, machine=machine, protocols=(Protocol(),)) == "done"
+    for name in ("model.safetensors", "result.json", "log.jsonl"):
+        assert (broken / name).read_bytes() == (straight / name).read_bytes(), name
+    result = load_result(broken)
+    assert result is not None
+    assert result.final_loss is not None
