@@ -1,0 +1,69 @@
+"""From the rows of a run to what the statistics are given: the counts on file, cell by cell.
+
+Knows nothing of what is computed from them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segbench import results
+from segbench.analysis.observations import Observation
+from segbench.results import StoredCounts
+from segbench.run import Row, RunRecord
+from segbench.spec.trial import Trial
+
+
+def observations(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> list[Observation]:
+    """Return one observation for each done trial and protocol, in the run's order.
+
+    Raises:
+        ResultError: a file of counts is damaged.
+    """
+    return [
+        observed(row, name, results.load_trial(workdir), load_counts(run_folder, row, name))
+        for row in rows
+        if row.is_done
+        for workdir in [results.trial_folder(run_folder, row.cell.trial_id)]
+        for name in record.experiment.evaluate
+        if name in row.evaluations
+    ]
+
+
+def load_counts(run_folder: Path, row: Row, protocol_name: str) -> StoredCounts:
+    """Return the counts of a trial under a protocol that it has figures for."""
+    workdir = results.trial_folder(run_folder, row.cell.trial_id)
+    return results.load_counts(
+        results.counts_path(workdir, row.evaluations[protocol_name].protocol)
+    )
+
+
+def observed(row: Row, protocol_name: str, trial: Trial, stored: StoredCounts) -> Observation:
+    """Return what a trial gave under one protocol."""
+    evaluation = row.evaluations[protocol_name]
+    return Observation(
+        axes=row.cell.axes,
+        protocol=protocol_name,
+        seed=row.cell.seed,
+        counts=stored.as_counts(),
+        class_names=evaluation.class_names,
+        absent_class=evaluation.protocol.absent_class,
+        class_indices=results.scored_classes(trial.dataset, evaluation.protocol),
+        facts=facts_of(row),
+    )
+
+
+def facts_of(row: Row) -> dict[str, float]:
+    """Return what is known of the model and its training besides figures.
+
+    training_s is the measured time of a step times the steps, so that a training that was
+    interrupted counts whole. step_ms: milliseconds of one optimizer step.
+    """
+    facts = dict(row.result.facts) if row.result is not None else {}
+    if row.provenance is None:
+        return facts
+    facts["peak_memory_mib"] = row.provenance.peak_memory_mib
+    if row.provenance.step_seconds is not None:
+        facts["step_ms"] = 1000 * row.provenance.step_seconds
+        if "training_steps" in facts:
+            facts["training_s"] = row.provenance.step_seconds * facts["training_steps"]
+    return facts

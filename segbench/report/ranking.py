@@ -1,0 +1,140 @@
+"""Rank models only as far as their differences are decided: intervals, places, and rank letters.
+
+A pair of models is decided when the test of claims (seeds and images together, corrected over all
+pairs by Holm) says so; with fewer than four seeds on a side it is not, however far apart they are.
+Models that share a letter are not told apart (compact letter display).
+Knows nothing of files or of how a ranking is drawn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.analysis.inference import MIN_SEEDS, Sample, Term, estimate, holm, tails
+from segbench.analysis.observations import Observation, scored
+from segbench.analysis.power import ALPHA
+from segbench.analysis.resample import image_draws, point
+
+RESAMPLES = 2000  # of images: an interval of a table needs no far tail
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A model among the others of its ranking; per cent.
+
+    low, high: 95 % interval over new seeds and new images, with one seed over new images alone.
+    first, last: the places that it may have, as far as pairs are decided. letters: empty where it
+    has too few seeds for any decision.
+    """
+
+    mean: float
+    low: float
+    high: float
+    num_seeds: int
+    first: int
+    last: int
+    letters: str
+
+    @property
+    def varies(self) -> str:
+        """What the interval covers, in words."""
+        return "images alone" if self.num_seeds == 1 else "seeds and images"
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Standings in the order of the models given. decided[i, j]: whether i is shown to be above j."""
+
+    standings: tuple[Standing, ...]
+    decided: NDArray[np.bool_]
+
+
+def rank(
+    models: Sequence[Sequence[Observation]], metric: str = "mean_iou", *, resamples: int = RESAMPLES
+) -> Ranking:
+    """Return how models stand to each other; each is its seeds' observations on the same images."""
+    flat = [scored(observation) for model in models for observation in model]
+    values = 100 * np.array([point(one, metric) for one in flat])
+    draws = 100 * image_draws(flat, metric, resamples=resamples, seed=0).values
+    ends = np.cumsum([len(model) for model in models])[:-1]
+    samples = [
+        Sample(own, drawn)
+        for own, drawn in zip(np.split(values, ends), np.split(draws, ends), strict=True)
+    ]
+    decided = decided_pairs(samples, resamples=resamples)
+    means = [float(sample.values.mean()) for sample in samples]
+    letters = letters_of(means, decided | decided.T)
+    standings = []
+    for index, sample in enumerate(samples):
+        low, high = estimate((Term(1.0, sample, "own"),), resamples=resamples).interval()
+        num_seeds = len(sample.values)
+        standings.append(
+            Standing(
+                mean=means[index],
+                low=max(low, 0.0),
+                high=min(high, 100.0),
+                num_seeds=num_seeds,
+                first=1 + int(decided[:, index].sum()),
+                last=len(samples) - int(decided[index].sum()),
+                letters=letters[index] if num_seeds >= MIN_SEEDS else "",
+            )
+        )
+    return Ranking(tuple(standings), decided)
+
+
+def decided_pairs(samples: Sequence[Sample], *, resamples: int) -> NDArray[np.bool_]:
+    """Return (K, K) whether the row's mean is shown to lie above the column's."""
+    pairs = [
+        (left, right)
+        for left in range(len(samples))
+        for right in range(left + 1, len(samples))
+        if min(len(samples[left].values), len(samples[right].values)) >= MIN_SEEDS
+    ]
+    p_values, signs = [], []
+    for left, right in pairs:
+        terms = (Term(1.0, samples[left], "left"), Term(-1.0, samples[right], "right"))
+        result = estimate(terms, resamples=resamples)
+        above, below, _ = tails(result, 0.0, alpha=ALPHA / len(pairs))
+        p_values.append(min(1.0, 2 * min(above, below)))
+        signs.append(result.effect > 0)
+    decided = np.zeros((len(samples), len(samples)), dtype=bool)
+    for (left, right), p, is_above in zip(pairs, holm(p_values), signs, strict=True):
+        if p <= ALPHA:
+            decided[(left, right) if is_above else (right, left)] = True
+    return decided
+
+
+def letters_of(means: Sequence[float], differs: NDArray[np.bool_]) -> list[str]:
+    """Return letters such that two models share one exactly if they do not differ.
+
+    `a` goes to the group of the best model. Source: Piepho, An algorithm for a letter-based
+    representation of all-pairwise comparisons, J. Comput. Graph. Stat. 13 (2004): insert and absorb.
+    """
+    order = sorted(range(len(means)), key=lambda index: (-means[index], index))
+    groups = [frozenset(order)] if order else []
+    for place, left in enumerate(order):
+        for right in order[place + 1 :]:
+            if differs[left, right]:
+                split = [group for group in groups if {left, right} <= group]
+                groups = [group for group in groups if group not in split]
+                for half in (g - {gone} for g in split for gone in (left, right)):
+                    if not any(half <= group for group in groups):
+                        groups = [group for group in groups if not group < half] + [half]
+    places = {model: place for place, model in enumerate(order)}
+    groups.sort(key=lambda group: sorted(places[model] for model in group))
+    return [
+        _joined([_letter(number) for number, group in enumerate(groups) if model in group])
+        for model in range(len(means))
+    ]
+
+
+def _letter(number: int) -> str:
+    """Return a, b ... z, then a2, b2 ..."""
+    round_, letter = divmod(number, 26)
+    return chr(ord("a") + letter) + (str(round_ + 1) if round_ else "")
+
+
+def _joined(letters: list[str]) -> str:
+    return ("" if all(len(letter) == 1 for letter in letters) else " ").join(letters)
