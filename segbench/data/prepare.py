@@ -24,14 +24,20 @@ def prepare(
 ) -> str:
     """Make every split of the data set ready; return what there is now, in words.
 
-    Splits whose files are nowhere are named and passed over, as long as one is ready.
+    Splits whose files are nowhere, and cannot be fetched, are named and passed over as long as
+    another is ready.
 
     Raises:
-        DataError: a download, a checksum or a file is wrong, or no split is ready.
+        DataError: a file is wrong, or no split is ready.
     """
+    ready, absent, reason = [], [], ""
     if card.drawn is None and download_missing and _missing_splits(card, machine):
-        _fetch(card, machine, progress)
-    ready, absent = [], []
+        try:
+            _fetch(card, machine, progress)
+        except DataError as error:
+            if len(_missing_splits(card, machine)) == len(card.splits):
+                raise
+            reason = f" ({error})"
     for split in ("train", "val") if card.drawn else card.splits:
         if card.drawn is None and find_root(card, card.splits[split], machine) is None:
             absent.append(split)
@@ -40,7 +46,7 @@ def prepare(
         ready.append(f"{split} {len(prepared.names)} images")
     if not ready:
         raise DataError("\n".join(not_here(card, split, machine) for split in absent))
-    without = f"; not here: {', '.join(absent)}" if absent else ""
+    without = f"; not here: {', '.join(absent)}{reason}" if absent else ""
     return f"ready: {', '.join(ready)}{without}"
 
 
