@@ -183,3 +183,59 @@ def test_sound_archives_unpack_and_damaged_ones_are_named(tmp_path):
     (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(DataError, match=r"bad\.zip: "):
         unpack(tmp_path / "bad.zip", tmp_path / "in")
+
+
+def test_prepare_downloads_verifies_unpacks_and_converts_once(tmp_path, monkeypatch):
+    """The whole way, from an archive on a server to Arrow files, through the command line."""
+    import numpy as np
+    from PIL import Image
+    from typer.testing import CliRunner
+
+    from segbench.cli import app
+
+    served = tmp_path / "served"
+    served.mkdir()
+    with zipfile.ZipFile(served / "street.zip", "w") as archive:
+        for split in ("train", "val"):
+            for kind, shape in (("photos", (20, 30, 3)), ("masks", (20, 30))):
+                buffer = io.BytesIO()
+                Image.fromarray(np.ones(shape, dtype=np.uint8)).save(buffer, format="PNG")
+                archive.writestr(f"street/{kind}/{split}/a.png", buffer.getvalue())
+    md5 = hashlib.md5((served / "street.zip").read_bytes(), usedforsecurity=False).hexdigest()
+    (tmp_path / "cards" / "datasets").mkdir(parents=True)
+
+    class Files(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, directory=str(served), **kwargs)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        card = CARD.format(port=httpd.server_port, md5=md5)
+        (tmp_path / "cards" / "datasets" / "street.yaml").write_text(card)
+        given = ["--cards", str(tmp_path / "cards"), "--cache", str(tmp_path / "cache")]
+        first = CliRunner().invoke(app, ["prepare", "street", *given])
+        httpd.shutdown()
+        thread.join()
+    assert first.exit_code == 0, first.output
+    assert "street: ready: train 1 images, val 1 images" in first.output
+    offline = CliRunner().invoke(app, ["prepare", "street", "--offline", *given])
+    assert offline.exit_code == 0, offline.output
+    assert len(list((tmp_path / "cache" / "arrow").rglob("*.arrow"))) == 2
+
+
+CARD = """
+name: street
+title: street
+splits:
+  train: {{images: "photos/train/{{name}}", labels: "masks/train/{{name}}.png", count: 1}}
+  val: {{images: "photos/val/{{name}}", labels: "masks/val/{{name}}.png", count: 1}}
+classes: [road, car]
+palette: [[1, 1, 1], [2, 2, 2]]
+archives: [{{url: "http://127.0.0.1:{port}/street.zip", md5: {md5}}}]
+licence: ours
+source: {{paper: none}}
+"""
