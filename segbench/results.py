@@ -116,7 +116,7 @@ def evaluation_of(
         split_fingerprint=split_fingerprint,
         num_images=len(counts.names),
         class_names=dataset.class_names,
-        background=dataset.background,
+        background=None if dataset.background is None else dataset.class_map[dataset.background],
         figures={
             name: None if math.isnan(value) else value
             for name, value in figures(counts.as_counts(), protocol.absent_class, kept).items()
