@@ -139,6 +139,13 @@ def run_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and leave.")
     ] = False,
+    search: Annotated[
+        bool,
+        typer.Option("--search", help="Run the file's `search:`, into DIR/<experiment>-search."),
+    ] = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="With the settings of that search's best sample.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="After submitting to Slurm, follow until all has ended.")
     ] = False,
@@ -158,6 +165,8 @@ def run_command(
         cache=cache,
         device=device,
         results=results,
+        search=search,
+        best=best,
     )
     prepared = drive.prepare_run(file, flags)
     left = drive.unfinished(prepared, retry_failed=retry == "failed")
@@ -181,12 +190,26 @@ def run_command(
             f"Nothing waits here; segbench watch {console.shown_path(prepared.run_folder)} follows, "
             "segbench report writes the tables."
         )
+    if search and not leaves:
+        _say_best(file, flags)
     failed = _count_failed(prepared)
     if failed:
         ERR.print(
             f"{failed} of {len(prepared.asked.trials)} trials failed; segbench status {console.shown_path(prepared.run_folder)} says why."
         )
         raise typer.Exit(1)
+
+
+def _say_best(file: Path, flags: Any) -> None:
+    from segbench.launch.best_sample import best_sample
+    from segbench.spec.experiment import read_experiment
+
+    experiment, _ = read_experiment(file, flags.settings)
+    found = best_sample(experiment, flags.results)
+    shown = ", ".join(f"{key}={value}" for key, value in found.settings.items())
+    metric = experiment.search.metric if experiment.search else ""
+    OUT.print(f"best of {found.of} samples: {found.name}, {metric} {found.score:.4f} on the held-out images: {shown}")
+    OUT.print("segbench run --best takes these settings")
 
 
 def _launch_settings(launcher: str | None, workers: int | None) -> list[str]:

@@ -13,12 +13,14 @@ from segbench import results, run
 from segbench.code_version import code_version
 from segbench.errors import ExperimentError
 from segbench.launch import Event, Work, launcher_named
+from segbench.launch.best_sample import best_sample
 from segbench.run import RunRecord
 from segbench.spec import yamlfile
 from segbench.spec.catalog import Catalog
 from segbench.spec.experiment import read_experiment
 from segbench.spec.job import Job
 from segbench.spec.machine import Machine
+from segbench.spec.searched import searched, with_settings
 from segbench.spec.sweep import Cell, Plan, expand
 from segbench.spec.trial import Trial
 
@@ -36,6 +38,8 @@ class Flags:
     cache: Path | None = None
     device: str = "auto"
     results: Path = field(default_factory=lambda: Path("results"))
+    search: bool = False
+    best: bool = False
 
 
 class Prepared(NamedTuple):
@@ -63,6 +67,10 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
     if flags.seeds is not None and isinstance(experiment.sweep.seeds, int):
         seeds = max(experiment.sweep.seeds, flags.seeds)
         experiment = experiment.revised(sweep=experiment.sweep.revised(seeds=seeds))
+    if flags.best:
+        experiment = with_settings(experiment, best_sample(experiment, flags.results).settings)
+    if flags.search:
+        experiment = searched(experiment)
     catalog = Catalog.on_path(flags.cards, experiment=path)
     whole = expand(experiment, catalog, document)
     for resources in experiment.launch.cells:

@@ -18,6 +18,7 @@ from segbench.spec.launching import Launch
 from segbench.spec.machine import Monitor
 from segbench.spec.protocol import Protocol
 from segbench.spec.recipe import Recipe
+from segbench.spec.search import Search
 
 
 def _several(value: Any) -> Any:
@@ -129,6 +130,7 @@ class Experiment(Spec):
     published: tuple[Published, ...] = ()
     monitor: Monitor = Monitor()
     launch: Launch = Launch()
+    search: Search | None = None
     claims: tuple[Claim, ...] = ()
     notes: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
 
