@@ -46,7 +46,8 @@ def render_leaderboard(record: RunRecord, rows: Sequence[Row]) -> str:
         experiment.question,
         "Figures in per cent, mean ± standard deviation over seeds. One confusion matrix per split; "
         "the weights of the last step, never a checkpoint chosen on the reported split. "
-        f"Rebuilt from the files beside it by `segbench report results/{experiment.name}`.",
+        f"Made by `{record.command}`; rebuilt from the files beside it by "
+        f"`segbench report results/{experiment.name}`.",
     ]
     for name, protocol in experiment.evaluate.items():
         cells = gather(rows, name)
