@@ -175,7 +175,7 @@ def run_command(
         return
     if left and (missing := drive.missing_files(prepared)):
         _fail("\n".join(missing))
-    record = drive.record(prepared, shlex.join(["segbench", *sys.argv[1:]]))
+    record = drive.record(prepared, _command(file, settings or [], only or [], seeds))
     leaves = prepared.asked.experiment.launch.launcher == "slurm" and not wait
     try:
         if left:
@@ -210,6 +210,16 @@ def _say_best(file: Path, flags: Any) -> None:
     metric = experiment.search.metric if experiment.search else ""
     OUT.print(f"best of {found.of} samples: {found.name}, {metric} {found.score:.4f} on the held-out images: {shown}")
     OUT.print("segbench run --best takes these settings")
+
+
+def _command(file: Path, settings: list[str], only: list[str], seeds: int | None) -> str:
+    """Return what to type to get these trials again; where they run changes no table."""
+    words = ["segbench", "run", str(file)]
+    for setting in settings:
+        words += ["--set", setting]
+    for selector in only:
+        words += ["--only", selector]
+    return shlex.join(words if seeds is None else [*words, "--seeds", str(seeds)])
 
 
 def _launch_settings(launcher: str | None, workers: int | None) -> list[str]:

@@ -46,7 +46,7 @@ def render_leaderboard(record: RunRecord, rows: Sequence[Row]) -> str:
         experiment.question,
         "Figures in per cent, mean ± standard deviation over seeds. One confusion matrix per split; "
         "the weights of the last step, never a checkpoint chosen on the reported split. "
-        f"Made by `{record.command}`; rebuilt from the files beside it by "
+        f"Made by `{record.command}` (with `--data` and `--weights` where the files lie); rebuilt by "
         f"`segbench report results/{experiment.name}`.",
     ]
     for name, protocol in experiment.evaluate.items():
@@ -109,7 +109,7 @@ def _incomplete_section(record: RunRecord, rows: Sequence[Row]) -> list[str]:
                     *cell.axes.values(),
                     done,
                     percent(cell.summary("mean_iou")),
-                    cell.skipped or _failures_in_words(cell),
+                    cell.skipped or failures_in_words(cell),
                 ]
             )
     if not table:
@@ -118,7 +118,8 @@ def _incomplete_section(record: RunRecord, rows: Sequence[Row]) -> list[str]:
     return ["## Incomplete, not ranked", markdown_table(table, headers)]
 
 
-def _failures_in_words(cell: TableCell) -> str:
+def failures_in_words(cell: TableCell) -> str:
+    """Return what the cell's missing seeds failed of, by kind."""
     kinds = [row.result.kind for row in cell.failures if row.result is not None]
     counted = (f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     return "failed: " + ", ".join(counted) if kinds else "not run yet"
