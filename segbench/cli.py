@@ -6,7 +6,6 @@ Commands that need no tensors do not load torch.
 
 import logging
 import shlex
-import sys
 import time
 from collections import Counter
 from pathlib import Path
