@@ -8,6 +8,7 @@ Knows nothing of how anything is drawn.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,7 @@ COSTS = {
 _SHOWN_CONFUSIONS = 20  # classes of a confusion matrix; the others are one row and column
 
 
-@dataclass(frozen=True)
-class Confusion:
+class Confusion(NamedTuple):
     """One trial's confusion matrix. matrix: (c, c + 1) pixels, label by prediction.
 
     names: of the c rows; above 21 classes the 20 with most wrong pixels, then `others`. The last
@@ -161,9 +161,8 @@ def _board(
         trial = results.load_trial(results.trial_folder(run_folder, cell[0].cell.trial_id))
         stored = [load_counts(run_folder, row, name) for row in cell]
         measured.append([observed(r, name, trial, s) for r, s in zip(cell, stored, strict=True)])
-        confusions.append(
-            tuple(_confusion(s.confusion, measured[-1][0].class_names) for s in stored)
-        )
+        names = trial.dataset.class_names
+        confusions.append(tuple(_confusion(counts.confusion, names) for counts in stored))
     ranking = rank(measured, resamples=resamples)
     published = [p for p in record.experiment.published if p.protocol == name]
     models = [
@@ -224,7 +223,7 @@ def _model(
     )
 
 
-def _confusion(matrix: NDArray[np.int64], names: Sequence[str]) -> Confusion:
+def _confusion(matrix: NDArray[np.int64], names: tuple[str, ...]) -> Confusion:
     """Return the matrix, with all but the most confused classes in one row and column if large."""
     classes = len(names)
     if classes > _SHOWN_CONFUSIONS + 1:
@@ -237,8 +236,9 @@ def _confusion(matrix: NDArray[np.int64], names: Sequence[str]) -> Confusion:
         summed = np.zeros((_SHOWN_CONFUSIONS + 1, _SHOWN_CONFUSIONS + 2), dtype=np.int64)
         np.add.at(summed, (group[:classes, None], group[None, :]), matrix)
         matrix = summed
-        names = [*(names[index] for index in chosen), f"{classes - _SHOWN_CONFUSIONS} others"]
-    return Confusion(tuple(names), tuple(tuple(map(int, row)) for row in matrix.tolist()))
+        others = f"{classes - _SHOWN_CONFUSIONS} others"
+        names = (*(names[index] for index in chosen), others)
+    return Confusion(names, tuple(tuple(map(int, row)) for row in matrix.tolist()))
 
 
 def _rivals(

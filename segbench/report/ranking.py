@@ -45,7 +45,7 @@ class Standing:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Standings in the order of the models given. decided[i, j]: whether i is shown to be above j."""
+    """Standings in the order of the models given. decided[i, j]: i is shown to be above j."""
 
     standings: tuple[Standing, ...]
     decided: NDArray[np.bool_]
@@ -110,7 +110,7 @@ def letters_of(means: Sequence[float], differs: NDArray[np.bool_]) -> list[str]:
     """Return letters such that two models share one exactly if they do not differ.
 
     `a` goes to the group of the best model. Source: Piepho, An algorithm for a letter-based
-    representation of all-pairwise comparisons, J. Comput. Graph. Stat. 13 (2004): insert and absorb.
+    representation of all-pairwise comparisons, J. Comput. Graph. Stat. 13 (2004): insert, absorb.
     """
     order = sorted(range(len(means)), key=lambda index: (-means[index], index))
     groups = [frozenset(order)] if order else []

@@ -1,0 +1,443 @@
+"""report.html: one page that shows a run's outcome, without network, from files alone.
+
+Names of cards, classes and files come from strangers: Jinja escapes what stands in the page, the
+JSON cannot end its element, the script writes text nodes alone, and the page's policy forbids any
+other script and any address. Equal files give equal bytes.
+"""
+
+import base64
+import hashlib
+import json
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from segbench import results
+from segbench.analysis.inference import MIN_SEEDS
+from segbench.analysis.judge import Verdict
+from segbench.analysis.power import ALPHA
+from segbench.report.boards import COSTS, Board, Model, Rival
+from segbench.report.cells import gather
+from segbench.report.panels import PARTS, Panel, Panels, load_panels
+from segbench.report.ranking import Standing
+from segbench.report.tables import FIGURES, failures_in_words, percent
+from segbench.run import Row, RunRecord
+
+TRIAL_FILES = (
+    "trial.json",
+    "result.json",
+    "provenance.json",
+    "log.jsonl",
+    "worker.log",
+    "traceback.txt",
+)
+_CURVE_POINTS = 20_000  # of all training curves together: about 200 kB
+
+
+class _Head(NamedTuple):
+    """A column of the leaderboard. axis: whether its values are those of an axis of the sweep."""
+
+    key: str
+    title: str
+    is_number: bool = False
+    axis: str = ""
+    is_first: bool = False
+
+
+def render_page(
+    run_folder: Path,
+    record: RunRecord,
+    rows: Sequence[Row],
+    boards: Sequence[Board],
+    *,
+    verdicts: Sequence[Verdict] = (),
+    live: str = "",
+) -> str:
+    """Return the page as HTML.
+
+    live: the version of the files that the page shows, where a server answers for what has changed.
+
+    Raises:
+        ResultError: the record of a trial's pictures is damaged.
+    """
+    experiment = record.experiment
+    apart, failures = list(_incomplete(record, rows)), _failed(rows)
+    pictures = list(_pictures(run_folder, rows))
+    page = {
+        "name": experiment.name,
+        "question": experiment.question,
+        "boards": boards,
+        "axes": record.axis_names,
+        "heads": _heads(record, boards),
+        "costs": COSTS,
+        "verdicts": verdicts,
+        "apart": apart,
+        "failures": failures,
+        "pictures": pictures,
+        "command": record.command,
+        "hidden_cards": record.hidden_cards,
+        "versions": sorted({r.provenance.code_version for r in rows if r.provenance is not None}),
+        "sources": experiment.source,
+        "notes": experiment.notes,
+        "elsewhere": _elsewhere(record),
+        "num_trials": len({row.cell.trial_id for row in rows if row.cell.trial_id}),
+        "sections": _sections(boards, verdicts, apart, failures, pictures),
+        "live": live,
+        "css": Markup(_text("page.css")),
+        "script": Markup(_text("page.js")),
+        "policy": _policy(is_live=bool(live)),
+        "data": Markup(_as_script_data(_page_data(run_folder, record, rows, boards))),
+    }
+    return _environment().from_string(_text("page.html.jinja")).render(page)
+
+
+def _page_data(
+    run_folder: Path, record: RunRecord, rows: Sequence[Row], boards: Sequence[Board]
+) -> dict[str, Any]:
+    """Return what the script draws from. IoUs and shares are fractions, intervals per cent."""
+    kept = {_row_key(row): row for row in rows if row.cell.trial_id}
+    places = {key: place for place, key in enumerate(kept)}
+    points = max(20, min(200, _CURVE_POINTS // max(len(kept), 1)))
+    return {
+        "name": record.experiment.name,
+        "axes": list(record.axis_names),
+        "figures": list(FIGURES.items()),
+        "costs": list(COSTS.items()),
+        "trials": [_trial_data(run_folder, row, points) for row in kept.values()],
+        "boards": [_board_data(record, board, places) for board in boards],
+    }
+
+
+def _row_key(row: Row) -> tuple[str, ...]:
+    return (*row.cell.axes.values(), str(row.cell.seed))
+
+
+def _trial_data(run_folder: Path, row: Row, points: int) -> dict[str, Any]:
+    workdir = results.trial_folder(run_folder, row.cell.trial_id)
+    log = _log_lines(workdir / "log.jsonl")
+    provenance = row.provenance
+    return {
+        "id": row.cell.trial_id,
+        "axes": row.cell.axes,
+        "seed": row.cell.seed,
+        "status": "unfinished" if row.result is None else row.result.status,
+        "files": [name for name in TRIAL_FILES if (workdir / name).is_file()],
+        "code": "" if provenance is None else provenance.code_version,
+        "device": "" if provenance is None else provenance.device,
+        "loss": _curve(log, "loss", points),
+        "validation": _curve(log, "validation_loss", points),
+    }
+
+
+def _log_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a training's log, empty where there is none."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:  # cut off by a kill
+            break
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+    return lines
+
+
+def _curve(log: Sequence[Mapping[str, Any]], key: str, points: int) -> list[list[float]]:
+    """Return steps and values, evenly thinned, the last kept."""
+    found = [
+        (line["step"], line[key])
+        for line in log
+        if isinstance(line.get(key), int | float) and math.isfinite(line[key])
+    ]
+    every = max(1, math.ceil(len(found) / points))
+    kept = found[::-1][::every][::-1]
+    return [[step for step, _ in kept], [_short(value) for _, value in kept]]
+
+
+def _board_data(
+    record: RunRecord, board: Board, places: Mapping[tuple[str, ...], int]
+) -> dict[str, Any]:
+    training = board.training_share
+    return {
+        "title": board.title,
+        "protocol": board.protocol_name,
+        "protocol_words": f"split {board.protocol.split}; {board.protocol.description()}",
+        "dataset": board.dataset,
+        "classes": board.class_names,
+        "share": [_short(share) for share in training or board.label_share],
+        "share_of": "training split's labelled pixels"
+        if training
+        else f"{board.protocol.split} split's labelled pixels",
+        "models": [_model_data(record, board, model, places) for model in board.models],
+    }
+
+
+def _model_data(
+    record: RunRecord, board: Board, model: Model, places: Mapping[tuple[str, ...], int]
+) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "axes": model.axes,
+        "figures": {
+            key: [_rounded(figure.mean), _rounded(figure.deviation)]
+            for key, figure in model.figures.items()
+            if key in FIGURES
+        },
+        "low": round(model.standing.low, 3),
+        "high": round(model.standing.high, 3),
+        "iou": [None if iou is None else _rounded(iou.mean) for iou in model.class_iou],
+        "costs": {key: _short(value) for key, value in model.costs.items()},
+        "devices": model.devices,
+        "trials": [places[_row_key(row)] for row in model.rows],
+        "seeds": [
+            _rounded(row.evaluations[board.protocol_name].figures["mean_iou"]) for row in model.rows
+        ],
+        "confusions": [each._asdict() for each in model.confusions],
+        "command": command_of(record, model.axes),
+    }
+
+
+def command_of(record: RunRecord, axes: Mapping[str, str]) -> str:
+    """Return the run's command, narrowed to one cell."""
+    varied = {
+        axis: value
+        for axis, value in axes.items()
+        if len({cell.axes[axis] for cell in record.cells}) > 1
+    }
+    chosen = (f"--only {shlex.quote(f'{axis}={value}')}" for axis, value in varied.items())
+    return " ".join([record.command, *chosen])
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 5)
+
+
+def _short(value: float) -> float:
+    """Return the value with five significant digits: more cannot be seen in a chart."""
+    return float(f"{value:.5g}")
+
+
+def _as_script_data(value: Any) -> str:
+    """Return JSON that no HTML parser takes for an end tag, a comment or a character reference."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _policy(*, is_live: bool) -> str:
+    """Return a content security policy that lets nothing run or load but what is written here."""
+    script = base64.b64encode(hashlib.sha256(_text("page.js").encode()).digest()).decode()
+    asks = "connect-src 'self'; " if is_live else ""
+    return (
+        f"default-src 'none'; script-src 'sha256-{script}'; style-src 'unsafe-inline'; "
+        f"img-src data:; {asks}base-uri 'none'; form-action 'none'"
+    )
+
+
+def _sections(
+    boards: Sequence[Board], verdicts: object, apart: object, failures: object, pictures: object
+) -> list[tuple[str, str]]:
+    listed = [
+        ("answer", "In short", True),
+        ("claims", "Claims", verdicts),
+        ("leaderboard", "Leaderboard", boards),
+        ("incomplete", "Incomplete", apart),
+        ("failures", "Failed trials", failures),
+        ("classes", "Classes", boards),
+        ("frequency", "Frequency", boards),
+        ("cost", "Cost", boards),
+        ("curves", "Learning curves", boards),
+        ("confusion", "Confusion", boards),
+        ("images", "Images", pictures),
+        ("again", "Run again", True),
+    ]
+    return [(key, title) for key, title, is_there in listed if is_there]
+
+
+def _heads(record: RunRecord, boards: Sequence[Board]) -> list[_Head]:
+    axes = [axis for axis in record.axis_names if axis != "dataset"]
+    models = [model for board in boards for model in board.models]
+    published = any(model.published for model in models)
+    parameters = any("parameters" in model.costs for model in models)
+    return [
+        _Head("place", "place", is_number=True),
+        _Head("letters", "group"),
+        *(_Head(axis, axis, axis=axis, is_first=axis == axes[0]) for axis in axes),
+        _Head("mean_iou", "mean IoU", is_number=True),
+        _Head("whisker", "95 % interval"),
+        *(_Head(key, title, is_number=True) for key, title in list(FIGURES.items())[1:]),
+        _Head("seeds", "seeds", is_number=True),
+        *([_Head("parameters", "parameters", is_number=True)] if parameters else []),
+        *([_Head("published", "published")] if published else []),
+    ]
+
+
+def _incomplete(record: RunRecord, rows: Sequence[Row]) -> Iterator[list[str]]:
+    for name in record.experiment.evaluate:
+        for cell in gather(rows, name):
+            if not cell.is_complete:
+                done = "-" if cell.skipped else f"{len(cell.evaluations)} of {cell.planned}"
+                why = cell.skipped or failures_in_words(cell)
+                yield [name, *cell.axes.values(), done, percent(cell.summary("mean_iou")), why]
+
+
+def _failed(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.result is not None and row.result.status == "failed"]
+
+
+def _elsewhere(record: RunRecord) -> list[list[str]]:
+    return [
+        [" ".join(p.where.values()), FIGURES[p.metric], f"{p.percent:.1f}", p.source, p.differs]
+        for p in record.experiment.published
+        if p.differs is not None
+    ]
+
+
+def _pictures(run_folder: Path, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    named = {row.cell.trial_id: row for row in rows}
+    for folder, panels in load_panels(run_folder):
+        row = named.get(panels.trial_id)
+        if row is not None:
+            title = f"{' '.join(filter(None, row.cell.axes.values()))}, seed {row.cell.seed}"
+            yield {
+                "title": f"{title}, protocol {panels.protocol}",
+                "rule": panels.rule,
+                "panels": [_picture(folder, panel, panels) for panel in panels.panels],
+            }
+
+
+def _picture(folder: Path, panel: Panel, panels: Panels) -> dict[str, Any]:
+    classes = [panels.class_names[index] for index in panel.class_indices]
+    described = {
+        "image": f"Photograph {panel.name}",
+        "label": f"Label of {panel.name}; classes in label or prediction: {', '.join(classes)}",
+        "prediction": f"Prediction for {panel.name}, IoU {100 * panel.iou:.1f} per cent",
+        "errors": f"Pixels of {panel.name} where prediction and label differ, in white",
+    }
+    parts = [
+        (part, described[part], _data_address(folder / panel.files[part]))
+        for part in PARTS
+        if part in panel.files
+    ]
+    colours = ["#" + bytes(panels.colours[index]).hex() for index in panel.class_indices]
+    return {
+        "kind": panel.kind,
+        "name": panel.name,
+        "iou": panel.iou,
+        "parts": parts,
+        "legend": list(zip(classes, colours, strict=True)),
+    }
+
+
+def _data_address(path: Path) -> str:
+    kind = "jpeg" if path.suffix == ".jpg" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+@cache
+def _text(name: str) -> str:
+    return (resources.files("segbench.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "number": lambda value: f"{value:.2f}",
+        "signed": signed,
+        "amount": amount,
+        "percent": percent,
+        "p_value": lambda p: f"{p:.3f}" if p >= 0.001 else "below 0.001",
+        "counted": lambda number, word: f"{number} {word}{'' if number == 1 else 's'}",
+        "place": _place,
+        "place_note": _place_note,
+        "whisker": _whisker,
+        "published": _published,
+        "losses": _losses,
+    }
+    return environment
+
+
+def signed(value: float) -> str:
+    """Return the value with its sign and two decimals."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "\u2212")
+
+
+def amount(value: float) -> str:
+    """Return three significant digits with k, M, G or T."""
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M")):
+        if abs(value) >= size:
+            return f"{float(f'{value / size:.3g}'):g}{unit}"
+    if abs(value) >= 1e4:
+        return f"{float(f'{value / 1e3:.3g}'):g} k"
+    return f"{float(f'{value:.3g}'):g}"
+
+
+def _place(standing: Standing) -> str:
+    if standing.first == standing.last:
+        return str(standing.first)
+    return f"{standing.first}\u2013{standing.last}"
+
+
+def _place_note(board: Board) -> str:
+    """Return how places and letters are to be read on this board."""
+    few = [m for m in board.models if m.standing.num_seeds < MIN_SEEDS]
+    decided = (
+        "Place is the range of ranks that is left when only differences count that are decided "
+        f"(seeds and images, p at most {ALPHA:g} after Holm's correction over all pairs); models "
+        "that share a letter are not told apart."
+    )
+    if not few:
+        return decided
+    if len(few) == len(board.models):
+        return f"No order is decided: that takes {MIN_SEEDS} seeds for each model."
+    return f"{decided} Models with fewer than {MIN_SEEDS} seeds have no letter."
+
+
+def _whisker(model: Model, board: Board) -> Markup:
+    """Return a dot and its interval, on one scale for the board."""
+    low = min(each.standing.low for each in board.models)
+    high = max(each.standing.high for each in board.models)
+    scale = 136 / ((high - low) or 1)
+    left, middle, right = (
+        f"{4 + scale * (value - low):.1f}"
+        for value in (model.standing.low, model.standing.mean, model.standing.high)
+    )
+    return Markup(
+        '<line x1="{0}" x2="{2}" y1="9" y2="9" stroke="currentColor" stroke-width="2"/>'
+        '<circle cx="{1}" cy="9" r="4" fill="currentColor"/>'
+    ).format(left, middle, right)
+
+
+def _published(model: Model) -> str:
+    return "; ".join(f"{p.percent:.1f} {FIGURES[p.metric]} ({p.source})" for p in model.published)
+
+
+def _losses(rival: Rival, leader: str) -> str:
+    """Return on which classes the leader does worse than the rival."""
+    behind = sorted(
+        (c for c in rival.comparison.per_class if c.difference < 0), key=lambda c: c.difference
+    )
+    if not behind:
+        return f"{leader} is not behind on any class."
+    shown = ", ".join(
+        f"{row.name} ({signed(row.difference)}{_sure(rival, row.p_adjusted)})" for row in behind[:5]
+    )
+    more = f" and {len(behind) - 5} more" if len(behind) > 5 else ""
+    return f"It loses on {len(behind)} of {len(rival.comparison.per_class)} classes: {shown}{more}."
+
+
+def _sure(rival: Rival, p: float) -> str:
+    return ", decided" if rival.seeds >= MIN_SEEDS and p <= ALPHA else ""
