@@ -19,7 +19,7 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (False, ("data", "models")),
     (False, ("engine",)),
     (True, ("results", "lease")),
-    (True, ("run", "status")),
+    (True, ("run", "status", "load")),
     (False, ("trial",)),
     (False, ("worker",)),
     (True, ("launch",)),

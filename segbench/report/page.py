@@ -8,7 +8,6 @@ other script and any address. Equal files give equal bytes.
 import base64
 import hashlib
 import json
-import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -28,6 +27,7 @@ from segbench.report.cells import gather
 from segbench.report.panels import PARTS, Panel, Panels, load_panels
 from segbench.report.ranking import Standing
 from segbench.report.tables import FIGURES, failures_in_words, percent
+from segbench.report.training_curves import Curve, load_curves
 from segbench.run import Row, RunRecord
 
 TRIAL_FILES = (
@@ -121,7 +121,7 @@ def _row_key(row: Row) -> tuple[str, ...]:
 
 def _trial_data(run_folder: Path, row: Row, points: int) -> dict[str, Any]:
     workdir = results.trial_folder(run_folder, row.cell.trial_id)
-    log = _log_lines(workdir / "log.jsonl")
+    curves = load_curves(workdir)
     provenance = row.provenance
     return {
         "id": row.cell.trial_id,
@@ -131,36 +131,14 @@ def _trial_data(run_folder: Path, row: Row, points: int) -> dict[str, Any]:
         "files": [name for name in TRIAL_FILES if (workdir / name).is_file()],
         "code": "" if provenance is None else provenance.code_version,
         "device": "" if provenance is None else provenance.device,
-        "loss": _curve(log, "loss", points),
-        "validation": _curve(log, "validation_loss", points),
+        "loss": _points(curves.loss, points),
+        "validation": _points(curves.validation, points),
     }
 
 
-def _log_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a training's log, empty where there is none."""
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:  # cut off by a kill
-            break
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
-    return lines
-
-
-def _curve(log: Sequence[Mapping[str, Any]], key: str, points: int) -> list[list[float]]:
-    """Return steps and values, evenly thinned, the last kept."""
-    found = [
-        (line["step"], line[key])
-        for line in log
-        if isinstance(line.get(key), int | float) and math.isfinite(line[key])
-    ]
-    every = max(1, math.ceil(len(found) / points))
-    kept = found[::-1][::every][::-1]
-    return [[step for step, _ in kept], [_short(value) for _, value in kept]]
+def _points(curve: Curve, points: int) -> list[list[float]]:
+    thinned = curve.thinned(points)
+    return [list(thinned.steps), [_short(value) for value in thinned.values]]
 
 
 def _board_data(

@@ -167,8 +167,8 @@
       const cell = event.target.closest("td[data-model]");
       if (cell) openModel(Number(cell.dataset.model));
     });
-    const caption = el("caption", {}, `IoU in per cent, mean over seeds; ${board().title}. Dark is low, bright is high.`);
-    byId("heat").replaceChildren(el("table", { class: "heat" }, caption, el("thead", {}, head), body));
+    byId("heat-caption").textContent = `IoU in per cent, mean over seeds; ${board().title}. Dark is low, bright is high. A click shows the model's trials.`;
+    byId("heat").replaceChildren(el("table", { class: "heat", "aria-describedby": "heat-caption" }, el("thead", {}, head), body));
     const left = shown().length - columns.length;
     byId("heat-note").textContent = left > 0 ? `The ${MOST_COLUMNS} best of ${shown().length} models are drawn; the filters above bring out the others.` : "";
   }
@@ -366,8 +366,8 @@
         return shaded(cell, CIVIDIS, share);
       }));
     });
-    const caption = el("caption", {}, `Per cent of each class's labelled pixels, by what they were taken for; ${model.name}, seed ${trials[model.trials[place]].seed}, ${board().title}.`);
-    byId("confusion-table").replaceChildren(el("table", { class: "heat confusion" }, caption, el("thead", {}, head), el("tbody", {}, ...body)));
+    byId("confusion-caption").textContent = `Per cent of each class's labelled pixels, by what they were taken for; ${model.name}, seed ${trials[model.trials[place]].seed}, ${board().title}.`;
+    byId("confusion-table").replaceChildren(el("table", { class: "heat confusion", "aria-describedby": "confusion-caption" }, el("thead", {}, head), el("tbody", {}, ...body)));
   }
 
   // The details of a model: its trials, each with configuration, log and command.

@@ -1,0 +1,208 @@
+"""Figures for papers, drawn with matplotlib: PNG, SVG or PDF. Equal files give equal bytes.
+
+They show what the page shows. matplotlib is loaded only when something is drawn.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench import results
+from segbench.errors import ResultError
+from segbench.files import write_atomically
+from segbench.report.boards import COSTS, Board, Model
+from segbench.report.training_curves import load_curves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "svg", "pdf")
+COLOURS = ("#0072b2", "#c25100", "#00855f", "#b5548c", "#a37500", "#2b8fc9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", "--", ":", "-.", (0, (4, 1)), (0, (6, 2, 1, 2)))
+_MOST_CURVES = 6
+_LABELLED_CLASSES = 25
+_SETTINGS: Any = {"svg.hashsalt": "segbench", "font.size": 9, "axes.spines.top": False,
+             "axes.spines.right": False, "figure.dpi": 100}  # fmt: skip
+
+
+def write_figure(
+    path: Path, kind: str, board: Board, run_folder: Path, *, cost: str = "parameters"
+) -> None:
+    """Draw one kind of figure of a board into a file whose suffix says the format.
+
+    cost: the horizontal axis of `pareto`.
+
+    Raises:
+        ResultError: no such kind, format or cost, or nothing to draw.
+    """
+    if kind not in KINDS:
+        raise ResultError(f"--kind {kind}: no such figure; kinds: {', '.join(KINDS)}")
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix not in FORMATS:
+        raise ResultError(f"{path}: figures end in {', '.join('.' + f for f in FORMATS)}")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(layout="constrained")
+        KINDS[kind](figure, board, run_folder, cost)
+        metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        options: dict[str, Any] = {"format": suffix, "dpi": 200, "metadata": metadata[suffix]}
+        write_atomically(path, lambda file: figure.savefig(file, **options))
+
+
+def chosen_board(boards: Sequence[Board], protocol: str | None, dataset: str | None) -> Board:
+    """Return the one board of that protocol and data set.
+
+    Raises:
+        ResultError: none, or several, which are named.
+    """
+    found = [
+        board
+        for board in boards
+        if protocol in {None, board.protocol_name} and dataset in {None, board.dataset}
+    ]
+    if len(found) == 1:
+        return found[0]
+    listed = "; ".join(f"--protocol {b.protocol_name} --dataset {b.dataset}" for b in boards)
+    what = "no complete results match" if not found else f"{len(found)} rankings match"
+    raise ResultError(f"{what}; a figure shows one of: {listed or 'none is complete yet'}")
+
+
+def _heatmap(figure: "Figure", board: Board, _: Path, __: str) -> None:
+    import numpy as np
+
+    models, classes = board.models, board.class_names
+    figure.set_size_inches(2.2 + 0.62 * len(models), 1.4 + 0.19 * len(classes))
+    axes = figure.subplots()
+    values = np.array(
+        [
+            [np.nan if (iou := m.class_iou[index]) is None else 100 * iou.mean for m in models]
+            for index in range(len(classes))
+        ]
+    )
+    image = axes.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            ink = "black" if value > 50 else "white"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=7)
+    axes.set_xticks(range(len(models)), [_plain(m.name) for m in models], rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), list(map(_plain, classes)))
+    figure.colorbar(image, label="IoU, per cent")
+
+
+def _curves(figure: "Figure", board: Board, run_folder: Path, _: str) -> None:
+    figure.set_size_inches(6, 3.6)
+    axes = figure.subplots()
+    for place, model in enumerate(board.models[:_MOST_CURVES]):
+        for row in model.rows:
+            found = load_curves(results.trial_folder(run_folder, row.cell.trial_id))
+            label = _plain(model.name) if row is model.rows[0] else None
+            look: dict[str, Any] = {"color": COLOURS[place], "label": label}
+            axes.plot(*found.loss, linestyle=DASHES[place], linewidth=1, **look)
+            axes.plot(*found.validation, MARKERS[place], color=COLOURS[place], markersize=4)
+    _finished(axes, "optimizer step", "loss (lines: training, symbols: validation)")
+    axes.legend(fontsize=7)
+
+
+def _pareto(figure: "Figure", board: Board, _: Path, cost: str) -> None:
+    if cost not in COSTS:
+        raise ResultError(f"--cost {cost}: no such cost; costs: {', '.join(COSTS)}")
+    points = sorted(
+        ((m.costs[cost], m.standing.mean, m) for m in board.models if m.costs.get(cost, 0) > 0),
+        key=lambda point: (point[0], -point[1]),
+    )
+    if not points:
+        raise ResultError(f"--cost {cost}: was measured for no model of {board.title}")
+    figure.set_size_inches(6, 3.8)
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    for place, (x, y, model) in enumerate(points):
+        errors = [[y - model.standing.low], [model.standing.high - y]]
+        look: dict[str, Any] = {"color": COLOURS[place % 6], "marker": MARKERS[place % 6]}
+        axes.errorbar(x, y, yerr=errors, capsize=2, **look)
+        axes.annotate(
+            _plain(model.name), (x, y), xytext=(6, 3), textcoords="offset points", fontsize=7
+        )
+    front = front_of([(x, y) for x, y, _ in points])
+    axes.step(*zip(*front, strict=True), where="post", color="grey", linestyle="--", zorder=0)
+    axes.margins(x=0.25)
+    _finished(axes, COSTS[cost], "mean IoU, per cent")
+
+
+def front_of(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points (cost, figure) that none reaches at their cost or below."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or y > front[-1][1]:
+            front.append((x, y))
+    return front
+
+
+def _frequency(figure: "Figure", board: Board, _: Path, __: str) -> None:
+    figure.set_size_inches(6, 3.8)
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    shares = board.training_share or board.label_share
+    split = "training" if board.training_share else board.protocol.split
+    for place, model in enumerate(board.models[:2]):
+        known = [
+            (100 * share, 100 * iou.mean, name)
+            for share, iou, name in zip(shares, model.class_iou, board.class_names, strict=True)
+            if share > 0 and iou is not None
+        ]
+        look: dict[str, Any] = {"color": COLOURS[place], "marker": MARKERS[place], "s": 16}
+        axes.scatter([k[0] for k in known], [k[1] for k in known], label=_plain(model.name), **look)
+        if place == 0 and len(known) <= _LABELLED_CLASSES:
+            for x, y, name in known:
+                axes.annotate(
+                    _plain(name), (x, y), xytext=(4, 2), textcoords="offset points", fontsize=6
+                )
+    axes.set_ylim(0, 100)
+    _finished(axes, f"share of the {split} split's labelled pixels, per cent", "IoU, per cent")
+    axes.legend(fontsize=7)
+
+
+def _leaderboard(figure: "Figure", board: Board, _: Path, __: str) -> None:
+    models: Sequence[Model] = board.models[::-1]
+    figure.set_size_inches(6, 1.2 + 0.28 * len(models))
+    axes = figure.subplots()
+    for place, model in enumerate(models):
+        standing = model.standing
+        errors = [[standing.mean - standing.low], [standing.high - standing.mean]]
+        axes.errorbar(standing.mean, place, xerr=errors, fmt="o", color=COLOURS[0], capsize=2)
+        seeds = [
+            100 * (row.evaluations[board.protocol_name].figures["mean_iou"] or 0)
+            for row in model.rows
+        ]
+        axes.plot(seeds, [place - 0.18] * len(seeds), "|", color="grey", markersize=5)
+        axes.annotate(
+            standing.letters, (1.01, place), xycoords=("axes fraction", "data"), va="center"
+        )
+    axes.set_yticks(range(len(models)), [_plain(model.name) for model in models])
+    axes.set_ylim(-0.6, len(models) - 0.4)
+    axes.set_title(_plain(board.title), fontsize=8)
+    _finished(axes, "mean IoU, per cent, 95 % interval; ticks are seeds", "")
+
+
+def _finished(axes: "Axes", x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(visible=True, linewidth=0.4, alpha=0.6)
+    axes.set_axisbelow(True)
+
+
+def _plain(text: str) -> str:
+    """Return text that matplotlib does not read as mathematics."""
+    return text.replace("$", r"\$")
+
+
+KINDS: dict[str, Callable[["Figure", Board, Path, str], None]] = {
+    "heatmap": _heatmap,
+    "curves": _curves,
+    "pareto": _pareto,
+    "frequency": _frequency,
+    "leaderboard": _leaderboard,
+}
