@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from segbench import results, run
 from segbench.code_version import code_version
-from segbench.errors import ExperimentError
+from segbench.errors import ExperimentError, LaunchError
 from segbench.launch import Event, Work, launcher_named
 from segbench.launch.best_sample import best_sample
 from segbench.run import RunRecord
@@ -20,6 +20,7 @@ from segbench.spec.catalog import Catalog
 from segbench.spec.experiment import read_experiment
 from segbench.spec.job import Job
 from segbench.spec.machine import Machine
+from segbench.spec.search import Search
 from segbench.spec.searched import searched, with_settings
 from segbench.spec.sweep import Cell, Plan, expand
 from segbench.spec.trial import Trial
@@ -50,6 +51,7 @@ class Prepared(NamedTuple):
     catalog: Catalog
     machine: Machine
     run_folder: Path
+    search: Search | None = None
 
     @property
     def hidden_cards(self) -> tuple[str, ...]:
@@ -86,7 +88,9 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
         threads=experiment.launch.cpus_per_trial or 1,
         monitor=experiment.monitor,
     )
-    return Prepared(whole, asked, catalog, machine, flags.results.resolve() / experiment.name)
+    run_folder = flags.results.resolve() / experiment.name
+    search = experiment.search if flags.search else None
+    return Prepared(whole, asked, catalog, machine, run_folder, search)
 
 
 def narrowed(plan: Plan, only: Sequence[str], seeds: int | None) -> Plan:
@@ -208,7 +212,13 @@ def start(
         for cell in (prepared.asked.cells if experiment.launch.cells else ())
         if cell.trial is not None
     }
-    launcher(Work(job, trials, experiment.launch, shapes), on_event)
+    search = prepared.search
+    if search is None or search.method != "asha":
+        launcher(Work(job, trials, experiment.launch, shapes), on_event)
+    elif experiment.launch.launcher != "ray":
+        raise LaunchError("search.method asha: only --launcher ray can stop samples early")
+    else:  # those that are done are what the others are measured by
+        launcher(Work(job, prepared.asked.trials, experiment.launch, search=search), on_event)
 
 
 def cells_by_id(plan: Plan) -> dict[str, Cell]:

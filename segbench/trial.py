@@ -23,7 +23,12 @@ from torch import Tensor
 from segbench import results
 from segbench.code_version import code_version
 from segbench.data import SegmentationSplit, open_split, training_batches, training_positions
-from segbench.engine.checkpoint import load_weights, remove_checkpoints, save_weights
+from segbench.engine.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    remove_checkpoints,
+    save_weights,
+)
 from segbench.engine.device import chosen_device, device_name, make_repeatable, peak_memory_mib
 from segbench.engine.evaluate import evaluate, scored_label
 from segbench.engine.features import CachedFeatures, cached_features
@@ -41,7 +46,7 @@ from segbench.errors import DataError, ResultError, SegbenchError, TrialError
 from segbench.files import digest, write_text
 from segbench.lease import STALE_SECONDS, Lease, attempts, claim
 from segbench.models import Segmenter, backbone_weights_path, build_segmenter
-from segbench.results import Provenance, Result, StoredCounts
+from segbench.results import Evaluation, Provenance, Result, StoredCounts
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
 from segbench.spec.trial import Trial
@@ -60,6 +65,7 @@ class _Work(NamedTuple):
     device: torch.device
     lease: Lease
     should_stop: Callable[[], bool]
+    pause_at_step: int | None
 
 
 def run_trial(
@@ -69,6 +75,7 @@ def run_trial(
     machine: Machine,
     protocols: tuple[Protocol, ...],
     should_stop: Callable[[], bool] = lambda: False,
+    pause_at_step: int | None = None,
     submitted_code_version: str | None = None,
     stale_seconds: float = STALE_SECONDS,
 ) -> Outcome:
@@ -76,7 +83,7 @@ def run_trial(
 
     A failure of the trial (diverged, out of memory, bad data, a bug) becomes a failed Result with
     its traceback on file. `held`: another worker has the trial. `interrupted`: `should_stop` said
-    so; the state is saved.
+    so, or the training came to `pause_at_step` before its end; the state is saved.
 
     Raises:
         ResultError: the folder cannot be written to.
@@ -91,7 +98,8 @@ def run_trial(
         if results.is_done(workdir, protocols):  # the holder before us finished meanwhile
             return "done"
         try:
-            work = _Work(trial, workdir, machine, chosen_device(machine), lease, should_stop)
+            device = chosen_device(machine)
+            work = _Work(trial, workdir, machine, device, lease, should_stop, pause_at_step)
             _run(work, protocols, submitted_code_version)
         except Interrupted:
             return "interrupted"
@@ -200,12 +208,17 @@ def _train(
         if recipe.cache_features
         else (_image_source(work, split))
     )
-    steps_done = 0
+    steps_done = reached = 0
 
     def on_step(step: int, loss: float | None) -> None:
-        nonlocal steps_done
-        steps_done += 1
+        nonlocal steps_done, reached
+        steps_done, reached = steps_done + 1, step
         work.lease.report(step=step, **({} if loss is None else {"loss": loss}))
+
+    def should_stop() -> bool:
+        return work.should_stop() or (
+            work.pause_at_step is not None and reached >= work.pause_at_step
+        )
 
     work.lease.report(phase="train", step=0, steps=recipe.steps)
     loss = train(
@@ -215,7 +228,7 @@ def _train(
         folder=work.workdir,
         monitor=work.machine.monitor,
         device=work.device,
-        hooks=Hooks(on_step, work.should_stop, _validation_loss(work, segmenter, protocols)),
+        hooks=Hooks(on_step, should_stop, _validation_loss(work, segmenter, protocols)),
         class_weights=_class_weights(work, split),
     )
     return loss, steps_done, split.fingerprint
@@ -347,6 +360,37 @@ def _evaluate(work: _Work, segmenter: Segmenter, protocol: Protocol, *, of: str)
         split_fingerprint=split.fingerprint,
     )
     results.write_evaluation(work.workdir, evaluation, StoredCounts(*counted))
+
+
+def score_checkpoint(
+    trial: Trial, workdir: Path, machine: Machine, protocol: Protocol
+) -> Evaluation:
+    """Return the figures of a training that is under way, from its newest checkpoint.
+
+    Raises:
+        DataError: there is no sound checkpoint.
+    """
+    device = chosen_device(machine)
+    make_repeatable(machine, trial.seed)
+    saved = load_checkpoint(workdir, device)
+    if saved is None:
+        raise DataError(f"{workdir}: holds no sound checkpoint to score")
+    segmenter = build_segmenter(
+        trial.backbone, trial.head, trial.model, trial.dataset.num_classes, weights_path=None
+    )
+    segmenter.load_state_dict(saved["model"])
+    split = open_split(
+        trial.dataset, protocol.split, machine,
+        max_images=protocol.max_images, subset_seed=protocol.subset_seed,
+    )  # fmt: skip
+    counted = evaluate(
+        segmenter.to(device), split, protocol,
+        num_classes=trial.dataset.num_classes, device=device, on_image=lambda _: None,
+    )  # fmt: skip
+    return results.evaluation_of(
+        StoredCounts(*counted), trial_id=trial.id(), protocol=protocol, dataset=trial.dataset,
+        split_fingerprint=split.fingerprint,
+    )  # fmt: skip
 
 
 def _facts(trial: Trial, segmenter: Segmenter) -> dict[str, float]:

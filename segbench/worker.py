@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     return exit_code([work(job, trial_id) for trial_id in arguments[1:] if not _STOP.is_set()])
 
 
-def work(job: Job, trial_id: str) -> Outcome:
+def work(job: Job, trial_id: str, *, pause_at_step: int | None = None) -> Outcome:
     """Do one trial of the job; its folder receives what the process prints."""
     workdir = results.trial_folder(Path(job.run_folder), trial_id)
     _log_to(workdir / "worker.log")
@@ -56,6 +56,7 @@ def work(job: Job, trial_id: str) -> Outcome:
         machine=job.machine,
         protocols=job.protocols,
         should_stop=_STOP.is_set,
+        pause_at_step=pause_at_step,
         submitted_code_version=job.code_version,
     )
 

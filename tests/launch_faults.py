@@ -66,7 +66,7 @@ class Toy:
     def _finished(self, command: list[str], *, ok: bool) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             command, cwd=self.project, env=self.environment, capture_output=True, text=True,
-            check=False, timeout=400,
+            check=False, timeout=800,
         )  # fmt: skip
         assert not ok or done.returncode == 0, done.stdout + done.stderr
         return done
@@ -130,7 +130,7 @@ def harm_at_random(
     return sent
 
 
-def wait_until(is_so: Callable[[], object], *, seconds: float = 90.0) -> None:
+def wait_until(is_so: Callable[[], object], *, seconds: float = 300.0) -> None:
     """Look four times a second; fail when it does not become so."""
     deadline = time.monotonic() + seconds
     while not is_so():

@@ -1,15 +1,27 @@
 """Searches: drawn samples, judged on held-out images; the reported split is never opened."""
 
 import pytest
+import torch
 from launch_faults import Toy, results_so_far
 
 from segbench.drive import Flags, prepare_run
+from segbench.engine.checkpoint import load_checkpoint
 from segbench.errors import ExperimentError
+from segbench.files import write_json
 from segbench.launch.best_sample import best_sample
-from segbench.results import Evaluation, Result, StoredCounts, write_evaluation, write_result
+from segbench.launch.rung import read_score, rung_path
+from segbench.results import (
+    Evaluation,
+    Result,
+    StoredCounts,
+    load_result,
+    write_evaluation,
+    write_result,
+)
 from segbench.run import load_run, record_of, write_run
 from segbench.spec.experiment import read_experiment
 from segbench.spec.search import Distribution, Search
+from segbench.trial import run_trial, score_checkpoint
 
 SEARCH = """
 search:
@@ -152,3 +164,48 @@ def test_a_search_runs_like_any_grid_and_its_best_sample_is_used(searching):
     assert "4 ended, 0 to run" in toy.run("results", "--search").stdout
     assert results_so_far(folder) == before
     assert "# Leaderboard: toy" in toy.run("results", "--best").stdout
+
+
+@pytest.mark.slow
+def test_asha_on_ray_trains_on_only_what_is_among_the_best(searching):
+    asha = ("search.method=asha", "search.grace_steps=2", "search.reduction=2")
+    toy = Toy(searching, *asha, "sweep.head=[fcn8s]", "launch.workers=1")
+    flags = Flags(search=True, settings=(*asha, "sweep.head=[fcn8s]"))
+    prepared = prepare_run(searching / "experiments" / "toy.yaml", flags)
+    folder = searching / "results" / "toy-search"
+    first, *others = prepared.asked.trials
+    for index, trial_id in enumerate(
+        prepared.asked.trials
+    ):  # rungs that an earlier run has climbed
+        write_json(
+            rung_path(folder / "trials" / trial_id, 2), {"score": 0.9 - index / 10, "step": 2}
+        )
+    done = toy.run("results", "--search", "--launcher", "ray")
+    assert "best of 1 samples: sample0" in done.stdout
+    assert done.stdout.count("stopped early") == len(others)
+    assert list(results_so_far(folder)) == [first]
+    assert read_score(folder / "trials" / first, 6) is not None
+    assert not [t for t in others if (folder / "trials" / t / "claims").exists()]
+
+
+def test_a_rung_is_scored_as_the_paused_training_stands_and_the_rest_goes_on_from_it(searching):
+    flags = Flags(search=True, results=searching / "results")
+    prepared = prepare_run(searching / "experiments" / "toy.yaml", flags)
+    trial_id, trial = next(iter(prepared.asked.trials.items()))
+    protocol = prepared.asked.experiment.evaluate["search"]
+    machine = prepared.machine.revised(device="cpu")
+    folder = prepared.run_folder / "trials" / trial_id
+    outcome = run_trial(trial, folder, machine=machine, protocols=(protocol,), pause_at_step=3)
+    assert outcome == "interrupted"
+    saved = load_checkpoint(folder, torch.device("cpu"))
+    assert saved is not None
+    assert saved["step"] == 3
+    scored = score_checkpoint(trial, folder, machine, protocol)
+    assert scored.protocol.split == "holdout"
+    assert load_result(folder) is None
+    assert run_trial(trial, folder, machine=machine, protocols=(protocol,)) == "done"
+    straight = searching / "straight"
+    run_trial(trial, straight, machine=machine, protocols=(protocol,))
+    assert (folder / "model.safetensors").read_bytes() == (
+        straight / "model.safetensors"
+    ).read_bytes()

@@ -51,7 +51,7 @@ def jobs_in_queue(cluster: SlurmCluster) -> list[str]:
     return cluster.ask("squeue", "-h", "-r", "-o", "%i").split()
 
 
-def until_done(toy: Toy, number: int = 6, *, seconds: float = 150.0) -> None:
+def until_done(toy: Toy, number: int = 6, *, seconds: float = 400.0) -> None:
     wait_until(lambda: len(results_so_far(toy.folder("results"))) == number, seconds=seconds)
     toy.do("report", "results/toy")
 
@@ -185,7 +185,7 @@ def test_cancelled_trials_are_told_and_the_same_command_goes_on(toy, cluster, un
 
 def test_the_same_command_twice_at_once_submits_once(toy, cluster, undisturbed):
     both = [toy.start("results", "--set", "launch.trials_per_job=2") for _ in range(2)]
-    outputs = [process.communicate(timeout=60) for process in both]
+    outputs = [process.communicate(timeout=200) for process in both]
     assert 0 in {process.returncode for process in both}
     told = "".join(out + err for out, err in outputs)
     assert "is submitting it just now" in told or told.count("waiting: ") == 6

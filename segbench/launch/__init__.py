@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 from segbench.errors import LaunchError
 from segbench.spec.job import Job
 from segbench.spec.launching import Launch
+from segbench.spec.search import Search
 from segbench.spec.trial import Trial
 from segbench.status import ClusterJob
 
@@ -19,13 +20,15 @@ from segbench.status import ClusterJob
 class Work(NamedTuple):
     """Trials to do, in an order in which those that others start from come first.
 
-    shapes: the launches of trials that need other resources than the rest.
+    shapes: the launches of trials that need other resources than the rest. search: the search whose
+    samples the trials are, where its method wants more than to run them all.
     """
 
     job: Job
     trials: dict[str, Trial]
     launch: Launch
     shapes: Mapping[str, Launch] = MappingProxyType({})
+    search: Search | None = None
 
     def launch_of(self, trial_id: str) -> Launch:
         """Return the resources of one trial: its cell's own, where the experiment names some."""

@@ -104,7 +104,7 @@ def _until_visible(path: Path) -> None:
         time.sleep(1.0)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Interrupt this process when the one that started it is gone, so that nothing runs unseen."""
     parent = os.getppid()
 
@@ -117,5 +117,5 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    _end_with_parent()
+    end_with_parent()
     sys.exit(run(Path(sys.argv[1]), sys.argv[3:], Launch.model_validate_json(sys.argv[2])))

@@ -16,7 +16,9 @@ from typing import Any
 from segbench import results
 from segbench.errors import LaunchError
 from segbench.launch import Event, Work
+from segbench.launch.rung import read_score
 from segbench.spec.launching import Launch
+from segbench.spec.search import Search
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,6 +45,9 @@ def launch_on_ray(work: Work, on_event: Callable[[Event], None]) -> None:
     job_path = work.job.write()
     _join(work.launch)
     try:
+        if work.search is not None:
+            _run_asha(work, work.search, job_path, on_event)
+            return
         for level in _levels(work):
             ready = [trial_id for trial_id in level if _may_start(work, trial_id, on_event)]
             if ready:
@@ -122,18 +127,97 @@ def _run(
             "run_folder": str(work.run_folder),
             "launch": launch.revised(launcher="local", workers=1).model_dump_json(),
         },
-        tune_config=tune.TuneConfig(
-            max_concurrent_trials=None if launch.workers == "auto" else launch.workers,
-            trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
-        ),
-        run_config=tune.RunConfig(
-            storage_path=str(work.run_folder / "jobs" / "ray"),
-            failure_config=tune.FailureConfig(max_failures=launch.max_attempts),
-            callbacks=[_events(work, on_event)],
-            verbose=0,
-        ),
+        tune_config=_tune_config(launch),
+        run_config=_run_config(work, on_event),
     )
     tuner.fit()
+
+
+def _tune_config(launch: Launch, **more: Any) -> Any:
+    from ray import tune
+
+    return tune.TuneConfig(
+        max_concurrent_trials=None if launch.workers == "auto" else launch.workers,
+        trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
+        **more,
+    )
+
+
+def _run_config(work: Work, on_event: Callable[[Event], None]) -> Any:
+    from ray import tune
+
+    return tune.RunConfig(
+        storage_path=str(work.run_folder / "jobs" / "ray"),
+        failure_config=tune.FailureConfig(max_failures=work.launch.max_attempts),
+        callbacks=[_events(work, on_event)],
+        verbose=0,
+    )
+
+
+def _run_asha(
+    work: Work, search: Search, job_path: Path, on_event: Callable[[Event], None]
+) -> None:
+    """Train the samples rung by rung; Tune's ASHA stops those that are not among the best."""
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    steps = {trial.train.steps for trial in work.trials.values()}
+    cells = {
+        (trial.backbone.name, trial.head.name, trial.dataset.name) for trial in work.trials.values()
+    }
+    if len(steps) > 1 or len(cells) > 1:
+        raise LaunchError(
+            f"asha compares samples of one cell with equal steps; there are {len(cells)} cells and "
+            f"{len(steps)} numbers of steps: narrow it with --only"
+        )
+    last = steps.pop()
+    grace = min(search.grace_steps or last, last)
+    rungs = [grace]
+    while rungs[-1] * search.reduction < last:
+        rungs.append(rungs[-1] * search.reduction)
+    launch = work.launch
+    tuner = tune.Tuner(
+        tune.with_resources(_do_sample, resources(launch)),
+        param_space={
+            "trial_id": tune.grid_search(list(work.trials)),
+            "job_path": str(job_path),
+            "run_folder": str(work.run_folder),
+            "rungs": sorted({*rungs, last}),
+            "metric": search.metric,
+        },
+        tune_config=_tune_config(
+            launch,
+            metric="score",
+            mode="max",
+            scheduler=ASHAScheduler(
+                time_attr="step", max_t=last, grace_period=grace, reduction_factor=search.reduction
+            ),
+        ),
+        run_config=_run_config(work, on_event),
+    )
+    tuner.fit()
+
+
+def _do_sample(config: dict[str, Any]) -> None:
+    """Run in a Ray worker: climb the rungs until Tune stops it, or the training ends."""
+    from ray import tune
+
+    workdir = results.trial_folder(Path(config["run_folder"]), config["trial_id"])
+    command = [sys.executable, "-m", "segbench.launch.rung", config["job_path"], config["trial_id"]]
+    for step in config["rungs"]:
+        with (workdir / "ray.log").open("ab") as log:
+            done = subprocess.run(
+                [*command, str(step), config["metric"]],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if done.returncode == 1:
+            return  # a failed sample is a row
+        score = read_score(workdir, step)
+        if score is None:
+            raise RuntimeError(f"exit code {done.returncode}; see {workdir / 'ray.log'}")
+        tune.report({"score": score, "step": step})
 
 
 def resources(launch: Launch) -> dict[str, float]:
@@ -193,7 +277,9 @@ def _events(work: Work, on_event: Callable[[Event], None]) -> Any:
 
         def _tell(self, trial_id: str) -> None:
             result = results.load_result(results.trial_folder(work.run_folder, trial_id))
-            if result is None:
+            if result is None and work.search is not None:
+                on_event(Event("waiting", trial_id, "stopped early: not among the best"))
+            elif result is None:
                 on_event(Event("failed", trial_id, "ended without a record"))
             elif result.status == "failed":
                 on_event(Event("failed", trial_id, f"{result.kind}: {result.message}"))
