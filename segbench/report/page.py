@@ -191,8 +191,8 @@ def command_of(record: RunRecord, axes: Mapping[str, str]) -> str:
         for axis, value in axes.items()
         if len({cell.axes[axis] for cell in record.cells}) > 1
     }
-    chosen = (f"--only {shlex.quote(f'{axis}={value}')}" for axis, value in varied.items())
-    return " ".join([record.command, *chosen])
+    chosen = [f"--only {shlex.quote(f'{axis}={value}')}" for axis, value in varied.items()]
+    return " && ".join(" ".join([each, *chosen]) for each in record.command.split(" && "))
 
 
 def _rounded(value: float | None) -> float | None:

@@ -3,19 +3,24 @@
 `panels/<trial id>/` in a run's folder holds panels.json and, for each image shown, four small
 files: the photograph, the label, the prediction, and the errors. Whoever has the trained weights
 writes them (`segbench report RUN --panels TRIAL`); readers need neither torch nor data.
-Knows nothing of how predictions are made.
+`write_panels` loads torch when it is called; nothing else here does.
 """
 
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, StringConstraints, ValidationError
 
+from segbench import results
 from segbench.counts import Counts, per_image_iou
-from segbench.errors import ResultError
+from segbench.errors import DataError, ResultError
+from segbench.files import write_atomically, write_json
+from segbench.run import RunRecord, find_trial
 from segbench.spec.base import Spec
+from segbench.spec.machine import Machine
 
 RULE = (
     "By the mean IoU of an image's labelled classes: the {n} best, the {n} nearest to the median, "
@@ -113,3 +118,85 @@ def load_panels(run_folder: Path) -> Iterator[tuple[Path, Panels]]:
                         "panels again with segbench report --panels"
                     )
         yield path.parent, panels
+
+
+def write_panels(
+    run_folder: Path,
+    record: RunRecord,
+    prefix: str,
+    machine: Machine,
+    *,
+    protocol_name: str | None = None,
+    number: int = 2,
+    on_image: Callable[[int, int], None] = lambda done, of: None,
+) -> Path:
+    """Predict a trial's best, most typical and worst images again and write their pictures.
+
+    prefix: the first digits of the trial's id. protocol_name: the first of the run where left out.
+    Needs the trial's weights and the data set's images.
+
+    Raises:
+        ResultError: no such trial or protocol, or no results or weights of it.
+        DataError: the images are not here, or not those that were scored.
+    """
+    from segbench.data import open_split
+    from segbench.engine.device import chosen_device
+    from segbench.engine.panels import pictures_of
+    from segbench.trial import load_segmenter
+
+    workdir, trial = find_trial(run_folder, prefix)
+    name = protocol_name or next(iter(record.experiment.evaluate))
+    protocol = record.experiment.evaluate.get(name)
+    evaluation = None if protocol is None else results.load_evaluation(workdir, protocol)
+    if protocol is None or evaluation is None:
+        known = ", ".join(record.experiment.evaluate)
+        raise ResultError(f"{workdir}: has no results of protocol {name!r}; the run has: {known}")
+    if not (workdir / "model.safetensors").is_file():
+        raise ResultError(
+            f"{workdir}: holds no model.safetensors; pictures are drawn where the weights are"
+        )
+    counts = results.load_counts(results.counts_path(workdir, protocol)).as_counts()
+    split = open_split(
+        trial.dataset,
+        protocol.split,
+        machine,
+        max_images=protocol.max_images,
+        subset_seed=protocol.subset_seed,
+    )
+    if split.fingerprint != evaluation.split_fingerprint:
+        raise DataError(
+            f"{trial.dataset.name} {protocol.split}: is not what {workdir.name} was scored on "
+            "(other files, or another version of them); name the right folder with --data"
+        )
+    _, segmenter = load_segmenter(workdir, machine)
+    folder = panels_folder(run_folder, workdir.name)
+    chosen, panels = chosen_images(counts, number), []
+    for done, (kind, place, image_name, iou) in enumerate(chosen, start=1):
+        found = pictures_of(
+            segmenter,
+            split.sample(place),
+            protocol,
+            trial.dataset.seen_palette,
+            device=chosen_device(machine),
+        )
+        stem = f"{kind}_{sum(panel.kind == kind for panel in panels) + 1}"
+        files = {}
+        for part, picture in found.parts.items():
+            files[part] = f"{stem}_{part}.{'jpg' if part == 'image' else 'png'}"
+            buffer = io.BytesIO()
+            picture.save(buffer, "JPEG" if part == "image" else "PNG", quality=80, optimize=True)
+            write_atomically(folder / files[part], lambda file, b=buffer: file.write(b.getbuffer()))
+        panels.append(
+            Panel(kind=kind, name=image_name, iou=iou, files=files, class_indices=found.classes)
+        )
+        on_image(done, len(chosen))
+    written = Panels(
+        trial_id=workdir.name,
+        protocol=name,
+        rule=RULE.format(n=number, images=len(counts.names)),
+        class_names=trial.dataset.class_names,
+        colours=trial.dataset.seen_palette,
+        panels=tuple(panels),
+    )
+    write_json(folder / "panels.json", written.model_dump(mode="json"))
+    return folder
