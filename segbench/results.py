@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from segbench.counts import Counts, figures, per_class_iou
+from segbench.counts import Counts, Sums, figures, mean_iou, per_class_iou
 from segbench.errors import ResultError
 from segbench.files import write_atomically, write_json
 from segbench.spec.base import Spec
@@ -85,13 +85,17 @@ class Provenance(Spec):
 
 
 class StoredCounts(NamedTuple):
-    """See engine.evaluate.Counted: names (N,), tp, label, pred (N, C), confusion (C, C + 1)."""
+    """See engine.evaluate.Counted: names (N,), tp, label, pred (N, C), confusion (C, C + 1).
+
+    boundary: tp, label and pred of boundary pixels alone, (3, N, C), or None.
+    """
 
     names: tuple[str, ...]
     tp: NDArray[np.int64]
     label: NDArray[np.int64]
     pred: NDArray[np.int64]
     confusion: NDArray[np.int64]
+    boundary: NDArray[np.int64] | None = None
 
     def as_counts(self) -> Counts:
         """Return what figures and statistics are computed from."""
@@ -110,6 +114,9 @@ def evaluation_of(
     kept = scored_classes(dataset, protocol)
     sums = counts.as_counts().sums
     iou = per_class_iou(sums, protocol.absent_class)
+    found = figures(counts.as_counts(), protocol.absent_class, kept)
+    if counts.boundary is not None:
+        found["boundary_iou"] = mean_iou(Sums(*counts.boundary.sum(1)), protocol.absent_class, kept)
     return Evaluation(
         trial_id=trial_id,
         protocol=protocol,
@@ -118,8 +125,7 @@ def evaluation_of(
         class_names=dataset.class_names,
         background=None if dataset.background is None else dataset.class_map[dataset.background],
         figures={
-            name: None if math.isnan(value) else value
-            for name, value in figures(counts.as_counts(), protocol.absent_class, kept).items()
+            name: None if math.isnan(value) else value for name, value in found.items()
         },
         per_class_iou=tuple(
             float(value) if index in kept and not math.isnan(value) else None
@@ -231,6 +237,8 @@ def write_counts(path: Path, counts: StoredCounts) -> None:
         "pred": counts.pred[present].astype(np.uint32),
         "confusion": counts.confusion.astype(np.int64),
     }
+    if counts.boundary is not None:
+        arrays["boundary"] = counts.boundary[:, present].astype(np.uint32)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
@@ -247,12 +255,13 @@ def load_counts(path: Path) -> StoredCounts:
             num_images, num_classes = (int(side) for side in arrays["shape"])
             names = tuple(arrays["names"].tobytes().decode().split("\n")) if num_images else ()
             image = np.repeat(np.arange(num_images), arrays["classes_per_image"])
-            dense = []
-            for key in ("tp", "label", "pred"):
-                table = np.zeros((num_images, num_classes), dtype=np.int64)
-                table[image, arrays["classes"]] = arrays[key]
-                dense.append(table)
-            return StoredCounts(names, *dense, confusion=arrays["confusion"])
+            place = image, arrays["classes"]
+            shape = num_images, num_classes
+            dense = [_dense(arrays[key], place, shape) for key in ("tp", "label", "pred")]
+            boundary = None
+            if "boundary" in arrays:
+                boundary = np.stack([_dense(part, place, shape) for part in arrays["boundary"]])
+            return StoredCounts(names, *dense, confusion=arrays["confusion"], boundary=boundary)
     except FileNotFoundError as error:
         raise ResultError(f"{path}: there are no counts here") from error
     except Exception as error:  # numpy and zipfile raise many kinds for damaged files
@@ -260,6 +269,14 @@ def load_counts(path: Path) -> StoredCounts:
             f"{path}: is not a sound file of counts ({type(error).__name__}: {error}); delete it and "
             "run again"
         ) from error
+
+
+def _dense(
+    values: NDArray, place: tuple[NDArray, NDArray], shape: tuple[int, int]
+) -> NDArray[np.int64]:
+    table = np.zeros(shape, dtype=np.int64)
+    table[place] = values
+    return table
 
 
 def trial_folders(run_folder: Path) -> Iterator[Path]:

@@ -1,23 +1,32 @@
-"""Refine a probability map with a fully connected CRF (optional extra `crf`).
+"""Refine a probability map with a fully connected CRF (optional extra `crf`), in several processes.
 
-Source: Kraehenbuehl and Koltun, NIPS 2011; pydensecrf wraps their code. Knows nothing of models.
+Source: Kraehenbuehl and Koltun, NIPS 2011; pydensecrf wraps their code. Loads no torch, so that a
+process starts in a moment. Letters: C classes, H W size. Knows nothing of models.
 """
 
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from segbench.errors import DataError
 from segbench.spec.protocol import Crf
 
+Unrefined = tuple[NDArray[np.uint8], NDArray[np.float32]]  # (H, W, 3) RGB, (C, H, W)
 
-def refine(image: Tensor, probabilities: Tensor, crf: Crf) -> Tensor:
-    """Return refined (C, H, W) float32 probabilities.
 
-    image: (3, H, W) uint8 RGB. probabilities: (C, H, W), summing to 1 over C. Diagonal kernels,
-    symmetric normalisation.
+def refine(
+    image: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: Crf
+) -> NDArray[np.float32]:
+    """Return refined (C, H, W) probabilities.
+
+    image: (H, W, 3) RGB. probabilities: (C, H, W), summing to 1 over C. Diagonal kernels, symmetric
+    normalisation.
 
     Raises:
         DataError: pydensecrf is not installed; names the extra.
@@ -25,7 +34,7 @@ def refine(image: Tensor, probabilities: Tensor, crf: Crf) -> Tensor:
     dcrf = require_crf()
     num_classes, height, width = probabilities.shape
     field = dcrf.DenseCRF2D(width, height, num_classes)
-    clipped = probabilities.cpu().numpy().astype(np.float64).clip(max(crf.clip, 1e-20), 1.0)
+    clipped = probabilities.astype(np.float64).clip(max(crf.clip, 1e-20), 1.0)
     unary = -np.log(clipped / clipped.sum(0)).reshape(num_classes, -1)
     field.setUnaryEnergy(np.ascontiguousarray(unary, dtype=np.float32))
     field.addPairwiseGaussian(
@@ -37,13 +46,46 @@ def refine(image: Tensor, probabilities: Tensor, crf: Crf) -> Tensor:
     field.addPairwiseBilateral(
         sxy=crf.bilateral_width,
         srgb=crf.bilateral_colour,
-        rgbim=np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy()),  # (H, W, 3)
+        rgbim=np.ascontiguousarray(image),
         compat=crf.bilateral_weight,
         kernel=dcrf.DIAG_KERNEL,
         normalization=dcrf.NORMALIZE_SYMMETRIC,
     )
-    refined = np.asarray(field.inference(crf.iterations)).reshape(num_classes, height, width)
-    return torch.from_numpy(refined)
+    return np.asarray(field.inference(crf.iterations)).reshape(num_classes, height, width)
+
+
+def refined_predictions(
+    unrefined: Iterable[Unrefined], crf: Crf, *, processes: int = 1
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the (H, W) refined prediction of each image, in order, whatever the processes.
+
+    At most two images for each process are held at a time.
+
+    Raises:
+        DataError: pydensecrf is not installed; before the first image is asked for.
+    """
+    require_crf()
+    if processes == 1:
+        for image, probabilities in unrefined:
+            yield _prediction(image, probabilities, crf)
+        return
+    source = iter(unrefined)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+
+        def submitted(number: int) -> Iterator[Future[NDArray[np.int64]]]:
+            for image, probabilities in itertools.islice(source, number):
+                yield pool.submit(_prediction, image, probabilities, crf)
+
+        waiting = deque(submitted(2 * processes))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(submitted(1))
+
+
+def _prediction(
+    image: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: Crf
+) -> NDArray[np.int64]:
+    return refine(image, probabilities, crf).argmax(0)
 
 
 def require_crf() -> Any:

@@ -14,8 +14,14 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from segbench.data import SegmentationSplit
-from segbench.engine.metrics import confusion_matrix, void_predictions
-from segbench.engine.predict import predict
+from segbench.engine.crf import Unrefined, refined_predictions
+from segbench.engine.metrics import (
+    boundary_counts,
+    boundary_width_px,
+    confusion_matrix,
+    void_predictions,
+)
+from segbench.engine.predict import predict, unrefined
 from segbench.models import Segmenter
 from segbench.spec.protocol import Protocol
 
@@ -25,6 +31,7 @@ class Counted(NamedTuple):
 
     label[n, c] are the labelled pixels of class c, pred[n, c] the labelled pixels predicted as c
     (with the protocol's `void: false_positive` also the unlabelled ones), tp[n, c] those in both.
+    boundary: (3, N, C), the same three of boundary pixels alone, where the protocol scores them.
     """
 
     names: tuple[str, ...]
@@ -32,6 +39,7 @@ class Counted(NamedTuple):
     label: NDArray[np.int64]
     pred: NDArray[np.int64]
     confusion: NDArray[np.int64]
+    boundary: NDArray[np.int64] | None = None
 
 
 def evaluate(
@@ -43,10 +51,28 @@ def evaluate(
     device: torch.device,
     on_image: Callable[[int], None] = lambda _: None,
 ) -> Counted:
-    """Return the counts of `segmenter` on every image of `split`, in the split's order."""
+    """Return the counts of `segmenter` on every image of `split`, in the split's order.
+
+    A CRF runs in as many processes as torch has threads: it is ten times slower than most models.
+    """
     segmenter.eval()
+    labels: dict[int, tuple[str, Tensor]] = {}
+
+    def unrefined_maps() -> Iterator[Unrefined]:
+        for index in range(len(split)):
+            sample = split.sample(index)
+            labels[index] = sample.name, sample.label
+            yield unrefined(segmenter, sample.image.to(device), protocol)
 
     def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
+        if protocol.crf is not None:
+            processes = min(torch.get_num_threads(), max(len(split), 1))
+            found = refined_predictions(unrefined_maps(), protocol.crf, processes=processes)
+            for index, prediction in enumerate(found):
+                name, label = labels.pop(index)
+                yield name, torch.from_numpy(prediction), scored_label(label, protocol)
+                on_image(index + 1)
+            return
         for index in range(len(split)):
             sample = split.sample(index)
             prediction = predict(segmenter, sample.image.to(device), protocol)
@@ -71,6 +97,7 @@ def count(
     """Return the counts of (name, prediction, label) triples of (H, W) integer maps."""
     names: list[str] = []
     rows: list[Tensor] = []
+    boundaries: list[Tensor] = []
     total = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
     for name, prediction, label in pairs:
         confusion = confusion_matrix(prediction, label, num_classes).cpu()
@@ -80,6 +107,22 @@ def count(
         names.append(name)
         rows.append(torch.stack([confusion.diagonal(), confusion.sum(1), predicted]))  # (3, C)
         total += confusion
+        if protocol.boundary is not None:
+            height, width = label.shape
+            boundaries.append(
+                boundary_counts(
+                    prediction, label, num_classes,
+                    width_px=boundary_width_px(protocol.boundary, (height, width)),
+                    counts_void=protocol.void == "false_positive",
+                ).cpu()
+            )  # fmt: skip
     stacked = torch.stack(rows) if rows else torch.zeros(0, 3, num_classes, dtype=torch.int64)
     tp, label_pixels, pred = stacked.unbind(1)  # each (N, C)
-    return Counted(tuple(names), tp.numpy(), label_pixels.numpy(), pred.numpy(), total.numpy())
+    return Counted(
+        tuple(names),
+        tp.numpy(),
+        label_pixels.numpy(),
+        pred.numpy(),
+        total.numpy(),
+        torch.stack(boundaries, dim=1).numpy() if boundaries else None,  # (3, N, C)
+    )

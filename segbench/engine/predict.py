@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from segbench.engine.crf import refine
+from segbench.engine.crf import Unrefined, refine
 from segbench.models import Segmenter
 from segbench.spec.protocol import Protocol, Sliding
 
@@ -25,11 +25,19 @@ def predict(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
     versions = list(_versions(image, protocol))
     if len(versions) == 1 and protocol.crf is None:
         return score_map(segmenter, image, protocol).argmax(0)  # (H, W)
-    probabilities = average_probabilities(segmenter, versions, protocol, size)
-    if protocol.crf is None:
-        return probabilities.argmax(0)
+    if protocol.crf is not None:
+        refined = refine(*unrefined(segmenter, image, protocol), protocol.crf)
+        return torch.from_numpy(refined.argmax(0))
+    return average_probabilities(segmenter, versions, protocol, size).argmax(0)
+
+
+@torch.inference_mode()
+def unrefined(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Unrefined:
+    """Return what the CRF is given: the image at the scored size, and its probability map."""
+    size = _scored_size(image, protocol)
     seen = TF.resize(image, list(size), antialias=True) if size != tuple(image.shape[-2:]) else image
-    return refine(seen, probabilities, protocol.crf).argmax(0)
+    probabilities = probability_map(segmenter, image, protocol)
+    return seen.permute(1, 2, 0).cpu().numpy(), probabilities.cpu().numpy()
 
 
 def score_map(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:

@@ -3,7 +3,7 @@
 Numbers of different protocols never share a ranking; `Protocol.digest()` tells them apart.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,7 +22,7 @@ class Crf(Spec):
     """Fully connected CRF refinement (Kraehenbuehl and Koltun, NIPS 2011) of the probability map.
 
     Widths in pixels and in colour values (0-255). The defaults are those of the KTH study's
-    `post_crf.py`; experiments that follow others say so.
+    `post_crf.py`; experiments that follow others say so (docs/protocol.md lists their constants).
     """
 
     iterations: Count = 10
@@ -48,6 +48,8 @@ class Protocol(Spec):
     void: `ignore` leaves unlabelled pixels out; `false_positive` counts predictions on them against
     the predicted class (the other of the two CamVid conventions).
     max_images: the first n of the split in a shuffled order that `subset_seed` fixes.
+    boundary: also score boundaries, within this share of the image's diagonal (Cheng et al., CVPR
+    2021: 0.02).
     """
 
     not_identity = frozenset({"name", "title"})
@@ -67,6 +69,7 @@ class Protocol(Spec):
     void: Literal["ignore", "false_positive"] = "ignore"
     max_images: Count | None = None
     subset_seed: int = 0
+    boundary: Annotated[float, Field(gt=0, le=0.5)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -75,6 +78,13 @@ class Protocol(Spec):
         if self.score_at == "input" and self.size == "native":
             raise ValueError("score_at: input needs `size: [height, width]`")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return what can change a number; without `boundary` the digest that older files bear."""
+        identity = super().identity()
+        if self.boundary is None:
+            del identity["boundary"]
+        return identity
 
     def digest(self) -> str:
         """Return the 8 digits that name this protocol in file names and tables."""
