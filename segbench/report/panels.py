@@ -128,7 +128,7 @@ def write_panels(
     *,
     protocol_name: str | None = None,
     number: int = 2,
-    on_image: Callable[[int, int], None] = lambda done, of: None,
+    on_image: Callable[[int, int], None] = lambda _, __: None,
 ) -> Path:
     """Predict a trial's best, most typical and worst images again and write their pictures.
 
