@@ -1,0 +1,96 @@
+"""What a trial can die of is a failed result with its kind and one sentence; a user's own data runs."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segbench import results
+from segbench.drive import Flags, prepare_run
+from segbench.spec.machine import Machine
+from segbench.spec.protocol import Protocol
+from segbench.trial import run_trial
+
+
+@pytest.fixture
+def outcome_of(toy_project, tmp_path):
+    """Return a function that runs the toy sweep's first trial under settings: (outcome, result)."""
+
+    def run(*settings: str, **machine):
+        path = toy_project / "experiments" / "toy.yaml"
+        plan = prepare_run(path, Flags(settings=settings)).asked
+        trial = next(iter(plan.trials.values()))
+        given = {"cache": str(tmp_path / "cache"), "device": "cpu", "threads": 1, **machine}
+        workdir = tmp_path / "trial"
+        outcome = run_trial(trial, workdir, machine=Machine(**given), protocols=(Protocol(),))
+        return outcome, results.load_result(workdir), workdir
+
+    return run
+
+
+def test_a_loss_that_is_not_finite_is_called_diverged(outcome_of):
+    outcome, result, workdir = outcome_of("train.stages.0.optimizer.lr=1e30")
+    assert outcome == "failed"
+    assert result.kind == "diverged"
+    assert "lower train.stages.*.optimizer.lr" in result.message
+    assert "Traceback" in (workdir / "traceback.txt").read_text()
+    assert not (workdir / "model.safetensors").exists()
+
+
+def test_an_empty_split_is_told_before_the_first_step(outcome_of):
+    outcome, result, _ = outcome_of(
+        "sweep.settings={dataset.view.thin: [{background: 0.0}]}", "sweep.head=fcn32s"
+    )
+    assert (outcome, result.kind) == ("failed", "data")
+    assert "has no images to train on" in result.message
+
+
+def test_a_device_that_is_too_small_is_told_with_the_way_out(outcome_of, monkeypatch):
+    """A mock: no device with too little memory can be had for real here."""
+
+    def too_small(*_args, **_kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("segbench.engine.train.segmentation_loss", too_small)
+    outcome, result, _ = outcome_of()
+    assert (outcome, result.kind) == ("failed", "out_of_memory")
+    assert "lower train.batch_size and raise train.accumulate" in result.message
+
+
+def test_a_broken_photograph_fails_its_trial_with_the_files_name(toy_project, outcome_of, tmp_path):
+    street(toy_project)
+    (tmp_path / "data" / "street" / "photos" / "train" / "2.png").write_bytes(b"\x89PNG broken")
+    outcome, result, _ = outcome_of("sweep.dataset=street", data=(str(tmp_path / "data"),))
+    assert (outcome, result.kind) == ("failed", "data")
+    assert "photos/train/2.png: is not a readable image" in result.message
+
+
+def test_a_users_folder_of_images_and_masks_trains_with_one_card_and_no_code(
+    toy_project, outcome_of, tmp_path
+):
+    street(toy_project)
+    outcome, _, workdir = outcome_of("sweep.dataset=street", data=(str(tmp_path / "data"),))
+    assert outcome == "done"
+    evaluation = results.load_evaluation(workdir, Protocol())
+    assert evaluation is not None
+    assert evaluation.class_names == ("road", "car")
+    assert evaluation.num_images == 2
+
+
+def street(project) -> None:
+    """Write a card, and 4 + 2 pairs of a photograph and a mask, beside the project."""
+    (project / "datasets" / "street.yaml").write_text(
+        "name: street\ntitle: street\nsplits:\n"
+        '  train: {images: "photos/train/{name}", labels: "masks/train/{name}.png"}\n'
+        '  val: {images: "photos/val/{name}", labels: "masks/val/{name}.png"}\n'
+        "classes: [road, car]\npalette: [[0, 0, 0], [255, 0, 0]]\nencoding: {vanish: [255]}\n"
+        "licence: ours\nsource: {paper: none}\n"
+    )
+    rng = np.random.default_rng(0)
+    for split, number in (("train", 4), ("val", 2)):
+        for index in range(number):
+            for kind, shape, high in (("photos", (33, 45, 3), 255), ("masks", (33, 45), 2)):
+                folder = project.parent / "data" / "street" / kind / split
+                folder.mkdir(parents=True, exist_ok=True)
+                pixels = rng.integers(0, high, shape).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
