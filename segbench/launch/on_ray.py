@@ -205,18 +205,20 @@ def _do_sample(config: dict[str, Any]) -> None:
     workdir = results.trial_folder(Path(config["run_folder"]), config["trial_id"])
     command = [sys.executable, "-m", "segbench.launch.rung", config["job_path"], config["trial_id"]]
     for step in config["rungs"]:
-        with (workdir / "ray.log").open("ab") as log:
-            done = subprocess.run(
-                [*command, str(step), config["metric"]],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-        if done.returncode == 1:
-            return  # a failed sample is a row
-        score = read_score(workdir, step)
+        score = read_score(workdir, step)  # a search that is continued climbed it before
         if score is None:
-            raise RuntimeError(f"exit code {done.returncode}; see {workdir / 'ray.log'}")
+            with (workdir / "ray.log").open("ab") as log:
+                done = subprocess.run(
+                    [*command, str(step), config["metric"]],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                )
+            if done.returncode == 1:
+                return  # a failed sample is a row
+            score = read_score(workdir, step)
+            if score is None:
+                raise RuntimeError(f"exit code {done.returncode}; see {workdir / 'ray.log'}")
         tune.report({"score": score, "step": step})
 
 
