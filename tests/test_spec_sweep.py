@@ -61,6 +61,16 @@ def test_the_id_changes_with_what_changes_weights_and_with_nothing_else(plan_of,
     assert (set(plan_of().trials) != set(plan_of(setting).trials)) is changes
 
 
+def test_a_field_that_is_added_later_leaves_older_ids_alone():
+    from segbench.spec.protocol import Protocol
+
+    class Later(Protocol):
+        new_field: int = 3
+
+    assert Later().digest() == Protocol().digest()
+    assert Later(new_field=4).digest() != Protocol().digest()
+
+
 def test_seeds_and_cards_are_in_the_id_but_notes_are_not(plan_of, toy_project):
     before = plan_of()
     assert len({cell.trial_id for cell in before.cells}) == 4

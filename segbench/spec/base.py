@@ -23,11 +23,16 @@ class Spec(BaseModel):
     not_identity: ClassVar[frozenset[str]] = frozenset()
 
     def identity(self) -> dict[str, Any]:
-        """Return the JSON-ready fields that can change a number, nested records likewise."""
+        """Return the JSON-ready fields that can change a number, nested records likewise.
+
+        A field at its default is left out, so that a field that is added later leaves the identity
+        of older records alone. A default that changes is another number: raise IDENTITY_VERSION.
+        """
         return {
             name: _identity_of(getattr(self, name))
-            for name in type(self).model_fields
+            for name, field in type(self).model_fields.items()
             if name not in self.not_identity
+            and getattr(self, name) != field.get_default(call_default_factory=True)
         }
 
     def identity_digest(self, *, length: int = 64) -> str:
