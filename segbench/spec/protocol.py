@@ -3,7 +3,7 @@
 Numbers of different protocols never share a ranking; `Protocol.digest()` tells them apart.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -78,13 +78,6 @@ class Protocol(Spec):
         if self.score_at == "input" and self.size == "native":
             raise ValueError("score_at: input needs `size: [height, width]`")
         return self
-
-    def identity(self) -> dict[str, Any]:
-        """Return what can change a number; without `boundary` the digest that older files bear."""
-        identity = super().identity()
-        if self.boundary is None:
-            del identity["boundary"]
-        return identity
 
     def digest(self) -> str:
         """Return the 8 digits that name this protocol in file names and tables."""
