@@ -255,7 +255,7 @@
     const target = byId("frequency-chart");
     if (points.length < 2) { target.replaceChildren(el("p", {}, "Fewer than two classes have labelled pixels.")); return; }
     const chart = frame(target, {
-      x: { ...logRange(points.map((point) => point.share)), title: `share of the ${shareOf}, per cent (logarithmic)` },
+      x: { ...logRange(points.map((point) => point.share)), title: "share of labelled pixels, per cent (log)" },
       y: { low: 0, high: 100, title: "IoU, per cent" },
       label: `Class IoU against the share of pixels for ${chosen.map((index) => models[index].name).join(" and ")}; ${board().title}`,
     });
@@ -267,7 +267,7 @@
     if (points.length <= 25 && chart.width > 500)
       spaced(points.map((point) => ({ text: point.name, x: chart.atX(point.share) + 8, y: chart.atY(100 * (models[state.a].iou[point.index] ?? 0)) })), chart);
     target.append(legend(chosen.map((index, place) => [mark(place, colour(place), 13, 7, ""), models[index].name, index])));
-    byId("frequency-note").textContent = `${notes.join("; ")} (Spearman; a description, not a test).`;
+    byId("frequency-note").textContent = `${notes.join("; ")} (Spearman; a description, not a test). Shares are of the ${shareOf}.`;
   }
 
   function correlation(x, y) {
@@ -291,7 +291,7 @@
       for (let tries = 0; hits() && tries < 4; tries++) y += 6;
       if (hits() || y > chart.height - chart.box.bottom || x < chart.box.left) continue;
       placed.push({ x, y, width });
-      chart.node.append(svg("text", { x, y, class: "faint" }, label.text));
+      chart.node.append(svg("text", { x, y, class: "beside" }, label.text));
     }
   }
 
@@ -305,7 +305,7 @@
     const [hue, shape] = [axes[0], axes[1]];
     const front = [...points].sort((one, two) => one.x - two.x || two.y - one.y).filter((point, i, sorted) => sorted.slice(0, i).every((other) => other.y < point.y));
     const chart = frame(target, {
-      x: { ...logRange(points.map((point) => point.x)), title: `${title} (logarithmic)` },
+      x: { ...logRange(points.map((point) => point.x)), title: `${title} (log)` },
       y: { ...range(points.flatMap(({ model }) => [model.low, model.high])), title: "mean IoU, per cent" },
       label: `Mean IoU against ${title} of ${points.length} models; ${board().title}. Not beaten at their cost: ${front.map((point) => point.model.name).join(", ")}`,
     });
