@@ -13,6 +13,7 @@ Partitions over the same nodes: `low` (default; its jobs are requeued when preem
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -352,6 +353,11 @@ def main(arguments: list[str]) -> int:
     if missing := missing_programs(accounting=accounting):
         print(f"not here: {', '.join(missing)}", file=sys.stderr)
         return 2
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # also where a shell started it in the background
+        signal.signal(number, signal.default_int_handler)
     with SlurmCluster(Path(arguments[0]), accounting=accounting) as cluster:
         print(f"export SLURM_CONF={cluster.environment['SLURM_CONF']}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
