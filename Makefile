@@ -16,7 +16,7 @@ quickstart: install  ## 24 trials on drawn shapes, ending in a leaderboard
 	$(BIN)/python -m segbench run experiments/quickstart.yaml
 
 test: install  ## the default suite, under three minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-all: install  ## everything, with real Slurm, Ray and Chromium where they are installed
 	$(BIN)/python -m pytest -m 'not gpu and not network'
