@@ -48,13 +48,23 @@ def test_loader_processes_do_not_change_batches(split):
     assert equal(batches(split, 0, 6), batches(split, 0, 6, loader_workers=2))
 
 
+@pytest.mark.parametrize("loader_workers", [0, 1])
+def test_loading_leaves_the_random_numbers_of_dropout_alone(split, loader_workers):
+    before = torch.get_rng_state()
+    batches(split, 0, 2, loader_workers=loader_workers)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture(scope="module")
+def whole_way(tmp_path_factory):
+    split = open_split(shapes(), "train", Machine(cache=str(tmp_path_factory.mktemp("whole"))))
+    return split, batches(split, 0, 24)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 12), st.integers(0, 12))
-def test_batches_from_any_step_are_those_of_the_whole_way(tmp_path_factory, first, length):
-    split = open_split(
-        shapes(), "train", Machine(cache=str(tmp_path_factory.getbasetemp() / "shared-split"))
-    )
-    whole = batches(split, 0, 24)
+def test_batches_from_any_step_are_those_of_the_whole_way(whole_way, first, length):
+    split, whole = whole_way
     assert equal(batches(split, first, first + length), whole[first : first + length])
 
 

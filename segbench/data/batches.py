@@ -1,7 +1,8 @@
-"""Training batches: a pure function of (seed, step), so a training resumes at any step, statelessly.
+"""Training batches: a pure function of (seed, step), so that a training resumes at any step.
 
-Position p = step * batch_size + slot. Epoch p // N is a permutation drawn from (seed, epoch); every
-random draw for an image comes from (seed, p). So any number of loader processes gives equal batches.
+Position p = step * batch_size + slot. Epoch p // N is a permutation drawn from (seed, epoch);
+every random draw for an image comes from (seed, p). So any number of loader processes gives equal
+batches.
 Letters: N images, B batch, H W size.
 """
 
@@ -67,8 +68,10 @@ def training_batches(
         batch_sampler=steps,  # pyright: ignore[reportArgumentType] - any sized iterable of lists
         num_workers=loader_workers,
         collate_fn=_stacked,
-        persistent_workers=False,
         multiprocessing_context="fork" if loader_workers else None,
+        # The loader draws a number each time it starts. From torch's global stream, which dropout
+        # draws from too, that would make a resumed training differ from a straight one.
+        generator=torch.Generator(),
     )
     yield from loader
 
