@@ -4,10 +4,13 @@ Exit codes: 0 well, 1 trials failed, 2 the user's mistake, 130 interrupted with 
 Commands that need no tensors do not load torch.
 """
 
+import contextlib
 import logging
 import shlex
+import signal
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -174,6 +177,7 @@ def run_command(
         return
     if left and (missing := drive.missing_files(prepared)):
         _fail("\n".join(missing))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a ctrl-C
     record = drive.record(prepared, _command(file, settings or [], only or [], seeds))
     leaves = prepared.asked.experiment.launch.launcher == "slurm" and not wait
     try:
@@ -628,6 +632,102 @@ def prepare(
             progress=progress,
         ):
             OUT.print(f"{name}: {summary}")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run's folder, for its trained trials.")
+    ] = None,
+    trials: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TRIAL...]", help="Ids' first digits; all trained trials where left out."
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder of PNGs of anybody, `<image name>.png`."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The data set that was predicted.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="S", help="The split (else the protocol's).")
+    ] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="YAML lines `raw value: class`, where the encoding is another."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD", help="What the method, or the new protocol, is called."),
+    ] = None,
+    of_run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="RUN", help="The run whose leaderboard the method joins."),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One of the run's protocols, to start from.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change the protocol, e.g. flip=true. Repeatable."
+        ),
+    ] = None,
+    data: Data = None,
+    cache: Cache = None,
+    cards: Cards = None,
+    device: Device = "auto",
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads; as many processes for a CRF.")
+    ] = 1,
+    results: Results = Path("results"),
+) -> None:
+    """Score trained trials by another protocol, or a folder of predictions of anybody."""
+    from segbench import drive_evaluate as work
+
+    asked = work.Asked(tuple(settings or ()), split, protocol, name)
+    machine = work.machine_of(tuple(data or ()), cache, device, threads)
+    with _progress() as progress:
+        if predictions is None:
+            if run is None:
+                raise ExperimentError(
+                    "segbench evaluate: name a RUN, or a folder of --predictions with its --dataset"
+                )
+            scored = work.score_run(run, tuple(trials or ()), asked, machine, progress)
+        else:
+            if dataset is None or run is not None:
+                raise ExperimentError(
+                    "segbench evaluate --predictions DIR needs --dataset NAME; the run whose "
+                    "leaderboard it joins goes to --run"
+                )
+            source = work.Predictions(predictions, dataset, mapping, tuple(cards or ()))
+            scored = work.score_external(source, asked, machine, of_run, results, progress)
+    for line in scored.lines:
+        OUT.print(line)
+    if scored.run_folder is not None:
+        _report(scored.run_folder)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function (what, done, of) that moves a bar on a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=ERR, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def moved(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what)
+            bars.update(tasks[what], completed=done, total=of)
+
+        yield moved
 
 
 def _fail(message: str) -> NoReturn:

@@ -203,6 +203,15 @@ def load_evaluation(workdir: Path, protocol: Protocol) -> Evaluation | None:
     return evaluation if counts_path(workdir, protocol).exists() else None
 
 
+def load_evaluations(workdir: Path) -> list[Evaluation]:
+    """Return the figures of every protocol that the folder has figures and counts for."""
+    found = (
+        _load(path, Evaluation, torn_is_missing=True)
+        for path in sorted((workdir / "evaluations").glob("*.json"))
+    )
+    return [e for e in found if e is not None and counts_path(workdir, e.protocol).exists()]
+
+
 def is_done(workdir: Path, protocols: tuple[Protocol, ...]) -> bool:
     """Return whether the trial is done under all protocols, so that nothing is left to compute."""
     result = load_result(workdir)

@@ -16,6 +16,7 @@ from segbench.files import write_json
 from segbench.results import Evaluation, Provenance, Result
 from segbench.spec.base import Spec
 from segbench.spec.experiment import Experiment
+from segbench.spec.protocol import Protocol
 from segbench.spec.sweep import Plan
 from segbench.spec.trial import Trial
 
@@ -33,13 +34,27 @@ class RunRecord(Spec):
     """What a run's folder is about.
 
     command: what was typed. cells: those that the last command asked for, and earlier ones that the
-    same settings still contain. left_aside: how many earlier cells other settings have made.
+    same settings still contain. added: protocols that `segbench evaluate` scored trials under later,
+    by name.
     """
 
     experiment: Experiment
     command: str
     cells: tuple[CellRecord, ...]
     hidden_cards: tuple[str, ...] = ()
+    added: dict[str, Protocol] = {}
+
+    @property
+    def protocols(self) -> dict[str, Protocol]:
+        """The experiment's protocols and those that were added, by name."""
+        asked = self.experiment.evaluate
+        digests = {protocol.digest() for protocol in asked.values()}
+        added = {
+            name: protocol
+            for name, protocol in self.added.items()
+            if name not in asked and protocol.digest() not in digests
+        }
+        return {**asked, **added}
 
     @property
     def axis_names(self) -> tuple[str, ...]:
@@ -79,15 +94,36 @@ def write_run(run_folder: Path, record: RunRecord, whole: Plan) -> RunRecord:
     asked = {cell.trial_id for cell in record.cells}
     possible = {cell.trial_id for cell in whole.cells}
     try:
-        before = load_run(run_folder).cells
+        before = load_run(run_folder)
     except ResultError:
-        before = ()
-    kept = [cell for cell in before if cell.trial_id in possible and cell.trial_id not in asked]
+        before = record
+    kept = [cell for cell in before.cells if cell.trial_id in possible and cell.trial_id not in asked]
     order = {cell.trial_id: index for index, cell in enumerate(whole.cells)}
     cells = sorted((*record.cells, *kept), key=lambda cell: order.get(cell.trial_id, -1))
-    merged = record.model_copy(update={"cells": tuple(cells)})
+    merged = record.model_copy(update={"cells": tuple(cells), "added": before.added})
     write_json(run_folder / "run.json", merged.model_dump(mode="json"))
     return merged
+
+
+def add_protocol(run_folder: Path, protocol: Protocol) -> str:
+    """Add a protocol to the run's record; return the name it has there.
+
+    Raises:
+        ResultError: its name stands for another protocol.
+    """
+    record = load_run(run_folder)
+    for name, known in record.protocols.items():
+        if known.digest() == protocol.digest():
+            return name
+    if protocol.name in record.protocols:
+        raise ResultError(
+            f"{run_folder}: {protocol.name!r} is the name of another protocol; give this one another "
+            "--name"
+        )
+    added = {**record.added, protocol.name: protocol}
+    changed = record.model_copy(update={"added": added})
+    write_json(run_folder / "run.json", changed.model_dump(mode="json"))
+    return protocol.name
 
 
 def load_run(run_folder: Path) -> RunRecord:
@@ -120,7 +156,7 @@ def load_rows(run_folder: Path, record: RunRecord) -> Iterator[Row]:
         workdir = results.trial_folder(run_folder, cell.trial_id)
         evaluations = {
             name: evaluation
-            for name, protocol in record.experiment.evaluate.items()
+            for name, protocol in record.protocols.items()
             if (evaluation := results.load_evaluation(workdir, protocol)) is not None
         }
         yield Row(cell, results.load_result(workdir), evaluations, results.load_provenance(workdir))

@@ -1,6 +1,7 @@
 """The toy world of the tests: a few cards, a small experiment, and the real data where it is."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,7 +89,40 @@ source: {paper: none}
 @pytest.fixture
 def toy_project(tmp_path: Path) -> Path:
     """A user's project: cards of its own and experiments/toy.yaml. 4 trials of 6 steps each."""
-    project = tmp_path / "project"
+    return _toy_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def _toy_run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from segbench import drive, results
+    from segbench.report.write import write_report
+    from segbench.trial import run_trial
+
+    folder = tmp_path_factory.mktemp("toy")
+    project = _toy_project(folder / "project")
+    flags = drive.Flags(
+        only=("head=fcn32s",), cache=folder / "cache", device="cpu", results=project / "results"
+    )
+    prepared = drive.prepare_run(project / "experiments" / "toy.yaml", flags)
+    drive.record(prepared, "segbench run experiments/toy.yaml --only head=fcn32s")
+    for trial_id, trial in prepared.asked.trials.items():
+        workdir = results.trial_folder(prepared.run_folder, trial_id)
+        protocols = tuple(prepared.asked.experiment.evaluate.values())
+        assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
+    write_report(prepared.run_folder)
+    return folder
+
+
+@pytest.fixture
+def toy_run(_toy_run_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run of the toy project that is done: fcn32s, two seeds; one's own copy."""
+    shutil.copytree(_toy_run_once, tmp_path / "toy")
+    monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path / "toy" / "cache"))
+    monkeypatch.setenv("SEGBENCH_CARDS", str(tmp_path / "toy" / "project"))
+    return tmp_path / "toy" / "project" / "results" / "toy"
+
+
+def _toy_project(project: Path) -> Path:
     for folder in ("backbones", "datasets", "experiments"):
         (project / folder).mkdir(parents=True)
     (project / "backbones" / "toynet.yaml").write_text(TOY_BACKBONE)

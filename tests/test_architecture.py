@@ -19,13 +19,14 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (False, ("data", "models")),
     (False, ("engine",)),
     (True, ("results", "lease")),
-    (True, ("run", "status", "load")),
+    (True, ("run", "status", "load", "external")),
     (False, ("trial",)),
+    (False, ("score", "model_folder", "label_images")),
     (False, ("worker",)),
     (True, ("launch",)),
     (True, ("analysis",)),
     (True, ("report",)),
-    (True, ("drive", "listing", "console")),
+    (True, ("drive", "drive_evaluate", "listing", "console")),
     (True, ("cli", "__main__")),
 ]
 HEAVY = ("torch", "torchvision", "ray", "datasets", "submitit", "matplotlib")
@@ -99,7 +100,8 @@ def test_hugging_face_datasets_is_not_shadowed_by_our_folder():
 
 
 @pytest.mark.slow
-def test_the_wheel_installed_elsewhere_lists_the_same_cards(tmp_path):
+def test_the_wheel_installed_elsewhere_lists_the_same_cards(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     subprocess.run(
         [sys.executable, "-m", "build", "--outdir", str(tmp_path)],
         cwd=ROOT,

@@ -36,7 +36,7 @@ def decode_label(
         DataError: the file is damaged, is not of the card's format, or has undeclared values.
     """
     values = (
-        _mat_values(raw, name, card) if card.encoding.format == "mat" else _png_values(raw, name)
+        _mat_values(raw, name, card) if card.encoding.format == "mat" else png_values(raw, name)
     )
     indices = lookup[values]
     undeclared = values[indices == _UNDECLARED]
@@ -49,7 +49,12 @@ def decode_label(
     return indices.astype(np.uint8)
 
 
-def _png_values(raw: bytes, name: str) -> NDArray[np.uint16]:
+def png_values(raw: bytes, name: str) -> NDArray[np.uint16]:
+    """Return the (H, W) raw values of a palette or grey PNG; palettes are read as indices.
+
+    Raises:
+        DataError: the file is damaged, or holds colours.
+    """
     try:
         with Image.open(io.BytesIO(raw)) as image:
             image.load()

@@ -51,6 +51,10 @@ class SegmentationSplit:
         row = self._prepared.table[int(self._chosen[index])]
         return Sample(row["name"], decoded_image(row["image"]), self._label(row["label"]))
 
+    def label(self, index: int) -> Tensor:
+        """Return the (H, W) uint8 label of image `index`; the image is not decoded."""
+        return self._label(self._prepared.table[int(self._chosen[index])]["label"])
+
     def class_pixels(self) -> NDArray[np.int64]:
         """Return (C,) labelled pixels of each class under the view."""
         return self._per_class(self._prepared.pixels[self._chosen].sum(0))

@@ -128,7 +128,7 @@ def boards(
     Raises:
         ResultError: a file of counts is damaged.
     """
-    for name in record.experiment.evaluate:
+    for name in record.protocols:
         for dataset in dict.fromkeys(row.cell.axes["dataset"] for row in rows):
             cells = _complete_cells([r for r in rows if r.cell.axes["dataset"] == dataset], name)
             groups: dict[tuple[str, ...], list[list[Row]]] = {}
@@ -173,7 +173,7 @@ def _board(
     evaluation = cells[0][0].evaluations[name]
     first = measured[0][0]
     return Board(
-        protocol=record.experiment.evaluate[name],
+        protocol=record.protocols[name],
         protocol_name=name,
         dataset=cells[0][0].cell.axes["dataset"],
         class_names=evaluation.class_names,

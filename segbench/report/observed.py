@@ -24,7 +24,7 @@ def observations(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> li
         for row in rows
         if row.is_done
         for workdir in [results.trial_folder(run_folder, row.cell.trial_id)]
-        for name in record.experiment.evaluate
+        for name in record.protocols
         if name in row.evaluations
     ]
 

@@ -261,9 +261,10 @@ def _heads(record: RunRecord, boards: Sequence[Board]) -> list[_Head]:
 
 
 def _incomplete(record: RunRecord, rows: Sequence[Row]) -> Iterator[list[str]]:
-    for name in record.experiment.evaluate:
+    for name in record.protocols:
         for cell in gather(rows, name):
-            if not cell.is_complete:
+            is_extra = name not in record.experiment.evaluate and not cell.evaluations
+            if not cell.is_complete and not is_extra:
                 done = "-" if cell.skipped else f"{len(cell.evaluations)} of {cell.planned}"
                 why = cell.skipped or failures_in_words(cell)
                 yield [name, *cell.axes.values(), done, percent(cell.summary("mean_iou")), why]

@@ -4,13 +4,15 @@ Rankings never mix protocols: each has its own section, named in words. Figures 
 and nowhere else. Incomplete cells stand apart and are not ranked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
+from segbench.external import External, load_externals
 from segbench.files import write_text
-from segbench.report.cells import Summary, TableCell, gather
+from segbench.report.cells import Summary, TableCell, external_cells, gather, summarised
+from segbench.results import Evaluation
 from segbench.run import Row, RunRecord
 from segbench.spec.experiment import Published
 from segbench.spec.protocol import Protocol
@@ -27,19 +29,23 @@ FIGURES = {
 def write_tables(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> list[Path]:
     """Write the leaderboard and one table of classes for each data set; return the files."""
     leaderboard = run_folder / "leaderboard.md"
-    write_text(leaderboard, render_leaderboard(record, rows))
+    externals = load_externals(run_folder)
+    write_text(leaderboard, render_leaderboard(record, rows, externals))
     written = [leaderboard]
-    for dataset in dict.fromkeys(row.cell.axes["dataset"] for row in rows):
+    datasets = [row.cell.axes["dataset"] for row in rows] + [e.method.dataset for e in externals]
+    for dataset in dict.fromkeys(datasets):
         path = run_folder / "per_class" / f"{dataset}.md"
-        text = render_per_class(record, rows, dataset)
+        text = render_per_class(record, rows, dataset, externals)
         if text:
             write_text(path, text)
             written.append(path)
     return written
 
 
-def render_leaderboard(record: RunRecord, rows: Sequence[Row]) -> str:
-    """Return the leaderboard in Markdown: a ranking per protocol and data set, then what is apart."""
+def render_leaderboard(
+    record: RunRecord, rows: Sequence[Row], externals: Sequence[External] = ()
+) -> str:
+    """Return the leaderboard in Markdown: a ranking for what is comparable, then what is apart."""
     experiment = record.experiment
     parts = [
         f"# Leaderboard: {experiment.name}",
@@ -49,8 +55,8 @@ def render_leaderboard(record: RunRecord, rows: Sequence[Row]) -> str:
         f"Made by `{record.command}` (with `--data` and `--weights` where the files lie); rebuilt by "
         f"`segbench report results/{experiment.name}`.",
     ]
-    for name, protocol in experiment.evaluate.items():
-        cells = gather(rows, name)
+    for name, protocol in _all_protocols(record, externals).items():
+        cells = gather(rows, name) + external_cells(externals, protocol, record.axis_names)
         parts += _protocol_section(name, protocol, cells, experiment.published)
     parts += _incomplete_section(record, rows)
     parts += _failure_section(rows)
@@ -58,39 +64,65 @@ def render_leaderboard(record: RunRecord, rows: Sequence[Row]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _all_protocols(record: RunRecord, externals: Sequence[External]) -> dict[str, Protocol]:
+    """Return the run's protocols, then those that external methods alone were scored by, by name."""
+    found = dict(record.protocols)
+    digests = {protocol.digest() for protocol in found.values()}
+    for protocol in (e.protocol for external in externals for e in external.evaluations):
+        if protocol.digest() not in digests:
+            digests.add(protocol.digest())
+            name = protocol.name
+            found[name if name not in found else f"{name}-{protocol.digest()}"] = protocol
+    return found
+
+
 def _protocol_section(
     name: str, protocol: Protocol, cells: list[TableCell], published: tuple[Published, ...]
 ) -> list[str]:
     parts = [f"## Protocol `{name}` ({protocol.digest()})", f"Split `{protocol.split}`; {protocol.description()}."]
     for dataset in dict.fromkeys(cell.axes["dataset"] for cell in cells):
-        ranked = [c for c in cells if c.axes["dataset"] == dataset and c.is_complete]
-        if not ranked:
-            continue
-        ranked.sort(key=lambda cell: -_mean(cell.summary("mean_iou")))
-        figures = [p for p in published if p.protocol == name]
-        num_images = ranked[0].evaluations[0].num_images
-        num_classes = len(ranked[0].evaluations[0].class_names)
-        parts += [
-            f"### {dataset} ({num_classes} classes, {num_images} images)",
-            _ranking(ranked, figures),
-        ]
+        complete = [c for c in cells if c.axes["dataset"] == dataset and c.is_complete]
+        for ranked in _comparable(complete):
+            ranked.sort(key=lambda cell: -_mean(cell.summary("mean_iou")))
+            figures = [p for p in published if p.protocol == name]
+            first = ranked[0].evaluations[0]
+            parts += [
+                f"### {dataset} ({len(first.class_names)} classes, {first.num_images} images)",
+                _ranking(ranked, figures),
+            ]
+            if any(cell.is_external for cell in ranked):
+                parts.append(
+                    "External: predictions that were made elsewhere and scored here; how they were "
+                    "made is not on file."
+                )
     return parts if len(parts) > 2 else []
+
+
+def _comparable(cells: Sequence[TableCell]) -> list[list[TableCell]]:
+    """Return the cells in groups that were scored on the same images and classes."""
+    groups: dict[tuple[str, ...], list[TableCell]] = {}
+    for cell in cells:
+        first = cell.evaluations[0]
+        groups.setdefault((first.split_fingerprint, *first.class_names), []).append(cell)
+    return list(groups.values())
 
 
 def _ranking(cells: list[TableCell], published: list[Published]) -> str:
     axes = [axis for axis in cells[0].axes if axis != "dataset"]
-    best = {figure: max(_mean(cell.summary(figure)) for cell in cells) for figure in FIGURES}
+    has_boundary = any("boundary_iou" in cell.evaluations[0].figures for cell in cells)
+    shown = {**FIGURES, **({"boundary_iou": "boundary IoU"} if has_boundary else {})}
+    best = {figure: max(_mean(cell.summary(figure)) for cell in cells) for figure in shown}
     table = []
     for rank, cell in enumerate(cells, start=1):
         row: list[str | int] = [rank, *(cell.axes[axis] for axis in axes)]
-        for figure in FIGURES:
+        for figure in shown:
             summary = cell.summary(figure)
             row.append(percent(summary, is_best=_mean(summary) == best[figure] and len(cells) > 1))
-        row.append(len(cell.evaluations))
+        row.append("external" if cell.is_external else len(cell.evaluations))
         theirs = [p for p in published if matches(cell.axes, p.where)]
         row.append("; ".join(f"{p.percent:.1f} {FIGURES[p.metric]} ({p.source})" for p in theirs))
         table.append(row)
-    headers = ["rank", *axes, *FIGURES.values(), "seeds", "published"]
+    headers = ["rank", *axes, *shown.values(), "seeds", "published"]
     if not any(row[-1] for row in table):
         headers, table = headers[:-1], [row[:-1] for row in table]
     return markdown_table(table, headers)
@@ -98,9 +130,10 @@ def _ranking(cells: list[TableCell], published: list[Published]) -> str:
 
 def _incomplete_section(record: RunRecord, rows: Sequence[Row]) -> list[str]:
     table = []
-    for name in record.experiment.evaluate:
+    for name in record.protocols:
         for cell in gather(rows, name):
-            if cell.is_complete:
+            is_extra = name not in record.experiment.evaluate and not cell.evaluations
+            if cell.is_complete or is_extra:
                 continue
             done = "-" if cell.skipped else f"{len(cell.evaluations)} of {cell.planned}"
             table.append(
@@ -157,23 +190,80 @@ def _elsewhere_section(published: tuple[Published, ...]) -> list[str]:
     return ["## Published under other protocols, not ranked", markdown_table(table, headers)]
 
 
-def render_per_class(record: RunRecord, rows: Sequence[Row], dataset: str) -> str:
+def render_per_class(
+    record: RunRecord, rows: Sequence[Row], dataset: str, externals: Sequence[External] = ()
+) -> str:
     """Return the IoU of every class of a data set for every complete cell; empty without any."""
     parts = [f"# IoU per class: {dataset}", "Per cent, mean ± standard deviation over seeds."]
-    for name, protocol in record.experiment.evaluate.items():
+    for name, protocol in _all_protocols(record, externals).items():
+        every = gather(rows, name) + external_cells(externals, protocol, record.axis_names)
         cells = [
             cell
-            for cell in gather(rows, name)
+            for cell in every
             if cell.axes["dataset"] == dataset and cell.is_complete
         ]
-        for names in dict.fromkeys(cell.evaluations[0].class_names for cell in cells):
-            alike = [cell for cell in cells if cell.evaluations[0].class_names == names]
+        for alike in _comparable(cells):
+            names = alike[0].evaluations[0].class_names
             parts += [
                 f"## Protocol `{name}` ({protocol.digest()})",
                 f"Split `{protocol.split}`; {protocol.description()}.",
                 _class_table(alike, names),
             ]
+    parts += _crf_gains(record, rows, dataset)
     return "\n\n".join(parts) + "\n" if len(parts) > 2 else ""
+
+
+def _crf_gains(record: RunRecord, rows: Sequence[Row], dataset: str) -> list[str]:
+    """Return what the CRF gives each class, where the same protocol was scored without it too."""
+    parts = []
+    for name, protocol in record.protocols.items():
+        plain = protocol.revised(crf=None).digest()
+        without = [n for n, p in record.protocols.items() if p.digest() == plain]
+        if protocol.crf is None or not without:
+            continue
+        before = {tuple(c.axes.values()): c for c in gather(rows, without[0]) if c.is_complete}
+        pairs = [
+            (before[tuple(cell.axes.values())], cell)
+            for cell in gather(rows, name)
+            if cell.axes["dataset"] == dataset
+            and cell.is_complete
+            and tuple(cell.axes.values()) in before
+        ]
+        for group in _comparable([cell for _, cell in pairs]):
+            alike = [pair for pair in pairs if pair[1] in group]
+            parts += [
+                f"## Gain of the CRF: `{name}` over `{without[0]}`",
+                "Points of IoU, each trained model with the CRF against itself without it.",
+                _gain_table(alike),
+            ]
+    return parts
+
+
+def _gain_table(pairs: Sequence[tuple[TableCell, TableCell]]) -> str:
+    def gained(figure: Callable[[Evaluation], float | None]) -> list[str]:
+        return [
+            percent(
+                summarised(
+                    [
+                        None if (a := figure(old)) is None or (b := figure(new)) is None else b - a
+                        for old, new in zip(before.evaluations, after.evaluations, strict=True)
+                    ]
+                ),
+                is_signed=True,
+            )
+            for before, after in pairs
+        ]
+
+    names = pairs[0][1].evaluations[0].class_names
+    table = [
+        [name, *gained(lambda e, index=index: e.per_class_iou[index])]
+        for index, name in enumerate(names)
+    ]
+    table.append(["**mean**", *gained(lambda e: e.figures["mean_iou"])])
+    headers = [
+        " ".join(value for axis, value in cell.axes.items() if axis != "dataset") for _, cell in pairs
+    ]
+    return markdown_table(table, ["class", *headers])
 
 
 def _class_table(cells: list[TableCell], names: tuple[str, ...]) -> str:
@@ -192,11 +282,11 @@ def _class_table(cells: list[TableCell], names: tuple[str, ...]) -> str:
     return markdown_table(table, ["class", *headers])
 
 
-def percent(summary: Summary | None, *, is_best: bool = False) -> str:
+def percent(summary: Summary | None, *, is_best: bool = False, is_signed: bool = False) -> str:
     """Return `56.02 ± 0.31` in per cent, bold where it is the best, `-` where there is nothing."""
     if summary is None:
         return "-"
-    text = f"{100 * summary.mean:.2f}"
+    text = f"{100 * summary.mean:{'+' if is_signed else ''}.2f}"
     if summary.deviation is not None:
         text += f" ± {100 * summary.deviation:.2f}"
     return f"**{text}**" if is_best else text

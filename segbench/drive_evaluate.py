@@ -1,0 +1,194 @@
+"""From the flags of `segbench evaluate` to work: which protocol, which trials, which predictions.
+
+Prints nothing. No torch until something is scored.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from segbench import results
+from segbench.errors import ExperimentError, ResultError
+from segbench.external import write_external
+from segbench.results import Evaluation
+from segbench.run import RunRecord, add_protocol, find_trial, load_run
+from segbench.spec import yamlfile
+from segbench.spec.cards import card_stem
+from segbench.spec.catalog import Catalog
+from segbench.spec.experiment import with_value
+from segbench.spec.machine import Machine
+from segbench.spec.protocol import Protocol
+
+Progress = Callable[[str, int, int], None]  # (what, done, of)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the flags say about the protocol. start: the name of one of the run's."""
+
+    settings: tuple[str, ...] = ()
+    split: str | None = None
+    start: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A folder of PNGs of anybody, and how to read it."""
+
+    folder: Path
+    dataset: str
+    mapping: Path | None = None
+    cards: tuple[Path, ...] = ()
+
+
+class Done(NamedTuple):
+    """Sentences for the user, and the run whose tables have changed."""
+
+    lines: tuple[str, ...]
+    run_folder: Path | None
+
+
+def score_run(
+    run_folder: Path, prefixes: tuple[str, ...], asked: Asked, machine: Machine, progress: Progress
+) -> Done:
+    """Score trained trials of a run by another protocol, and add it to the run's record.
+
+    Raises:
+        ExperimentError: the protocol's settings are wrong.
+        ResultError: no such trial, or one that is not trained.
+    """
+    record = load_run(run_folder)
+    protocol = _protocol_of_run(record, asked)
+    workdirs = _trained(run_folder, prefixes)
+    from segbench.score import score_trial
+
+    lines = []
+    for workdir in workdirs:
+        found = score_trial(
+            workdir, protocol, machine, lambda done, of, w=workdir: progress(w.name, done, of)
+        )
+        lines.append(f"{workdir.name}: {figures_in_words(found)}")
+    name = add_protocol(run_folder, protocol)
+    return Done(
+        (f"protocol {name} ({protocol.digest()}): {protocol.description()}", *lines), run_folder
+    )
+
+
+def score_external(
+    source: Predictions,
+    asked: Asked,
+    machine: Machine,
+    run_folder: Path | None,
+    results_folder: Path,
+    progress: Progress,
+) -> Done:
+    """Score a folder of predictions; its row joins the run's leaderboard where one is named.
+
+    Raises:
+        CardError: no such data set.
+        DataError: the folder does not hold one prediction for each image.
+        ExperimentError: the protocol's settings are wrong.
+        ResultError: the name stands for another method.
+    """
+    method_name = asked.name or source.folder.resolve().name.lower()
+    try:
+        card_stem(method_name)
+    except ValueError as error:
+        raise ExperimentError(f"--name {method_name!r}: {error}") from error
+    start = Protocol()
+    if asked.start is not None:
+        if run_folder is None:
+            raise ExperimentError(f"--protocol {asked.start}: name the --run that has it")
+        start = _named(load_run(run_folder), asked.start)
+    elif run_folder is not None:
+        load_run(run_folder)  # says at once where there is no run
+    protocol = _changed(start, asked)
+    dataset = Catalog.on_path(source.cards).dataset(source.dataset)
+    from segbench.score import read_mapping, score_predictions
+
+    mapping = None if source.mapping is None else read_mapping(source.mapping, dataset)
+    method, scored = score_predictions(
+        source.folder, dataset, protocol, machine,
+        name=method_name, mapping=mapping, progress=lambda d, of: progress(method_name, d, of),
+    )  # fmt: skip
+    folder = write_external(run_folder or results_folder, method, *scored)
+    lines = [f"{method_name}: {figures_in_words(scored.evaluation)}"]
+    if outside := int(scored.counts.confusion[:, -1].sum()):
+        lines.append(f"{outside} labelled pixels are predicted as no class: false negatives")
+    lines.append(f"written: {folder}")
+    return Done(tuple(lines), run_folder)
+
+
+def machine_of(
+    data: tuple[Path, ...], cache: Path | None, device: str = "auto", threads: int = 1
+) -> Machine:
+    """Return the machine that flags and variables describe."""
+    return Machine.from_environment(
+        dict(os.environ),
+        data=tuple(map(str, data)),
+        cache=None if cache is None else str(cache),
+        device=device,
+        threads=threads,
+    )
+
+
+def figures_in_words(evaluation: Evaluation) -> str:
+    """Return the main figures in per cent, and on what."""
+    shown = {name: evaluation.figures.get(name) for name in ("mean_iou", "pixel_accuracy")}
+    figures = ", ".join(
+        f"{name.replace('_', ' ')} {'-' if value is None else f'{100 * value:.2f}'}"
+        for name, value in shown.items()
+    )
+    return f"{figures} on {evaluation.num_images} images of {evaluation.protocol.split}"
+
+
+def _trained(run_folder: Path, prefixes: tuple[str, ...]) -> list[Path]:
+    if prefixes:
+        workdirs = [find_trial(run_folder, prefix)[0] for prefix in prefixes]
+        untrained = [w.name for w in workdirs if not (w / "model.safetensors").exists()]
+        if untrained:
+            raise ResultError(f"{run_folder}: not trained to the end: {', '.join(untrained)}")
+        return workdirs
+    found = [w for w in results.trial_folders(run_folder) if (w / "model.safetensors").exists()]
+    if not found:
+        raise ResultError(f"{run_folder}: no trial is trained to the end")
+    return found
+
+
+def _protocol_of_run(record: RunRecord, asked: Asked) -> Protocol:
+    start = next(iter(record.experiment.evaluate)) if asked.start is None else asked.start
+    protocol = _changed(_named(record, start), asked)
+    name = asked.name or "-".join((start, *map(_word, asked.settings)))
+    return protocol.revised(name=name)
+
+
+def _word(setting: str) -> str:
+    return "".join(c if c.isalnum() or c in "._" else "-" for c in setting).strip("-")
+
+
+def _named(record: RunRecord, name: str) -> Protocol:
+    if name not in record.protocols:
+        raise ExperimentError(
+            f"--protocol {name}: no such protocol{yamlfile.did_you_mean(name, record.protocols)}; "
+            f"the run has: {', '.join(record.protocols)}"
+        )
+    return record.protocols[name]
+
+
+def _changed(protocol: Protocol, asked: Asked) -> Protocol:
+    """Return the protocol with `key=value` settings and the split that the flags name."""
+    data = protocol.model_dump()
+    for setting in asked.settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise ExperimentError(f"--set {setting}: expected key=value, such as --set flip=true")
+        try:
+            data = with_value(data, key, yamlfile.parse_value(text))
+        except ValueError as error:
+            raise ExperimentError(f"--set {setting}: {error}") from error
+    if asked.split is not None:
+        data["split"] = asked.split
+    return yamlfile.validate(yamlfile.Document("--set", data, {}), Protocol, ExperimentError)

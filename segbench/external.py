@@ -1,0 +1,96 @@
+"""Methods that ran elsewhere: the files of their scores, as rows that a leaderboard can show. No torch.
+
+`<run>/external/<name>/`: method.json, and evaluations/ as in a trial's folder. Knows nothing of how
+predictions are read.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from segbench import results
+from segbench.errors import ResultError
+from segbench.files import write_json
+from segbench.results import Evaluation, StoredCounts
+from segbench.spec.base import Spec
+from segbench.spec.cards import Name
+
+
+class ExternalMethod(Spec):
+    """A folder of predictions, by the name that its author or scorer gave it.
+
+    predictions_digest: over the names and bytes of all files of the folder. mapping: raw value
+    in the files -> class name, empty where they are encoded as the data set's labels.
+    """
+
+    name: Name
+    dataset: str
+    predictions_digest: str
+    mapping: dict[str, str] = {}
+
+
+class External(NamedTuple):
+    """A method and its figures, one protocol each."""
+
+    method: ExternalMethod
+    evaluations: tuple[Evaluation, ...]
+
+
+def external_folder(run_folder: Path, name: str) -> Path:
+    """Return the folder of an external method's scores."""
+    return run_folder / "external" / name
+
+
+def write_external(
+    run_folder: Path, method: ExternalMethod, evaluation: Evaluation, counts: StoredCounts
+) -> Path:
+    """Write one protocol's score of a method; return its folder.
+
+    Raises:
+        ResultError: the name stands for other predictions or another data set already.
+    """
+    folder = external_folder(run_folder, method.name)
+    known = _load(folder)
+    if known is not None and not _is_same(known, method):
+        raise ResultError(
+            f"{folder}: holds the scores of other predictions under the name {method.name!r}; give "
+            "these another --name, or delete that folder"
+        )
+    results.write_evaluation(folder, evaluation, counts)
+    write_json(folder / "method.json", method.model_dump(mode="json"))
+    return folder
+
+
+def load_externals(run_folder: Path) -> list[External]:
+    """Return the external methods of a run, by name.
+
+    Raises:
+        ResultError: a method's file is damaged.
+    """
+    found = []
+    for folder in sorted((run_folder / "external").glob("*")):
+        method = _load(folder)
+        if method is not None:
+            found.append(External(method, tuple(results.load_evaluations(folder))))
+    return found
+
+
+def _is_same(known: ExternalMethod, method: ExternalMethod) -> bool:
+    """Return whether two records speak of the same predictions, read the same way."""
+    return (known.dataset, known.mapping, known.predictions_digest) == (
+        method.dataset,
+        method.mapping,
+        method.predictions_digest,
+    )
+
+
+def _load(folder: Path) -> ExternalMethod | None:
+    path = folder / "method.json"
+    try:
+        return ExternalMethod.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValidationError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ResultError(f"{path}: is damaged or of another version ({reason})") from error

@@ -1,0 +1,207 @@
+"""Score what exists: a trained trial under another protocol, a folder of predictions from anywhere.
+
+Letters: C classes, H W image size. Knows nothing of tables.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segbench import results
+from segbench.data import SegmentationSplit, open_split
+from segbench.data.labels import IGNORE_INDEX, class_lookup, png_values
+from segbench.data.split import view_lookup
+from segbench.engine.device import chosen_device, make_repeatable
+from segbench.engine.evaluate import Counted, count, evaluate, scored_label
+from segbench.errors import DataError
+from segbench.external import ExternalMethod
+from segbench.files import sha256_of_file
+from segbench.results import Evaluation, StoredCounts
+from segbench.spec import yamlfile
+from segbench.spec.cards import DatasetCard
+from segbench.spec.machine import Machine
+from segbench.spec.protocol import Protocol
+from segbench.trial import load_segmenter
+
+VOID = "void"  # in a mapping: the raw values that stand for no class
+Progress = Callable[[int, int], None]  # (done, of)
+
+
+class Scored(NamedTuple):
+    """Figures, and the counts that they were read off."""
+
+    evaluation: Evaluation
+    counts: StoredCounts
+
+
+def score_trial(
+    workdir: Path, protocol: Protocol, machine: Machine, progress: Progress = lambda *_: None
+) -> Evaluation:
+    """Return a trained trial's figures under a protocol; nothing is computed twice.
+
+    Raises:
+        DataError: the trial has no trained weights, or the split's files are not here.
+    """
+    known = results.load_evaluation(workdir, protocol)
+    if known is not None:
+        return known
+    trial, segmenter = load_segmenter(workdir, machine)
+    make_repeatable(machine, trial.seed)
+    split = _split(trial.dataset, protocol, machine)
+    counted = evaluate(
+        segmenter,
+        split,
+        protocol,
+        num_classes=trial.dataset.num_classes,
+        device=chosen_device(machine),
+        on_image=lambda done: progress(done, len(split)),
+    )
+    scored = _scored(counted, trial.id(), protocol, trial.dataset, split)
+    results.write_evaluation(workdir, *scored)
+    return scored.evaluation
+
+
+def score_predictions(
+    folder: Path,
+    dataset: DatasetCard,
+    protocol: Protocol,
+    machine: Machine,
+    *,
+    name: str,
+    mapping: dict[str, str] | None = None,
+    progress: Progress = lambda *_: None,
+) -> tuple[ExternalMethod, Scored]:
+    """Return who predicted, and the figures of `<image name>.png` for every image of the split.
+
+    Files are palette or grey PNGs, encoded as the data set's labels or by `mapping` (raw value ->
+    class name or `void`). A pixel whose value is no class is a false negative where it is labelled.
+
+    Raises:
+        DataError: files are missing, surplus, unreadable or of another size: all of them listed.
+    """
+    split = _split(dataset, protocol, machine)
+    whole = _split(dataset, protocol.revised(max_images=None), machine)
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in _pngs(folder)}
+    problems = [f"missing: {n}.png" for n in split.names if n not in files]
+    problems += [f"surplus: {n}.png" for n in sorted(set(files) - set(whole.names))]
+    lookup = _prediction_lookup(dataset, mapping)
+
+    def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
+        for index, image_name in enumerate(split.names):
+            path = files.get(image_name)
+            label = scored_label(split.label(index), protocol)
+            values = None if path is None else _values(path, tuple(label.shape), problems)
+            if path is not None and values is not None:
+                yield image_name, torch.from_numpy(lookup[values]), label
+            progress(index + 1, len(split))
+
+    counted = count(pairs(), num_classes=dataset.num_classes, protocol=protocol)
+    if problems:
+        raise DataError(
+            f"{folder}: does not hold one prediction for each of the {len(split)} images of "
+            f"{dataset.name} {protocol.split}:\n" + "\n".join(problems)
+        )
+    method = ExternalMethod(
+        name=name,
+        dataset=dataset.name,
+        predictions_digest=_digest_of(files),
+        mapping=mapping or {},
+    )
+    return method, _scored(counted, f"external-{name}", protocol, dataset, split)
+
+
+def read_mapping(path: Path, dataset: DatasetCard) -> dict[str, str]:
+    """Return the raw value -> class name pairs of a YAML file such as `{0: background, 15: person}`.
+
+    Raises:
+        DataError: not such a file, or a name that is no class of the data set; all problems at once.
+    """
+    document = yamlfile.read_document(path, DataError)
+    if not isinstance(document.data, dict):
+        raise DataError(f"{path}: expected lines such as `15: person`")
+    problems = []
+    for raw, name in document.data.items():
+        where = document.where((raw,))
+        if not (raw.isdigit() and int(raw) <= 65535):
+            problems.append(f"{where}: a raw value must lie in 0..65535, but is {raw!r}")
+        if name not in (*dataset.classes, VOID):
+            problems.append(
+                f"{where}: no class {name!r} in {dataset.name}"
+                f"{yamlfile.did_you_mean(str(name), (*dataset.classes, VOID))}"
+            )
+    if problems:
+        raise DataError("\n".join(problems))
+    return document.data
+
+
+def _split(dataset: DatasetCard, protocol: Protocol, machine: Machine) -> SegmentationSplit:
+    return open_split(
+        dataset,
+        protocol.split,
+        machine,
+        max_images=protocol.max_images,
+        subset_seed=protocol.subset_seed,
+    )
+
+
+def _scored(
+    counted: Counted,
+    trial_id: str,
+    protocol: Protocol,
+    dataset: DatasetCard,
+    split: SegmentationSplit,
+) -> Scored:
+    counts = StoredCounts(*counted)
+    evaluation = results.evaluation_of(
+        counts,
+        trial_id=trial_id,
+        protocol=protocol,
+        dataset=dataset,
+        split_fingerprint=split.fingerprint,
+    )
+    return Scored(evaluation, counts)
+
+
+def _pngs(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder of predictions")
+    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".png"]
+
+
+def _digest_of(files: dict[str, Path]) -> str:
+    hashed = hashlib.sha256()
+    for name, path in files.items():
+        hashed.update(f"{name}\n{sha256_of_file(path)}\n".encode())
+    return hashed.hexdigest()
+
+
+def _prediction_lookup(dataset: DatasetCard, mapping: dict[str, str] | None) -> NDArray[np.uint8]:
+    """Return (65536,) raw value -> class index under the view; 255 is no class."""
+    if mapping is None:
+        classes = class_lookup(dataset)
+    else:
+        classes = np.full(65536, IGNORE_INDEX, dtype=np.uint16)
+        for raw, name in mapping.items():
+            if name != VOID:
+                classes[int(raw)] = dataset.classes.index(name)
+    return view_lookup(dataset)[np.minimum(classes, IGNORE_INDEX)]
+
+
+def _values(path: Path, size: tuple[int, ...], problems: list[str]) -> NDArray[np.uint16] | None:
+    """Return the file's raw values, or None after a problem."""
+    try:
+        values = png_values(path.read_bytes(), str(path))
+    except DataError as error:
+        problems.append(f"unreadable: {error}")
+        return None
+    if values.shape != size:
+        found, expected = (f"{h}x{w}" for h, w in (values.shape, size))
+        problems.append(f"wrong size: {path.name} is {found} pixels, its label {expected}")
+        return None
+    return values
