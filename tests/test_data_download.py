@@ -4,21 +4,30 @@ import hashlib
 import http.server
 import io
 import os
+import resource
+import shutil
 import tarfile
 import threading
 import zipfile
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from segbench.data import open_split, preflight, prepare
+from segbench.data import unpack as unpack_module
 from segbench.data.download import download
+from segbench.data.layout import archive_file
 from segbench.data.unpack import unpack
 from segbench.errors import DataError
+from segbench.spec.cards import DatasetCard
+from segbench.spec.machine import Machine
 
 CONTENT = os.urandom(300_000)
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT with Range; `/cut` breaks off once, `/stubborn` ignores Range, `/500` fails twice."""
+    """Serves CONTENT with Range; /cut breaks off, /stubborn ignores Range, /500 fails at first."""
 
     failures: dict[str, int] = {}
     ranges: list[str | None] = []
@@ -40,7 +49,9 @@ class Server(http.server.BaseHTTPRequestHandler):
             else int(ranges.split("=")[1].rstrip("-"))
         )
         if start >= len(CONTENT):
-            self.send_error(416)
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.end_headers()
             return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
@@ -51,7 +62,7 @@ class Server(http.server.BaseHTTPRequestHandler):
             body = body[:100_000]
         self.wfile.write(body)
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
 
@@ -95,6 +106,38 @@ def test_a_server_that_cannot_continue_sends_all_again(server, tmp_path):
         ).read_bytes()
         == CONTENT
     )
+
+
+@pytest.mark.parametrize("surplus", [b"", b"x"])
+def test_a_part_that_is_whole_is_taken_and_a_longer_one_is_fetched_anew(server, tmp_path, surplus):
+    (tmp_path / "f.part").write_bytes(CONTENT + surplus)
+    assert download(f"{server}/f", tmp_path / "f", pause_seconds=0).read_bytes() == CONTENT
+    assert Server.ranges == [f"bytes={len(CONTENT + surplus)}-", None][: 1 + len(surplus)]
+
+
+def test_two_commands_that_write_one_part_do_not_spoil_the_file(server, tmp_path):
+    part = tmp_path / "f.part"
+    part.write_bytes(CONTENT[:1000])
+    spoil = iter([True])
+
+    def progress(done, of):
+        if next(spoil, False):  # another command appends what this one is appending
+            with part.open("ab") as file:
+                file.write(CONTENT[1000:5000])
+
+    path = download(f"{server}/f", tmp_path / "f", progress=progress, pause_seconds=0)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_full_disk_is_told_from_a_bad_network_and_not_tried_again(server, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # the kernel refuses larger files
+    try:
+        with pytest.raises(DataError, match="cannot be written"):
+            download(f"{server}/f", tmp_path / "f", pause_seconds=60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(Server.ranges) == 1
 
 
 def test_a_passing_failure_is_tried_again_and_a_final_one_is_not(server, tmp_path):
@@ -185,10 +228,105 @@ def test_sound_archives_unpack_and_damaged_ones_are_named(tmp_path):
         unpack(tmp_path / "bad.zip", tmp_path / "in")
 
 
+@pytest.mark.parametrize("kind", ["zip", "gz", "xz"])
+def test_a_flipped_bit_anywhere_in_an_archive_is_noticed_or_harmless(tmp_path, kind):
+    content = CONTENT[:3000] + b"0" * 3000
+    whole = tmp_path / f"whole.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a", content)
+    else:
+        with tarfile.open(whole, "w:gz" if kind == "gz" else "w:xz") as archive:
+            info = tarfile.TarInfo("a")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    raw = whole.read_bytes()
+    for place in range(0, len(raw), 41):
+        broken = tmp_path / f"broken.{kind}"
+        broken.write_bytes(raw[:place] + bytes([raw[place] ^ 1 << place % 8]) + raw[place + 1 :])
+        into = tmp_path / str(place)
+        try:
+            unpack(broken, into)
+        except DataError:
+            continue
+        found = [p.read_bytes() for p in into.rglob("*") if p.is_file()]
+        assert found in ([content], [])
+
+
+def local_card(tmp_path, name, archive):
+    """A card whose archive is at hand, and the machine that has it: nothing is fetched."""
+    machine = Machine(cache=str(tmp_path / "cache"))
+    pattern = {"images": "photos/{name}", "labels": "masks/{name}.png"}
+    card = DatasetCard.model_validate(
+        {
+            "name": name, "title": name, "licence": "ours", "source": {"paper": "none"},
+            "splits": {"val": pattern}, "classes": ("road", "car"),
+            "palette": ((1, 1, 1), (2, 2, 2)), "archives": (archive,),
+        }
+    )  # fmt: skip
+    path = archive_file(card.archives[0], machine)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return card, machine, path
+
+
+def pairs(path, number, *evil):
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(number):
+            for kind, shape in (("photos", (20, 30, 3)), ("masks", (20, 30))):
+                buffer = io.BytesIO()
+                Image.fromarray(np.ones(shape, dtype=np.uint8)).save(buffer, format="PNG")
+                archive.writestr(f"{kind}/{index}.png", buffer.getvalue())
+        for name in evil:
+            archive.writestr(name, b"x")
+
+
+def test_half_an_unpacked_archive_is_not_taken_for_the_data_set(tmp_path, monkeypatch):
+    card, machine, path = local_card(
+        tmp_path, "street", {"url": "http://127.0.0.1:9/data.zip", "into": "street"}
+    )
+    pairs(path, 5)
+    copy = unpack_module._copy
+    calls = iter(range(100))
+
+    def die_early(*args):
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        copy(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unpack_module, "_copy", die_early)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(card, machine)
+    assert len(preflight([card], ["val"], machine)) == 1
+    with pytest.raises(DataError, match="no files here"):
+        open_split(card, "val", machine)
+    assert prepare(card, machine) == "ready: val 5 images"
+    assert len(open_split(card, "val", machine)) == 5
+
+
+def test_nothing_of_a_refused_archive_is_used(tmp_path):
+    archive = {"url": "http://127.0.0.1:9/data.zip", "into": "street"}
+    card, machine, path = local_card(tmp_path, "street", archive)
+    pairs(path, 2, "../../outside")
+    for _ in range(2):
+        with pytest.raises(DataError, match="nothing of it is used"):
+            prepare(card, machine)
+    assert len(preflight([card], ["val"], machine)) == 1
+
+
+def test_archives_of_one_name_do_not_meet_and_lost_files_are_unpacked_again(tmp_path):
+    for name, number in (("street", 2), ("forest", 3)):
+        archive = {"url": f"http://127.0.0.1:9/{name}/data.zip", "into": name}
+        card, machine, path = local_card(tmp_path, name, archive)
+        pairs(path, number)
+        assert prepare(card, machine) == f"ready: val {number} images"
+    shutil.rmtree(tmp_path / "cache" / "data" / "forest")
+    shutil.rmtree(tmp_path / "cache" / "arrow")
+    assert prepare(card, machine) == "ready: val 3 images"
+
+
 def test_prepare_downloads_verifies_unpacks_and_converts_once(tmp_path, monkeypatch):
     """The whole way, from an archive on a server to Arrow files, through the command line."""
-    import numpy as np
-    from PIL import Image
     from typer.testing import CliRunner
 
     from segbench.cli import app
@@ -208,7 +346,7 @@ def test_prepare_downloads_verifies_unpacks_and_converts_once(tmp_path, monkeypa
         def __init__(self, *args, **kwargs):
             super().__init__(*args, directory=str(served), **kwargs)
 
-        def log_message(self, *_):
+        def log_message(self, format, *args):
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files) as httpd:

@@ -2,6 +2,10 @@
 
 import io
 import os
+import resource
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -76,9 +80,8 @@ def test_conversion_happens_once_and_leaves_few_files(folder, machine, tmp_path)
     open_split(card(), "train", machine)
     made = sorted(p.name for p in (tmp_path / "cache" / "arrow").rglob("*") if p.is_file())
     assert made == ["about.json", "part000.arrow", "pixels.npy"]
-    os.rename(folder / "photos" / "train" / "im0.jpg", folder / "photos" / "train" / "im0.jpeg")
+    os.utime(folder / "masks" / "train" / "im0.png")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache" / "arrow").rglob("*.arrow")}
-    os.rename(folder / "photos" / "train" / "im0.jpeg", folder / "photos" / "train" / "im0.jpg")
     open_split(card(), "train", machine)
     assert before == {
         p: p.stat().st_mtime_ns for p in (tmp_path / "cache" / "arrow").rglob("*.arrow")
@@ -174,6 +177,86 @@ def test_missing_files_and_wrong_counts_are_both_told(folder, machine):
     assert "im1" in second
 
 
+def test_a_split_without_images_and_an_unknown_one_are_one_sentence(folder, machine):
+    (folder / "none.txt").write_text("\n")
+    pattern = {"images": "photos/val/{name}", "labels": "masks/val/{name}.png", "list": "none.txt"}
+    with pytest.raises(DataError, match="street val has no images"):
+        open_split(card(splits={"val": pattern}), "val", machine)
+    sentence = "street: has no split 'test'; it has: train, val"
+    assert preflight([card()], ["test"], machine) == [sentence]
+    with pytest.raises(DataError, match=sentence):
+        open_split(card(), "test", machine)
+
+
+def test_arrow_files_do_without_the_raw_ones(folder, machine):
+    before = open_split(card(), "val", machine)
+    folder.rename(folder.with_name("elsewhere"))
+    assert preflight([card()], ["val"], machine) == []
+    assert open_split(card(), "val", machine).fingerprint == before.fingerprint
+    assert "val 3 images; not here: train" in prepare(card(), machine, download_missing=False)
+    assert len(preflight([card()], ["train"], machine)) == 1
+
+
+def test_two_conversions_that_differ_are_not_guessed_between(folder, machine, tmp_path):
+    open_split(card(), "val", machine)
+    other = tmp_path / "other" / "street"
+    other.parent.mkdir()
+    folder.rename(other)
+    save(other / "masks" / "val" / "im0.png", np.zeros((33, 47)))
+    open_split(card(), "val", Machine(data=(str(other.parent),), cache=machine.cache))
+    other.rename(tmp_path / "gone")
+    with pytest.raises(DataError, match="was converted from different files"):
+        open_split(card(), "val", machine)
+
+
+def test_a_new_image_is_seen_at_once_and_a_changed_one_by_prepare(folder, machine):
+    first = open_split(card(), "val", machine)
+    path = folder / "masks" / "val" / "im0.png"
+    path.write_bytes((folder / "masks" / "train" / "im0.png").read_bytes() + b"\0")
+    prepare(card(), machine, download_missing=False)
+    second = open_split(card(), "val", machine)
+    assert second.fingerprint != first.fingerprint
+    made = [p.stat().st_mtime_ns for p in (folder.parent / "cache").rglob("*.arrow")]
+    prepare(card(), machine, download_missing=False)
+    assert made == [p.stat().st_mtime_ns for p in (folder.parent / "cache").rglob("*.arrow")]
+    for kind, suffix in (("photos", "jpg"), ("masks", "png")):
+        source = folder / kind / "val" / f"im2.{suffix}"
+        (folder / kind / "val" / f"im3.{suffix}").write_bytes(source.read_bytes())
+    assert len(open_split(card(), "val", machine)) == 4
+
+
+def test_a_torn_arrow_file_is_named_with_the_mend(folder, machine, tmp_path):
+    open_split(card(), "val", machine)
+    (path,) = (tmp_path / "cache").rglob("*.arrow")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=r"is damaged .*; delete it"):
+        open_split(card(), "val", machine)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(folder, machine, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))  # the kernel refuses larger files
+    try:
+        with pytest.raises(DataError, match=r"cannot be written .*; free space or set --cache"):
+            open_split(card(), "train", machine)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []
+    assert len(open_split(card(), "train", machine)) == 6
+
+
+def test_of_two_workers_that_convert_at_once_both_read_one_copy(folder, machine, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: open_split(card(), "train", machine), range(2))
+    assert first.fingerprint == second.fingerprint
+    assert len(list((tmp_path / "cache" / "arrow").iterdir())) == 1
+
+
+def test_converting_prints_nothing(folder, machine, capfd):
+    open_split(card(), "train", machine)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_without_files_one_sentence_says_which_where_and_the_command(tmp_path):
     machine = Machine(data=(str(tmp_path / "nowhere"),), cache=str(tmp_path / "cache"))
     (sentence,) = preflight([card()], ["val"], machine)
@@ -182,6 +265,58 @@ def test_without_files_one_sentence_says_which_where_and_the_command(tmp_path):
     assert "`segbench prepare street`" in sentence
     with pytest.raises(DataError, match="no files here"):
         prepare(card(), machine, download_missing=False)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_grey_label_of_few_bits_keeps_its_values(folder, machine, bits):
+    values = np.arange(33 * 48).reshape(33, 48) % 2**bits % 3
+    packed = np.zeros((33, 48 * bits // 8), dtype=np.uint8)
+    for place in range(8 // bits):
+        packed |= (values[:, place :: 8 // bits] << (8 - bits * (place + 1))).astype(np.uint8)
+    save(folder / "photos" / "val" / "im0.jpg", np.zeros((33, 48, 3)))
+    (folder / "masks" / "val" / "im0.png").write_bytes(grey_png(packed, 48, bits))
+    label = open_split(card(), "val", machine).sample(0).label
+    np.testing.assert_array_equal(label.numpy(), values)
+
+
+def grey_png(rows, width, bits):
+    """Write the format by hand: Pillow writes no grey of 2 or 4 bits."""
+
+    def chunk(kind, content):
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, 0, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def test_a_photograph_of_16_bits_keeps_its_upper_8(folder, machine):
+    pixels = np.random.default_rng(2).integers(0, 65536, (33, 47)).astype(np.uint16)
+    (folder / "photos" / "val" / "im0.jpg").unlink()
+    Image.fromarray(pixels).save(folder / "photos" / "val" / "im0.png")
+    image = open_split(card(), "val", machine).sample(0).image
+    np.testing.assert_array_equal(image.numpy(), np.stack([pixels >> 8] * 3))
+
+
+@pytest.mark.parametrize("value", [1.5, -1.0, float("nan"), 65537.0])
+def test_a_matlab_label_of_other_than_whole_numbers_is_refused(folder, machine, value):
+    from scipy.io import savemat
+
+    savemat(folder / "masks" / "val" / "im0.mat", {"S": np.full((33, 47), value)})
+    splits = {"val": {"images": "photos/val/{name}", "labels": "masks/val/{name}.mat"}}
+    encoding = {"format": "mat", "variable": "S", "vanish": (255, 65535)}
+    with pytest.raises(DataError, match="must be a matrix of whole numbers"):
+        open_split(card(splits=splits, encoding=encoding), "val", machine)
+
+
+def test_void_as_a_class_counts_its_pixels(folder, machine):
+    seen = open_split(card(view={"void_as_class": True}), "train", machine)
+    labels = [seen.sample(i).label.numpy() for i in range(6)]
+    counts = np.bincount(np.concatenate([label.ravel() for label in labels]), minlength=4)
+    assert seen.class_pixels().tolist() == counts.tolist()
+    assert seen.class_images().tolist() == [6, 6, 6, 6]
 
 
 def test_a_list_names_the_images_and_minus_takes_some_away(folder, machine):

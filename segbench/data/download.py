@@ -1,5 +1,6 @@
-"""Fetch one file: resumes where it stopped, verifies, and appears under its name only when whole."""
+"""Fetch one file: resumes where it stopped, verifies, takes its name only when it is whole."""
 
+import errno
 import hashlib
 import http.client
 import time
@@ -15,6 +16,7 @@ Progress = Callable[[int, int | None], None]  # (bytes so far, bytes in all if k
 _BLOCK = 1 << 20
 _TRIES = 4
 _TIMEOUT_SECONDS = 60
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def download(
@@ -44,9 +46,13 @@ def download(
         path.parent.mkdir(parents=True, exist_ok=True)
         _fetch(url, part, progress, pause_seconds)
     except OSError as error:
+        if error.errno in _DISK:
+            raise DataError(
+                f"{path}: cannot be written ({error.strerror}); free space or set --cache"
+            ) from error
         raise DataError(
-            f"{url}: cannot be fetched ({_reason(error)}); check the network, or fetch it on another "
-            f"machine and put it at {path}"
+            f"{url}: cannot be fetched ({_reason(error)}); check the network, or fetch it on "
+            f"another machine and put it at {path}"
         ) from error
     try:
         _verify(part, url, sha256, md5, size)
@@ -63,8 +69,9 @@ def _fetch(url: str, part: Path, progress: Progress | None, pause_seconds: float
             _continue(url, part, progress)
             return
         except (OSError, http.client.HTTPException) as error:
-            final = isinstance(error, urllib.error.HTTPError) and error.code < 500
+            final = isinstance(error, OSError) and error.errno in _DISK
             if isinstance(error, urllib.error.HTTPError):
+                final = error.code < 500
                 error.close()
             if final or attempt == _TRIES:
                 raise error if isinstance(error, OSError) else OSError(str(error)) from error
@@ -80,12 +87,14 @@ def _continue(url: str, part: Path, progress: Progress | None) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if (
-            error.code == 416 and have
-        ):  # nothing is missing, or the part is too long: verified later
-            error.close()
-            return
-        raise
+        if error.code != 416 or not have:
+            raise
+        whole = error.headers.get("Content-Range", "").rpartition("/")[2]  # bytes */WHOLE
+        error.close()
+        if whole.isdigit() and int(whole) != have:
+            part.unlink()
+            raise OSError(f"{have} bytes were here, but the file has {whole}") from error
+        return
     with response:
         if response.status != 206:
             have = 0
@@ -97,22 +106,23 @@ def _continue(url: str, part: Path, progress: Progress | None) -> None:
                 have += len(block)
                 if progress is not None:
                     progress(have, total)
-    if total is not None and have < total:
-        raise OSError(f"the connection ended after {have} of {total} bytes")
+    found = part.stat().st_size  # more than `have` where two commands wrote at once
+    if total is not None and found != total:
+        raise OSError(f"{found} of {total} bytes came")
 
 
 def _verify(path: Path, url: str, sha256: str | None, md5: str | None, size: int | None) -> None:
     found_size = path.stat().st_size
     if size is not None and found_size != size:
         raise DataError(
-            f"{url}: has {found_size} bytes, but the card says {size}; delete {path} if it exists and "
-            "fetch it again"
+            f"{url}: has {found_size} bytes, but the card says {size}; delete {path} if it exists "
+            "and fetch it again"
         )
     for kind, expected in (("sha256", sha256), ("md5", md5)):
         if expected is None:
             continue
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False))
+            found = hashlib.file_digest(file, kind)
         if not found.hexdigest().startswith(expected):
             raise DataError(
                 f"{url}: has the {kind} {found.hexdigest()}, but the card says {expected}; it was "

@@ -15,6 +15,7 @@ from segbench.spec.cards import DatasetCard
 
 IGNORE_INDEX = 255
 _UNDECLARED = 256
+_GREY_STEP = {2: 85, 4: 17}  # Pillow spreads 2 and 4 bit grey over 0..255
 
 
 def class_lookup(card: DatasetCard) -> NDArray[np.uint16]:
@@ -60,10 +61,12 @@ def png_values(raw: bytes, name: str) -> NDArray[np.uint16]:
             image.load()
             if image.mode not in {"P", "L", "1", "I;16", "I"}:
                 raise DataError(
-                    f"{name}: is a {image.mode} image; a label must hold one value per pixel (palette "
-                    "or grey), not colours"
+                    f"{name}: is a {image.mode} image; a label must hold one value per pixel "
+                    "(palette or grey), not colours"
                 )
             values = np.asarray(image)
+            if image.format == "PNG" and image.mode == "L":
+                values = values // _GREY_STEP.get(raw[24], 1)  # byte 24: bits per value
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise DataError(
             f"{name}: is not a readable label image ({error}); fetch it again"
@@ -81,8 +84,16 @@ def _mat_values(raw: bytes, name: str, card: DatasetCard) -> NDArray[np.uint16]:
         value: Any = loadmat(io.BytesIO(raw), squeeze_me=True, struct_as_record=False)
         for index, step in enumerate(variable.split(".")):
             value = value[step] if index == 0 else getattr(value, step)
-        return np.asarray(value).astype(np.uint16)
+        with np.errstate(invalid="ignore"):
+            whole = np.asarray(value).astype(np.uint16)
     except Exception as error:  # scipy raises many kinds for damaged files
         raise DataError(
-            f"{name}: holds no MATLAB variable {variable!r} ({type(error).__name__}: {error}); fetch it again"
+            f"{name}: holds no MATLAB variable {variable!r} ({type(error).__name__}: {error}); "
+            "fetch it again"
         ) from error
+    if whole.ndim != 2 or (whole != value).any():
+        raise DataError(
+            f"{name}: the MATLAB variable {variable!r} must be a matrix of whole numbers in "
+            f"0..65535, but has the shape {whole.shape} and the type {value.dtype}"
+        )
+    return whole

@@ -1,15 +1,17 @@
 """Find a data set's raw files: which folder, which names, which pairs. Reads no image.
 
-Raw files are looked for in each data folder, then in the cache's `data` folder, at every root of the
-card, with and without the card's name above it.
+Raw files are looked for in each data folder, then in the cache's `data` folder, at every root of
+the card, with and without the card's name above it.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from segbench.errors import DataError
-from segbench.spec.cards import DatasetCard, Split
+from segbench.files import digest
+from segbench.spec.cards import Archive, DatasetCard, Split
 from segbench.spec.catalog import built_in_root
 from segbench.spec.machine import Machine
 
@@ -25,9 +27,18 @@ class RawPair(NamedTuple):
     label: Path
 
 
-def data_folders(machine: Machine) -> tuple[Path, ...]:
-    """Return the folders that data sets are looked for in, downloads last."""
-    return (*map(Path, machine.data), download_folder(machine))
+def known_splits(card: DatasetCard) -> tuple[str, ...]:
+    """Return the names of the card's splits."""
+    return ("train", "val") if card.drawn else tuple(card.splits)
+
+
+def data_folders(card: DatasetCard, machine: Machine) -> tuple[Path, ...]:
+    """Return the folders that the card's files are looked for in, downloads last.
+
+    Downloads are left out while an archive is unpacked in part: a half would pass for the whole.
+    """
+    is_half = any(archive_mark(a, machine, "unpacking").exists() for a in card.archives)
+    return (*map(Path, machine.data), *([] if is_half else [download_folder(machine)]))
 
 
 def download_folder(machine: Machine) -> Path:
@@ -35,11 +46,24 @@ def download_folder(machine: Machine) -> Path:
     return Path(machine.cache) / "data"
 
 
+def archive_file(archive: Archive, machine: Machine) -> Path:
+    """Return where an archive is downloaded to; two cards' `data.zip` do not meet there."""
+    name = PurePosixPath(urlsplit(archive.url).path).name
+    key = digest([archive.url, archive.into], length=8)
+    return download_folder(machine) / "archives" / f"{key}-{name}"
+
+
+def archive_mark(archive: Archive, machine: Machine, mark: str) -> Path:
+    """Return the empty file beside an archive that says how far its unpacking is."""
+    path = archive_file(archive, machine)
+    return path.with_name(f"{path.name}.{mark}")
+
+
 def possible_roots(card: DatasetCard, machine: Machine) -> list[Path]:
     """Return every folder that may hold the card's files, in the order of search."""
     roots = [
         folder / place
-        for folder in data_folders(machine)
+        for folder in data_folders(card, machine)
         for root in card.roots
         for place in (Path(card.name) / root, Path(root))
     ]
@@ -64,21 +88,21 @@ def raw_pairs(card: DatasetCard, split_name: str, root: Path) -> list[RawPair]:
         DataError: files are missing, or there are not as many as the card says; both at once.
     """
     split = card.splits[split_name]
-    names = _names(split, root)
-    problems = []
+    names = image_names(split, root)
+    problems = [] if names else [f"{root}: {card.name} {split_name} has no images"]
     if split.count is not None and len(names) != split.count:
         problems.append(
             f"{root}: {card.name} {split_name} has {len(names)} images, but the card says "
-            f"{split.count}; complete the folder, or make a card of your own with `base: {card.name}` "
-            "and the right `count`"
+            f"{split.count}; complete the folder, or make a card of your own with "
+            f"`base: {card.name}` and the right `count`"
         )
     pairs = []
     missing = []
     for name in names:
-        image = _image_file(root, split.images.format(name=name))
-        label = root / split.labels.format(name=name)
+        image = _image_file(root, split.images.replace("{name}", name))
+        label = root / split.labels.replace("{name}", name)
         if image is None:
-            missing.append(str(root / split.images.format(name=name)))
+            missing.append(str(root / split.images.replace("{name}", name)))
         elif not label.is_file():
             missing.append(str(label))
         else:
@@ -91,7 +115,8 @@ def raw_pairs(card: DatasetCard, split_name: str, root: Path) -> list[RawPair]:
     return pairs
 
 
-def _names(split: Split, root: Path) -> list[str]:
+def image_names(split: Split, root: Path) -> list[str]:
+    """Return the names of a split's images: its list's, or those of the label files, sorted."""
     if split.list is None:
         names = sorted(_name_of(path, root, split) for path in _label_files(root, split))
     else:

@@ -1,12 +1,10 @@
 """Make a data set ready: download, verify, unpack, convert; and say beforehand what is missing."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 from segbench.data.download import download
-from segbench.data.layout import download_folder, find_root
-from segbench.data.prepared import not_here, open_prepared
+from segbench.data.layout import archive_file, archive_mark, download_folder, known_splits
+from segbench.data.prepared import is_here, not_here, open_prepared
 from segbench.data.unpack import unpack
 from segbench.errors import DataError
 from segbench.spec.cards import DatasetCard
@@ -24,6 +22,8 @@ def prepare(
 ) -> str:
     """Make every split of the data set ready; return what there is now, in words.
 
+    Files that changed since they were converted are converted again: `open_split` would not notice.
+
     Splits whose files are nowhere, and cannot be fetched, are named and passed over as long as
     another is ready.
 
@@ -31,18 +31,20 @@ def prepare(
         DataError: a file is wrong, or no split is ready.
     """
     ready, absent, reason = [], [], ""
-    if card.drawn is None and download_missing and _missing_splits(card, machine):
+    if download_missing and _missing_splits(card, machine):
         try:
             _fetch(card, machine, progress)
         except DataError as error:
             if len(_missing_splits(card, machine)) == len(card.splits):
                 raise
             reason = f" ({error})"
-    for split in ("train", "val") if card.drawn else card.splits:
-        if card.drawn is None and find_root(card, card.splits[split], machine) is None:
+    for split in known_splits(card):
+        if not is_here(card, split, machine):
             absent.append(split)
             continue
-        prepared = open_prepared(card, split, machine, _named(progress, f"converting {split}"))
+        prepared = open_prepared(
+            card, split, machine, _named(progress, f"converting {split}"), notice_changes=True
+        )
         ready.append(f"{split} {len(prepared.names)} images")
     if not ready:
         raise DataError("\n".join(not_here(card, split, machine) for split in absent))
@@ -51,39 +53,41 @@ def prepare(
 
 
 def preflight(cards: Sequence[DatasetCard], splits: Sequence[str], machine: Machine) -> list[str]:
-    """Return a sentence for each split that a run needs and whose files are not here; opens none."""
+    """Return a sentence for each split that a run needs and that is not here; opens no file."""
     sentences = []
     for card in cards:
         stored = {"train" if split == "holdout" else split for split in splits}
         for split in sorted(stored):
-            if card.drawn is None and find_root(card, card.splits[split], machine) is None:
+            if not is_here(card, split, machine):
                 sentences.append(not_here(card, split, machine))
     return sentences
 
 
 def _missing_splits(card: DatasetCard, machine: Machine) -> list[str]:
-    return [name for name, split in card.splits.items() if find_root(card, split, machine) is None]
+    return [split for split in known_splits(card) if not is_here(card, split, machine)]
 
 
 def _fetch(card: DatasetCard, machine: Machine, progress: Progress | None) -> None:
-    """Download and unpack every archive; an archive that was unpacked is not fetched again."""
-    folder = download_folder(machine)
-    for archive in card.archives:
-        name = PurePosixPath(urlsplit(archive.url).path).name
-        path = folder / "archives" / name
-        done = path.with_name(f"{name}.unpacked")
-        if done.exists():
-            continue
+    """Download and unpack the archives; those that were unpacked only if all were: files are gone.
+
+    `.unpacking` stands beside an archive from the first file to the last, whatever ends it between.
+    """
+    pending = [a for a in card.archives if not archive_mark(a, machine, "unpacked").exists()]
+    for archive in pending or card.archives:
+        path = archive_file(archive, machine)
         download(
             archive.url,
             path,
             sha256=archive.sha256,
             md5=archive.md5,
             size=archive.size,
-            progress=_named(progress, f"downloading {name}"),
+            progress=_named(progress, f"downloading {path.name.partition('-')[2]}"),
         )
-        unpack(path, folder / Path(archive.into))
-        done.touch()
+        half = archive_mark(archive, machine, "unpacking")
+        half.touch()
+        unpack(path, download_folder(machine) / archive.into)
+        archive_mark(archive, machine, "unpacked").touch()
+        half.unlink()
 
 
 def _named(progress: Progress | None, what: str) -> Callable[[int, int | None], None] | None:

@@ -1,8 +1,9 @@
 """Convert a split once into Hugging Face `datasets` Arrow files, and open them memory-mapped.
 
 Each row holds an image's encoded bytes and its label as a PNG of class indices. Every pair is
-checked on the way, and all problems are reported at once. The finished folder is renamed into place,
-so that no reader sees half of one; of several workers that convert at once one wins.
+checked on the way, and all problems are reported at once. The finished folder is renamed into
+place, so that no reader sees half of one; of several workers that convert at once one wins. Once
+made, the Arrow files do without the raw ones.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from PIL import Image
 
 from segbench.data.drawn import draw_pair
 from segbench.data.labels import class_lookup, decode_label
-from segbench.data.layout import RawPair, find_root, raw_pairs
+from segbench.data.layout import RawPair, find_root, image_names, known_splits, raw_pairs
 from segbench.data.photographs import checked_image
 from segbench.errors import DataError
 from segbench.files import digest, write_json
@@ -29,6 +30,7 @@ from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
 
 _MOST_PROBLEMS = 20
+_ROWS_IN_MEMORY = 64  # photographs of a megabyte each would fill it with the library's 1,000
 Progress = Callable[[int, int], None]  # (done, of)
 
 
@@ -43,7 +45,7 @@ class Row(NamedTuple):
 class Prepared(NamedTuple):
     """An opened split. table: rows of name, image, label, height, width.
 
-    class_pixels, class_images: per class of the card, not of its view, for every image: (N, C).
+    pixels: (N, C) labelled pixels of each image and class of the card, not of its view.
     fingerprint: sha256 over names, image bytes and class indices.
     """
 
@@ -54,31 +56,87 @@ class Prepared(NamedTuple):
 
 
 def open_prepared(
-    card: DatasetCard, split: str, machine: Machine, progress: Progress | None = None
+    card: DatasetCard,
+    split: str,
+    machine: Machine,
+    progress: Progress | None = None,
+    *,
+    notice_changes: bool = False,
 ) -> Prepared:
     """Return the split's Arrow table; converts local raw files where that was not done yet.
+
+    Raw files are told apart by their folder and names. notice_changes: look at each one's size and
+    time too, and convert again what changed; slow on a shared disk, so for `prepare` alone.
 
     Raises:
         DataError: the files are not here, or something is wrong with them; all problems at once.
     """
-    source = _source(card, split, machine)
-    folder = prepared_folder(card, split, machine, source)
+    if split not in known_splits(card):
+        raise DataError(not_here(card, split, machine))
+    root = None if card.drawn else find_root(card, card.splits[split], machine)
+    if card.drawn is None and root is None:
+        return _without_raw_files(card, split, machine)
+    folder = _folder(card, split, machine, root)
+    if notice_changes and root is not None and (folder / "about.json").exists():
+        about = json.loads((folder / "about.json").read_bytes())
+        if about["stamp"] != _stamp(raw_pairs(card, split, root)):
+            shutil.rmtree(folder)
     if not (folder / "about.json").exists():
+        source = None if root is None else raw_pairs(card, split, root)
         _convert(card, split, source, folder, progress)
     return _opened(folder)
 
 
-def prepared_folder(
-    card: DatasetCard, split: str, machine: Machine, source: list[RawPair] | None
-) -> Path:
-    """Return where the split's Arrow files lie: named by the card's content and the files' names."""
-    names = None if source is None else [str(pair.image) for pair in source]
-    key = digest([card.content_digest(), split, names], length=12)
-    return Path(machine.cache) / "arrow" / f"{card.name}-{split}-{key}"
+def is_here(card: DatasetCard, split: str, machine: Machine) -> bool:
+    """Return whether the split can be opened, as far as can be told without opening a file."""
+    if split not in known_splits(card):
+        return False
+    return (
+        card.drawn is not None
+        or find_root(card, card.splits[split], machine) is not None
+        or bool(_made_folders(card, split, machine))
+    )
+
+
+def _folder(card: DatasetCard, split: str, machine: Machine, root: Path | None) -> Path:
+    """Return where the Arrow files lie: named by the card's content and by the raw files' names."""
+    source = None if root is None else [str(root), *image_names(card.splits[split], root)]
+    return Path(machine.cache) / "arrow" / f"{_stem(card, split)}-{digest(source, length=8)}"
+
+
+def _stem(card: DatasetCard, split: str) -> str:
+    return f"{card.name}-{split}-{digest([card.content_digest(), split], length=12)}"
+
+
+def _made_folders(card: DatasetCard, split: str, machine: Machine) -> list[Path]:
+    arrow = Path(machine.cache) / "arrow"
+    return sorted(path.parent for path in arrow.glob(f"{_stem(card, split)}-*/about.json"))
+
+
+def _without_raw_files(card: DatasetCard, split: str, machine: Machine) -> Prepared:
+    made = [_opened(folder) for folder in _made_folders(card, split, machine)]
+    if not made:
+        raise DataError(not_here(card, split, machine))
+    if len({prepared.fingerprint for prepared in made}) > 1:
+        folders = ", ".join(str(folder) for folder in _made_folders(card, split, machine))
+        raise DataError(
+            f"{card.name} {split}: was converted from different files to {folders}; delete all but "
+            "one, or name the folder of the raw files with --data"
+        )
+    return made[0]
+
+
+def _stamp(source: list[RawPair] | None) -> str:
+    """Return a digest of the raw files' names, sizes and times."""
+    paths = [path for pair in source or [] for path in (pair.image, pair.label)]
+    found = [(str(path), path.stat()) for path in paths]
+    return digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in found])
 
 
 def not_here(card: DatasetCard, split: str, machine: Machine) -> str:
-    """Return the sentence for a split whose raw files are nowhere."""
+    """Return the sentence for a split that the card lacks, or whose raw files are nowhere."""
+    if split not in known_splits(card):
+        return f"{card.name}: has no split {split!r}; it has: {', '.join(known_splits(card))}"
     expected = " or ".join(str(root) for root in _likely_roots(card, machine))
     wanted = card.splits[split]
     return (
@@ -91,15 +149,6 @@ def not_here(card: DatasetCard, split: str, machine: Machine) -> str:
 def _likely_roots(card: DatasetCard, machine: Machine) -> list[Path]:
     folder = Path(machine.data[0]) if machine.data else Path(machine.cache) / "data"
     return [folder / card.name / card.roots[0], folder / card.roots[0]]
-
-
-def _source(card: DatasetCard, split: str, machine: Machine) -> list[RawPair] | None:
-    if card.drawn is not None:
-        return None
-    root = find_root(card, card.splits[split], machine)
-    if root is None:
-        raise DataError(not_here(card, split, machine))
-    return raw_pairs(card, split, root)
 
 
 def _convert(
@@ -137,17 +186,18 @@ def _convert(
             "width": Value("int32"),
         }
     )
+    stamp = _stamp(source)  # of the files as they were before they are read
     try:
         temporary.mkdir(parents=True)
         table = _from_generator(Dataset, examples, features, temporary)
         files = [Path(item["filename"]) for item in table.cache_files]
         del table
         for index, path in enumerate(files):
-            path.replace(temporary / f"part{index:03d}.arrow")
+            _on_disk(path.replace(temporary / f"part{index:03d}.arrow"))
         for left in [path for path in temporary.iterdir() if path.suffix != ".arrow"]:
             shutil.rmtree(left) if left.is_dir() else left.unlink()  # the library's own lock
         np.save(temporary / "pixels.npy", notes.pixels())
-        write_json(temporary / "about.json", notes.about(card, split, len(files)))
+        write_json(temporary / "about.json", notes.about(card, split, stamp))
         temporary.rename(folder)
     except OSError as error:
         if not (folder / "about.json").exists():  # else another worker was faster
@@ -159,18 +209,27 @@ def _convert(
 
 
 def _from_generator(dataset_type: Any, examples: Any, features: Any, folder: Path) -> Any:
-    """Return the table; our own errors come out as they went in, not wrapped."""
+    """Return the table; our own errors and the disk's come out as they went in, not wrapped."""
     try:
         return dataset_type.from_generator(
-            examples, features=features, cache_dir=str(folder), fingerprint="segbench"
+            examples,
+            features=features,
+            cache_dir=str(folder),
+            fingerprint="segbench",
+            writer_batch_size=_ROWS_IN_MEMORY,
         )
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, DataError):
+        while cause is not None and not isinstance(cause, DataError | OSError):
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
             raise cause from None
         raise
+
+
+def _on_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 class _Notes:
@@ -193,13 +252,13 @@ class _Notes:
     def pixels(self) -> NDArray[np.int64]:
         return np.stack(self.rows) if self.rows else np.zeros((0, self.num_classes), np.int64)
 
-    def about(self, card: DatasetCard, split: str, num_files: int) -> dict[str, Any]:
+    def about(self, card: DatasetCard, split: str, stamp: str) -> dict[str, Any]:
         return {
             "card": card.name,
             "split": split,
             "names": self.names,
             "fingerprint": self.hash.hexdigest(),
-            "files": num_files,
+            "stamp": stamp,
         }
 
 
@@ -247,10 +306,17 @@ def _checked_row(card: DatasetCard, pair: RawPair, lookup: NDArray[np.uint16]) -
 def _opened(folder: Path) -> Prepared:
     from datasets import Dataset, concatenate_datasets
 
-    about = json.loads((folder / "about.json").read_bytes())
-    parts = [Dataset.from_file(str(path)) for path in sorted(folder.glob("part*.arrow"))]
-    table = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-    pixels = np.load(folder / "pixels.npy")
+    try:
+        about = json.loads((folder / "about.json").read_bytes())
+        parts = [Dataset.from_file(str(path)) for path in sorted(folder.glob("part*.arrow"))]
+        table = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+        pixels = np.load(folder / "pixels.npy")
+        if len(table) != len(about["names"]):
+            raise ValueError(f"{len(table)} of {len(about['names'])} rows are there")
+    except (OSError, EOFError, ValueError, LookupError) as error:
+        raise DataError(
+            f"{folder}: is damaged ({error}); delete it, and it is made again from the raw files"
+        ) from error
     return Prepared(table, tuple(about["names"]), pixels, about["fingerprint"])
 
 

@@ -30,7 +30,7 @@ class Sample(NamedTuple):
 
 
 class SegmentationSplit:
-    """The images of a split, or the chosen ones. Opens its Arrow file anew in a loader's process."""
+    """The images of a split, or the chosen ones, in the split's order."""
 
     def __init__(self, prepared: Prepared, card: DatasetCard, chosen: NDArray[np.int64]) -> None:
         self._prepared = prepared
@@ -38,6 +38,7 @@ class SegmentationSplit:
         self._lookup = view_lookup(card)
         self._num_classes = card.num_classes
         self._class_map = card.class_map
+        self._has_void_class = card.view.void_as_class
         self.names = tuple(prepared.names[index] for index in chosen)
         whole = len(chosen) == len(prepared.names)
         view = card.view.identity()
@@ -57,21 +58,24 @@ class SegmentationSplit:
 
     def class_pixels(self) -> NDArray[np.int64]:
         """Return (C,) labelled pixels of each class under the view."""
-        return self._per_class(self._prepared.pixels[self._chosen].sum(0))
+        return self._pixels().sum(0)
 
     def class_images(self) -> NDArray[np.int64]:
         """Return (C,) how many images have each class under the view."""
-        seen = np.zeros((len(self._chosen), self._num_classes), dtype=bool)
-        for raw, target in enumerate(self._class_map):
-            if target is not None:
-                seen[:, target] |= self._prepared.pixels[self._chosen, raw] > 0
-        return seen.sum(0)
+        return (self._pixels() > 0).sum(0)
 
-    def _per_class(self, raw: NDArray[np.int64]) -> NDArray[np.int64]:
-        seen = np.zeros(self._num_classes, dtype=np.int64)
+    def _pixels(self) -> NDArray[np.int64]:
+        """Return (N, C) labelled pixels of each image and class under the view."""
+        raw = self._prepared.pixels[self._chosen]
+        seen = np.zeros((len(self._chosen), self._num_classes), dtype=np.int64)
         for index, target in enumerate(self._class_map):
             if target is not None:
-                seen[target] += raw[index]
+                seen[:, target] += raw[:, index]
+        if self._has_void_class:
+            table = self._prepared.table.data
+            height, width = (table.column(name).to_numpy() for name in ("height", "width"))
+            sizes = height.astype(np.int64) * width
+            seen[:, -1] = sizes[self._chosen] - raw.sum(1)
         return seen
 
     def _label(self, stored: bytes) -> Tensor:
@@ -90,7 +94,7 @@ def open_split(
     """Return a split of a data set, under the card's view.
 
     `train` leaves out what the view thins and holds out; `holdout` is what it holds out of `train`.
-    max_images: the first n in a shuffled order that `subset_seed` fixes, listed in the split's order.
+    max_images: the first n in a shuffled order that `subset_seed` fixes, in the split's order.
 
     Raises:
         DataError: the files are not here, or something is wrong with them; all problems at once.

@@ -3,9 +3,11 @@
 Bounded in files and bytes, so that a small archive cannot fill the disk.
 """
 
+import lzma
 import shutil
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -13,6 +15,11 @@ from segbench.errors import DataError
 
 MAX_FILES = 1_000_000
 MAX_BYTES = 400 * 2**30
+_BLOCK = 1 << 20
+_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
+    *(ValueError, RuntimeError),  # names with zero bytes; encrypted or unknown compression
+)
 
 
 def unpack(
@@ -22,7 +29,8 @@ def unpack(
 
     Raises:
         DataError: the archive is damaged, or holds a link, a device, a path that leaves the folder,
-            or more than the bounds allow. What was unpacked before that stays.
+            or more than the bounds allow. What was unpacked before that stays: it is on the caller
+            not to use a folder whose unpacking did not end.
     """
     bounds = _Bounds(archive, max_files, max_bytes)
     try:
@@ -30,7 +38,7 @@ def unpack(
             return _unpack_zip(archive, folder, bounds)
         if tarfile.is_tarfile(archive):
             return _unpack_tar(archive, folder, bounds)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{archive}: cannot be unpacked ({error}); fetch it again") from error
     raise DataError(f"{archive}: is neither a zip nor a tar archive; fetch it again")
 
@@ -41,13 +49,13 @@ class _Bounds:
         self.max_files, self.max_bytes = files, size
         self.files = self.bytes = 0
 
-    def add(self, size: int) -> None:
-        self.files += 1
+    def add(self, size: int, *, files: int = 1) -> None:
+        self.files += files
         self.bytes += size
         if self.files > self.max_files or self.bytes > self.max_bytes:
             raise DataError(
-                f"{self.archive}: unpacks to more than {self.max_files} files or {self.max_bytes} bytes; "
-                "it is not what the card means"
+                f"{self.archive}: unpacks to more than {self.max_files} files or "
+                f"{self.max_bytes} bytes; it is not what the card means"
             )
 
 
@@ -79,7 +87,15 @@ def _unpack_tar(archive: Path, folder: Path, bounds: _Bounds) -> int:
             bounds.add(item.size)
             with source:
                 _copy(source, target, item.size)
+        _read_to_the_end(opened, bounds)
     return bounds.files
+
+
+def _read_to_the_end(opened: tarfile.TarFile, bounds: _Bounds) -> None:
+    """Read what follows the last member: the checksum of gzip, bzip2 and xz is looked at there."""
+    assert opened.fileobj is not None
+    while block := opened.fileobj.read(_BLOCK):
+        bounds.add(len(block), files=0)
 
 
 def _copy(source: IO[bytes], target: Path, size: int) -> None:
@@ -88,7 +104,7 @@ def _copy(source: IO[bytes], target: Path, size: int) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(target.name + ".part")
     with temporary.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
+        shutil.copyfileobj(source, file, _BLOCK)
     temporary.replace(target)
 
 
