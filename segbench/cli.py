@@ -198,7 +198,8 @@ def run_command(
     failed = _count_failed(prepared)
     if failed:
         ERR.print(
-            f"{failed} of {len(prepared.asked.trials)} trials failed; segbench status {console.shown_path(prepared.run_folder)} says why."
+            f"{failed} of {len(prepared.asked.trials)} trials failed; "
+            f"segbench status {console.shown_path(prepared.run_folder)} says why."
         )
         raise typer.Exit(1)
 
@@ -211,7 +212,9 @@ def _say_best(file: Path, flags: Any) -> None:
     found = best_sample(experiment, flags.results)
     shown = ", ".join(f"{key}={value}" for key, value in found.settings.items())
     metric = experiment.search.metric if experiment.search else ""
-    OUT.print(f"best of {found.of} samples: {found.name}, {metric} {found.score:.4f} on the held-out images: {shown}")
+    OUT.print(
+        f"best of {found.of} samples: {found.name}, {metric} {found.score:.4f} on the held-out images: {shown}"
+    )
     OUT.print("segbench run --best takes these settings")
 
 
@@ -311,11 +314,35 @@ def _report(run_folder: Path) -> None:
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="A run's folder, such as results/quickstart; several with --merge.")],
-    merge: Annotated[bool, typer.Option("--merge", help="Join the runs into a new one, by their trials' ids; conflicts are named.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where the joined run goes.")] = None,
-    panels: Annotated[str | None, typer.Option("--panels", metavar="TRIAL", help="First draw this trial's best, typical and worst images, from its weights and --data.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="The protocol of --panels, the first where left out.")] = None,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="A run's folder, such as results/quickstart; several with --merge.",
+        ),
+    ],
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge",
+            help="Join the runs into a new one, by their trials' ids; conflicts are named.",
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Where the joined run goes."),
+    ] = None,
+    panels: Annotated[
+        str | None,
+        typer.Option(
+            "--panels",
+            metavar="TRIAL",
+            help="First draw this trial's best, typical and worst images.",
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="The protocol of --panels, the first where left out.")
+    ] = None,
     data: Data = None,
     cache: Cache = None,
     device: Device = "auto",
@@ -361,10 +388,15 @@ def _draw_panels(run: Path, trial: str, protocol: str | None, where: tuple[Any, 
 def plot(
     run: RunFolder,
     kind: Annotated[str, typer.Option(help="heatmap, curves, pareto, frequency or leaderboard.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="A .png, .svg or .pdf file.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="A .png, .svg or .pdf file.")
+    ],
     dataset: Annotated[str | None, typer.Option(help="Needed where the run has several.")] = None,
     protocol: Annotated[str | None, typer.Option(help="Needed where the run has several.")] = None,
-    cost: Annotated[str, typer.Option(help="For pareto: parameters, flops, forward_ms, step_ms or peak_memory_mib.")] = "parameters",
+    cost: Annotated[
+        str,
+        typer.Option(help="For pareto: parameters, flops, forward_ms, step_ms or peak_memory_mib."),
+    ] = "parameters",
 ) -> None:
     """Draw one figure of a run for a paper; the same results give the same bytes."""
     from segbench.report.figures import chosen_board, write_figure
@@ -378,7 +410,12 @@ def plot(
 @app.command()
 def serve(
     run: RunFolder,
-    host: Annotated[str, typer.Option(help="The address to listen on; others than loopback let others read the run.")] = "127.0.0.1",
+    host: Annotated[
+        str,
+        typer.Option(
+            help="The address to listen on; others than loopback let others read the run."
+        ),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
 ) -> None:
     """Show a run's page in the browser, refreshed while trials run (ctrl-C ends it)."""
@@ -711,6 +748,60 @@ def evaluate_command(
         OUT.print(line)
     if scored.run_folder is not None:
         _report(scored.run_folder)
+
+
+Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A trial's folder, or one that segbench export wrote."),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the files go.")]
+
+
+@app.command("export")
+def export_command(trial: Model, out: Out) -> None:
+    """Write a trained model with its cards and figures, for somebody else to use."""
+    from segbench.model_folder import export_model, find_model
+
+    for path in export_model(find_model(trial), out):
+        OUT.print(console.shown_path(path))
+
+
+@app.command("predict")
+def predict_command(
+    model: Model,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Photographs, or folders of them.")
+    ],
+    out: Out,
+    crf: Annotated[bool, typer.Option("--crf", help="Refine with a CRF (extra `crf`).")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write NAME_probabilities.npz too.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change the protocol, e.g. flip=true. Repeatable."
+        ),
+    ] = None,
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Label photographs with a trained model: palette PNGs, and overlays with a legend."""
+    from segbench import drive_evaluate as work
+    from segbench.label_images import label_images
+    from segbench.model_folder import find_model, first_protocol
+
+    folder = find_model(model)
+    protocol = work.changed(first_protocol(folder), tuple(settings or ()))
+    machine = work.machine_of((), None, device, threads)
+    OUT.print(f"protocol: {protocol.description()}")
+    with _progress() as progress:
+        written = label_images(
+            folder, images, out, protocol, machine,
+            with_crf=crf, with_probabilities=probabilities,
+            progress=lambda done, of: progress("images", done, of),
+        )  # fmt: skip
+    OUT.print(f"{len(written)} images labelled: {console.shown_path(out)}")
 
 
 @contextlib.contextmanager

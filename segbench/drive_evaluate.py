@@ -105,7 +105,7 @@ def score_external(
         start = _named(load_run(run_folder), asked.start)
     elif run_folder is not None:
         load_run(run_folder)  # says at once where there is no run
-    protocol = _changed(start, asked)
+    protocol = changed(start, asked.settings, asked.split)
     dataset = Catalog.on_path(source.cards).dataset(source.dataset)
     from segbench.score import read_mapping, score_predictions
 
@@ -160,7 +160,7 @@ def _trained(run_folder: Path, prefixes: tuple[str, ...]) -> list[Path]:
 
 def _protocol_of_run(record: RunRecord, asked: Asked) -> Protocol:
     start = next(iter(record.experiment.evaluate)) if asked.start is None else asked.start
-    protocol = _changed(_named(record, start), asked)
+    protocol = changed(_named(record, start), asked.settings, asked.split)
     name = asked.name or "-".join((start, *map(_word, asked.settings)))
     return protocol.revised(name=name)
 
@@ -178,10 +178,14 @@ def _named(record: RunRecord, name: str) -> Protocol:
     return record.protocols[name]
 
 
-def _changed(protocol: Protocol, asked: Asked) -> Protocol:
-    """Return the protocol with `key=value` settings and the split that the flags name."""
+def changed(protocol: Protocol, settings: tuple[str, ...], split: str | None = None) -> Protocol:
+    """Return the protocol with `key=value` settings, and with another split.
+
+    Raises:
+        ExperimentError: a setting is wrong.
+    """
     data = protocol.model_dump()
-    for setting in asked.settings:
+    for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
             raise ExperimentError(f"--set {setting}: expected key=value, such as --set flip=true")
@@ -189,6 +193,6 @@ def _changed(protocol: Protocol, asked: Asked) -> Protocol:
             data = with_value(data, key, yamlfile.parse_value(text))
         except ValueError as error:
             raise ExperimentError(f"--set {setting}: {error}") from error
-    if asked.split is not None:
-        data["split"] = asked.split
+    if split is not None:
+        data["split"] = split
     return yamlfile.validate(yamlfile.Document("--set", data, {}), Protocol, ExperimentError)

@@ -21,12 +21,12 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (True, ("results", "lease")),
     (True, ("run", "status", "load", "external")),
     (False, ("trial",)),
-    (False, ("score", "model_folder", "label_images")),
+    (False, ("score", "label_images", "crf_search")),
     (False, ("worker",)),
     (True, ("launch",)),
     (True, ("analysis",)),
     (True, ("report",)),
-    (True, ("drive", "drive_evaluate", "listing", "console")),
+    (True, ("drive", "drive_evaluate", "model_folder", "listing", "console")),
     (True, ("cli", "__main__")),
 ]
 HEAVY = ("torch", "torchvision", "ray", "datasets", "submitit", "matplotlib")

@@ -107,14 +107,14 @@ def fetch_weights(
 def load_trunk_weights(trunk: Trunk, path: Path) -> None:
     """Copy the parameters in the file into the trunk.
 
-    Names of the full network's other layers (classifier, auxiliary heads) are passed over; fully
-    connected weights are read as the convolutions that they have become; numbers of other
-    precisions become those of the trunk.
+    The file may be a trained segmenter's: its head is passed over. So are names of the full
+    network's other layers (classifier, auxiliary heads). Fully connected weights are read as the
+    convolutions that they have become; numbers of other precisions become those of the trunk.
 
     Raises:
         DataError: the file cannot be read, or its names or shapes are not the trunk's: all listed.
     """
-    found = read_state(path)
+    found = _of_trunk(read_state(path))
     own = trunk.network.state_dict()
     problems = _shown("missing", [n for n in own if n not in found and not n.endswith("_tracked")])
     problems += _shown("unknown", [n for n in found if n not in trunk.full_names])
@@ -132,6 +132,12 @@ def load_trunk_weights(trunk: Trunk, path: Path) -> None:
             f"{path}: does not fit the trunk: {'; '.join(problems)}; is it the right file?"
         )
     trunk.network.load_state_dict(fitting, strict=False)
+
+
+def _of_trunk(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the trunk's part of a whole segmenter's parameters; others as they are."""
+    trunk = {n.removeprefix("trunk."): t for n, t in state.items() if n.startswith("trunk.")}
+    return trunk or state
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
