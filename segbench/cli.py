@@ -750,6 +750,45 @@ def evaluate_command(
         _report(scored.run_folder)
 
 
+@app.command("crf-search")
+def crf_search_command(
+    run: RunFolder,
+    trial: Annotated[
+        str, typer.Argument(metavar="TRIAL", help="The first digits of a trial's id.")
+    ],
+    samples: Annotated[
+        int, typer.Option(min=1, help="Settings to try, of DeepLab's 128; above that all of them.")
+    ] = 20,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Held-out images to try them on (else all).")
+    ] = None,
+    data: Data = None,
+    cache: Cache = None,
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="Processes for the CRF.")] = 1,
+) -> None:
+    """Look for CRF parameters on the images that a trial's training left out."""
+    from segbench import drive_evaluate as work
+    from segbench.crf_search import search_crf
+    from segbench.model_folder import first_protocol
+    from segbench.run import find_trial
+
+    workdir, _ = find_trial(run, trial)
+    machine = work.machine_of(tuple(data or ()), cache, device, threads)
+    with _progress() as progress:
+        found = search_crf(
+            workdir, first_protocol(workdir).revised(crf=None), machine,
+            samples=samples, max_images=images,
+            progress=lambda done, of: progress("held-out images", done, of),
+        )  # fmt: skip
+    rows = []
+    for one in found[:10]:
+        settings = {} if one.crf is None else one.crf.model_dump(exclude_defaults=True)
+        shown = ", ".join(f"{key}: {value:g}" for key, value in settings.items())
+        rows.append((f"{100 * one.mean_iou:.2f}", f"crf={{{shown}}}" if one.crf else "without a CRF"))
+    OUT.print(console.plain_table(("mean IoU, held-out images", "--set"), rows))
+
+
 Model = Annotated[
     Path,
     typer.Argument(metavar="MODEL", help="A trial's folder, or one that segbench export wrote."),

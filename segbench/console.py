@@ -82,11 +82,9 @@ def status_table(found: Sequence[TrialStatus]) -> Table:
         table.add_column(name, overflow="fold")
     for status in found:
         progress = f"{status.phase} {status.step}/{status.steps}" if status.steps else ""
-        about = ""
+        about = status.message
         if status.state == "failed":
             about = f"{status.kind}: {status.message} ({status.log_path})"
-        else:
-            about = status.message
         table.add_row(
             status.trial_id,
             Text(status.label),

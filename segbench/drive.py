@@ -156,10 +156,14 @@ def missing_files(prepared: Prepared) -> list[str]:
     if experiment.launch.launcher == "local":
         chosen_device(prepared.machine)
     trials = prepared.asked.trials.values()
-    datasets = {trial.dataset.content_digest(): trial.dataset for trial in _one_per_part(trials, "dataset")}
+    datasets = {
+        trial.dataset.content_digest(): trial.dataset for trial in _one_per_part(trials, "dataset")
+    }
     splits = {experiment.train.split, *(p.split for p in experiment.evaluate.values())}
     sentences = preflight(list(datasets.values()), sorted(splits), prepared.machine)
-    backbones = [(trial.backbone, trial.model) for trial in _one_per_part(trials, "backbone", "weights")]
+    backbones = [
+        (trial.backbone, trial.model) for trial in _one_per_part(trials, "backbone", "weights")
+    ]
     return [*sentences, *missing_weights(backbones, prepared.machine)]
 
 
@@ -191,9 +195,7 @@ def record(prepared: Prepared, command: str) -> RunRecord:
     return run.write_run(prepared.run_folder, asked, prepared.whole)
 
 
-def start(
-    prepared: Prepared, trials: dict[str, Trial], on_event: Callable[[Event], None]
-) -> None:
+def start(prepared: Prepared, trials: dict[str, Trial], on_event: Callable[[Event], None]) -> None:
     """Write each trial's file and hand the work to the experiment's launcher."""
     experiment = prepared.asked.experiment
     for trial_id, trial in trials.items():

@@ -1,7 +1,8 @@
 """One worker at a time holds a trial: claims by exclusive creation, and a heartbeat.
 
 No file locks, so it works on NFS: `claims/0001.json` is a hard link, which only one worker can make,
-and the highest number holds the trial. A holder is gone when its process is gone (same host), or when its heartbeat file
+and the highest number holds the trial. A holder is gone when its process is gone (same host), or
+when its heartbeat file
 has not changed for as long as the watcher has watched with its own steady clock: two hosts' clocks
 are never compared, so a clock that jumps does no harm. Unknown is not dead.
 

@@ -110,7 +110,8 @@ def description_of(name: str, cards: tuple[Path, ...]) -> str:
         if name in catalog.names(kind):
             card = catalog.backbone(name) if kind == "backbones" else catalog.dataset(name)
             path = catalog.path(kind, name)
-            return f"# {path}\n# sha256 of its numbers: {card.identity_digest()}\n{_as_yaml(card.model_dump(mode='json'))}"
+            head = f"# {path}\n# sha256 of its numbers: {card.identity_digest()}\n"
+            return head + _as_yaml(card.model_dump(mode="json"))
     everything = (*catalog.names("backbones"), *catalog.names("datasets"), *HEADS)
     raise CardError(
         f"nothing is called {name!r}{yamlfile.did_you_mean(name, everything)} "

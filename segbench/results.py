@@ -124,9 +124,7 @@ def evaluation_of(
         num_images=len(counts.names),
         class_names=dataset.class_names,
         background=None if dataset.background is None else dataset.class_map[dataset.background],
-        figures={
-            name: None if math.isnan(value) else value for name, value in found.items()
-        },
+        figures={name: None if math.isnan(value) else value for name, value in found.items()},
         per_class_iou=tuple(
             float(value) if index in kept and not math.isnan(value) else None
             for index, value in enumerate(iou)

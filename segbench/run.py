@@ -97,7 +97,9 @@ def write_run(run_folder: Path, record: RunRecord, whole: Plan) -> RunRecord:
         before = load_run(run_folder)
     except ResultError:
         before = record
-    kept = [cell for cell in before.cells if cell.trial_id in possible and cell.trial_id not in asked]
+    kept = [
+        cell for cell in before.cells if cell.trial_id in possible and cell.trial_id not in asked
+    ]
     order = {cell.trial_id: index for index, cell in enumerate(whole.cells)}
     cells = sorted((*record.cells, *kept), key=lambda cell: order.get(cell.trial_id, -1))
     merged = record.model_copy(update={"cells": tuple(cells), "added": before.added})

@@ -157,7 +157,9 @@ def test_a_mapping_with_unknown_names_says_them_all(toy_run, predictions, tmp_pa
     mapping.write_text("0: backgroud\nx: circle\n2: square\n")
     code, said = score(predictions, "--mapping", mapping)
     assert code == 2
-    assert "mapping.yaml:1: 0: no class 'backgroud' in toyshapes; did you mean 'background'?" in said
+    assert (
+        "mapping.yaml:1: 0: no class 'backgroud' in toyshapes; did you mean 'background'?" in said
+    )
     assert "mapping.yaml:2: x: a raw value must lie in 0..65535, but is 'x'" in said
 
 

@@ -195,17 +195,18 @@ def test_a_killed_run_continues_and_ends_with_the_undisturbed_bytes(toy_project,
     assert result_bytes(tmp_path / "a" / "toy") == result_bytes(tmp_path / "b" / "toy")
 
 
-def test_ctrl_c_saves_and_says_so(toy_project):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_a_polite_kill_saves_and_says_so(toy_project, number):
     process = subprocess.Popen(
         [sys.executable, "-m", "segbench", "run", "experiments/toy.yaml", "--set", "train.stages.0.steps=4000"],
         cwd=toy_project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     run_folder = toy_project / "results" / "toy"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not list(run_folder.glob("trials/*/last.ckpt")):
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on from there" in stderr

@@ -55,25 +55,25 @@ def refine(
 
 
 def refined_predictions(
-    unrefined: Iterable[Unrefined], crf: Crf, *, processes: int = 1
+    work: Iterable[tuple[Unrefined, Crf]], *, processes: int = 1
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield the (H, W) refined prediction of each image, in order, whatever the processes.
+    """Yield the (H, W) refined prediction of each piece of work, in order, whatever the processes.
 
-    At most two images for each process are held at a time.
+    At most two pieces for each process are held at a time.
 
     Raises:
-        DataError: pydensecrf is not installed; before the first image is asked for.
+        DataError: pydensecrf is not installed; before the first piece is asked for.
     """
     require_crf()
     if processes == 1:
-        for image, probabilities in unrefined:
+        for (image, probabilities), crf in work:
             yield _prediction(image, probabilities, crf)
         return
-    source = iter(unrefined)
+    source = iter(work)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
 
         def submitted(number: int) -> Iterator[Future[NDArray[np.int64]]]:
-            for image, probabilities in itertools.islice(source, number):
+            for (image, probabilities), crf in itertools.islice(source, number):
                 yield pool.submit(_prediction, image, probabilities, crf)
 
         waiting = deque(submitted(2 * processes))

@@ -23,7 +23,7 @@ from segbench.engine.metrics import (
 )
 from segbench.engine.predict import predict, unrefined
 from segbench.models import Segmenter
-from segbench.spec.protocol import Protocol
+from segbench.spec.protocol import Crf, Protocol
 
 
 class Counted(NamedTuple):
@@ -58,16 +58,16 @@ def evaluate(
     segmenter.eval()
     labels: dict[int, tuple[str, Tensor]] = {}
 
-    def unrefined_maps() -> Iterator[Unrefined]:
+    def unrefined_maps(crf: Crf) -> Iterator[tuple[Unrefined, Crf]]:
         for index in range(len(split)):
             sample = split.sample(index)
             labels[index] = sample.name, sample.label
-            yield unrefined(segmenter, sample.image.to(device), protocol)
+            yield unrefined(segmenter, sample.image.to(device), protocol), crf
 
     def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
         if protocol.crf is not None:
             processes = min(torch.get_num_threads(), max(len(split), 1))
-            found = refined_predictions(unrefined_maps(), protocol.crf, processes=processes)
+            found = refined_predictions(unrefined_maps(protocol.crf), processes=processes)
             for index, prediction in enumerate(found):
                 name, label = labels.pop(index)
                 yield name, torch.from_numpy(prediction), scored_label(label, protocol)

@@ -35,7 +35,9 @@ def predict(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
 def unrefined(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Unrefined:
     """Return what the CRF is given: the image at the scored size, and its probability map."""
     size = _scored_size(image, protocol)
-    seen = TF.resize(image, list(size), antialias=True) if size != tuple(image.shape[-2:]) else image
+    seen = (
+        TF.resize(image, list(size), antialias=True) if size != tuple(image.shape[-2:]) else image
+    )
     probabilities = probability_map(segmenter, image, protocol)
     return seen.permute(1, 2, 0).cpu().numpy(), probabilities.cpu().numpy()
 

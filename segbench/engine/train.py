@@ -136,9 +136,9 @@ class _Loop:
         batches = source(self.step * self.recipe.accumulate, end * self.recipe.accumulate)
         while self.step < end:
             factor = schedule_factor(stage.schedule, self.step - start, stage.steps)
-            self._optimizer_step(model, batches, stage, factor)
+            self._optimizer_step(model, batches, factor)
             self.step += 1
-            self._after_step(stage, factor, end, log)
+            self._after_step(stage, end, log)
 
     def _enter(self, stage: Stage, end: int) -> None:
         """Freeze what the stage freezes and make its optimizer; restore the saved state, once."""
@@ -158,9 +158,7 @@ class _Loop:
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["cuda_rng"].cpu(), self.device)
 
-    def _optimizer_step(
-        self, model: nn.Module, batches: Iterator[Batch], stage: Stage, factor: float
-    ) -> None:
+    def _optimizer_step(self, model: nn.Module, batches: Iterator[Batch], factor: float) -> None:
         optimizer = self.optimizer
         assert optimizer is not None
         for group in optimizer.param_groups:
@@ -192,9 +190,7 @@ class _Loop:
             class_weights=self.class_weights,
         )
 
-    def _after_step(
-        self, stage: Stage, factor: float, end: int, log: "TrainingLog | _NoLog"
-    ) -> None:
+    def _after_step(self, stage: Stage, end: int, log: "TrainingLog | _NoLog") -> None:
         monitor, step = self.monitor, self.step
         loss = None
         if step % monitor.log_every_steps == 0 or step == end:

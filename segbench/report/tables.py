@@ -79,7 +79,10 @@ def _all_protocols(record: RunRecord, externals: Sequence[External]) -> dict[str
 def _protocol_section(
     name: str, protocol: Protocol, cells: list[TableCell], published: tuple[Published, ...]
 ) -> list[str]:
-    parts = [f"## Protocol `{name}` ({protocol.digest()})", f"Split `{protocol.split}`; {protocol.description()}."]
+    parts = [
+        f"## Protocol `{name}` ({protocol.digest()})",
+        f"Split `{protocol.split}`; {protocol.description()}.",
+    ]
     for dataset in dict.fromkeys(cell.axes["dataset"] for cell in cells):
         complete = [c for c in cells if c.axes["dataset"] == dataset and c.is_complete]
         for ranked in _comparable(complete):
@@ -197,11 +200,7 @@ def render_per_class(
     parts = [f"# IoU per class: {dataset}", "Per cent, mean ± standard deviation over seeds."]
     for name, protocol in _all_protocols(record, externals).items():
         every = gather(rows, name) + external_cells(externals, protocol, record.axis_names)
-        cells = [
-            cell
-            for cell in every
-            if cell.axes["dataset"] == dataset and cell.is_complete
-        ]
+        cells = [cell for cell in every if cell.axes["dataset"] == dataset and cell.is_complete]
         for alike in _comparable(cells):
             names = alike[0].evaluations[0].class_names
             parts += [
@@ -261,7 +260,8 @@ def _gain_table(pairs: Sequence[tuple[TableCell, TableCell]]) -> str:
     ]
     table.append(["**mean**", *gained(lambda e: e.figures["mean_iou"])])
     headers = [
-        " ".join(value for axis, value in cell.axes.items() if axis != "dataset") for _, cell in pairs
+        " ".join(value for axis, value in cell.axes.items() if axis != "dataset")
+        for _, cell in pairs
     ]
     return markdown_table(table, ["class", *headers])
 
@@ -275,7 +275,9 @@ def _class_table(cells: list[TableCell], names: tuple[str, ...]) -> str:
         table.append([name, *marked])
     means = [cell.summary("mean_iou") for cell in cells]
     best = max(map(_mean, means))
-    table.append(["**mean**", *(percent(m, is_best=_mean(m) == best and len(cells) > 1) for m in means)])
+    table.append(
+        ["**mean**", *(percent(m, is_best=_mean(m) == best and len(cells) > 1) for m in means)]
+    )
     headers = [
         " ".join(value for axis, value in cell.axes.items() if axis != "dataset") for cell in cells
     ]
@@ -295,9 +297,7 @@ def percent(summary: Summary | None, *, is_best: bool = False, is_signed: bool =
 def markdown_table(table: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
     """Return a Markdown table whose cells cannot break it: names may come from strangers."""
     escaped = [[escape(cell) for cell in row] for row in table]
-    return tabulate(
-        escaped, [escape(h) for h in headers], tablefmt="github", disable_numparse=True
-    )
+    return tabulate(escaped, [escape(h) for h in headers], tablefmt="github", disable_numparse=True)
 
 
 def escape(cell: object) -> str:

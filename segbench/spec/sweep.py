@@ -268,7 +268,8 @@ class _Expansion:
             for selector in selectors:
                 for problem in _selector_problems(selector, axes, self._names_at_hand()):
                     self._problem((section,), problem)
-        for problem in check_selectors(experiment.claims, axes):
+        with_protocol = {**axes, "protocol": tuple(experiment.evaluate)}
+        for problem in check_selectors(experiment.claims, with_protocol):
             self._problem(("claims",), problem)
 
     def _names_at_hand(self) -> dict[str, set[str]]:
