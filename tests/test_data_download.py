@@ -318,6 +318,7 @@ def test_archives_of_one_name_do_not_meet_and_lost_files_are_unpacked_again(tmp_
     for name, number in (("street", 2), ("forest", 3)):
         archive = {"url": f"http://127.0.0.1:9/{name}/data.zip", "into": name}
         card, machine, path = local_card(tmp_path, name, archive)
+        assert not path.exists()  # else the other card's archive would be taken for this one's
         pairs(path, number)
         assert prepare(card, machine) == f"ready: val {number} images"
     shutil.rmtree(tmp_path / "cache" / "data" / "forest")
