@@ -785,7 +785,9 @@ def crf_search_command(
     for one in found[:10]:
         settings = {} if one.crf is None else one.crf.model_dump(exclude_defaults=True)
         shown = ", ".join(f"{key}: {value:g}" for key, value in settings.items())
-        rows.append((f"{100 * one.mean_iou:.2f}", f"crf={{{shown}}}" if one.crf else "without a CRF"))
+        rows.append(
+            (f"{100 * one.mean_iou:.2f}", f"crf={{{shown}}}" if one.crf else "without a CRF")
+        )
     OUT.print(console.plain_table(("mean IoU, held-out images", "--set"), rows))
 
 

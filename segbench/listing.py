@@ -138,7 +138,10 @@ def problems_of(path: Path, cards: tuple[Path, ...]) -> list[str]:
         is_backbone = path.parent.name == "backbones" or (
             isinstance(data, dict) and ("stages" in data or "builder" in data)
         )
-        read_card(path, BackboneCard if is_backbone else DatasetCard, catalog=catalog)
+        if is_backbone:
+            read_card(path, BackboneCard, catalog=catalog)
+        else:
+            read_card(path, DatasetCard, catalog=catalog)
     except SegbenchError as error:
         return str(error).splitlines()
     return []

@@ -112,17 +112,16 @@ def _slid(segmenter: Segmenter, image: Tensor, sliding: Sliding) -> Tensor:
     """Return the mean of the score maps of windows that cover the image; (1, C, h, w)."""
     height, width = image.shape[-2:]
     window = min(sliding.window[0], height), min(sliding.window[1], width)
-    total: Tensor | None = None
-    times = torch.zeros(1, 1, height, width, device=image.device)
+    total = torch.zeros(1, 1, height, width, device=image.device)  # grows to C at the first window
+    times = torch.zeros_like(total)
     for top in _starts(height, window[0], sliding.stride[0]):
         for left in _starts(width, window[1], sliding.stride[1]):
             rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
             scores = segmenter(image[..., rows, columns]).float()
-            if total is None:
+            if total.shape[1] != scores.shape[1]:
                 total = scores.new_zeros(1, scores.shape[1], height, width)
             total[..., rows, columns] += scores
             times[..., rows, columns] += 1
-    assert total is not None
     return total / times
 
 

@@ -6,7 +6,7 @@ Letters: N images, C classes, H W input size. Knows nothing of files of images o
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -286,7 +286,7 @@ def schedule_factor(schedule: Schedule, step: int, steps: int) -> float:
     return 1.0
 
 
-def set_frozen(segmenter: Segmenter, stage: Stage, kinds: dict[str, str]) -> None:
+def set_frozen(segmenter: Segmenter, stage: Stage, kinds: Mapping[str, str]) -> None:
     """Put the model into training mode with what the stage freezes standing still."""
     segmenter.train()
     frozen = set(stage.frozen)
@@ -301,7 +301,7 @@ def set_frozen(segmenter: Segmenter, stage: Stage, kinds: dict[str, str]) -> Non
 
 
 def parameter_groups(
-    segmenter: Segmenter, optimizer: Optimizer, kinds: dict[str, str]
+    segmenter: Segmenter, optimizer: Optimizer, kinds: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Return the moving parameters in groups of one learning rate and weight decay each."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

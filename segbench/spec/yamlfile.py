@@ -61,7 +61,7 @@ for _tag, _pattern, _first in (
 ):
     _StrictLoader.add_implicit_resolver(_tag, re.compile(_pattern), _first)
 _StrictLoader.add_constructor(  # YAML 1.1 would read 012 as octal
-    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
+    "tag:yaml.org,2002:int", lambda _, node: int(node.value)
 )
 
 
