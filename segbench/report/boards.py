@@ -87,7 +87,10 @@ class Rival:
         if self.seeds < MIN_SEEDS:
             return f"Undecided: {self.seeds} seeds on a side, and a decision takes {MIN_SEEDS}."
         if self.is_decided:
-            return "Decided: other seeds and other images of the same kind would say the same."
+            return (
+                "Decided: chance in seeds and images is ruled out (p at most 0.05, corrected over "
+                "all pairs)."
+            )
         return "Undecided: chance in seeds and images could have made this difference."
 
 

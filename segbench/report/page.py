@@ -22,7 +22,7 @@ from segbench import results
 from segbench.analysis.inference import MIN_SEEDS
 from segbench.analysis.judge import Verdict
 from segbench.analysis.power import ALPHA
-from segbench.report.boards import COSTS, Board, Model, Rival
+from segbench.report.boards import COSTS, Board, Confusion, Model, Rival
 from segbench.report.cells import gather
 from segbench.report.panels import PARTS, Panel, Panels, load_panels
 from segbench.report.ranking import Standing
@@ -38,7 +38,8 @@ TRIAL_FILES = (
     "worker.log",
     "traceback.txt",
 )
-_CURVE_POINTS = 20_000  # of all training curves together: about 200 kB
+_CURVE_POINTS = 10_000  # of all training curves together: about 150 kB
+_MOST_MATRICES = 250  # confusion matrices of 21 classes: about 300 kB
 
 
 class _Head(NamedTuple):
@@ -104,14 +105,16 @@ def _page_data(
     """Return what the script draws from. IoUs and shares are fractions, intervals per cent."""
     kept = {_row_key(row): row for row in rows if row.cell.trial_id}
     places = {key: place for place, key in enumerate(kept)}
-    points = max(20, min(200, _CURVE_POINTS // max(len(kept), 1)))
+    points = max(10, min(200, _CURVE_POINTS // max(len(kept), 1)))
+    matrices = sum(len(model.confusions) for board in boards for model in board.models)
+    seeds = None if matrices <= _MOST_MATRICES else 1
     return {
         "name": record.experiment.name,
         "axes": list(record.axis_names),
         "figures": list(FIGURES.items()),
         "costs": list(COSTS.items()),
         "trials": [_trial_data(run_folder, row, points) for row in kept.values()],
-        "boards": [_board_data(record, board, places) for board in boards],
+        "boards": [_board_data(record, board, places, seeds) for board in boards],
     }
 
 
@@ -142,7 +145,7 @@ def _points(curve: Curve, points: int) -> list[list[float]]:
 
 
 def _board_data(
-    record: RunRecord, board: Board, places: Mapping[tuple[str, ...], int]
+    record: RunRecord, board: Board, places: Mapping[tuple[str, ...], int], seeds: int | None
 ) -> dict[str, Any]:
     training = board.training_share
     return {
@@ -155,12 +158,16 @@ def _board_data(
         "share_of": "training split's labelled pixels"
         if training
         else f"{board.protocol.split} split's labelled pixels",
-        "models": [_model_data(record, board, model, places) for model in board.models],
+        "models": [_model_data(record, board, model, places, seeds) for model in board.models],
     }
 
 
 def _model_data(
-    record: RunRecord, board: Board, model: Model, places: Mapping[tuple[str, ...], int]
+    record: RunRecord,
+    board: Board,
+    model: Model,
+    places: Mapping[tuple[str, ...], int],
+    seeds: int | None,
 ) -> dict[str, Any]:
     return {
         "name": model.name,
@@ -179,9 +186,16 @@ def _model_data(
         "seeds": [
             _rounded(row.evaluations[board.protocol_name].figures["mean_iou"]) for row in model.rows
         ],
-        "confusions": [each._asdict() for each in model.confusions],
+        "confusions": [_permille(each, board) for each in model.confusions[:seeds]],
         "command": command_of(record, model.axes),
     }
+
+
+def _permille(confusion: Confusion, board: Board) -> dict[str, Any]:
+    """Return each label's row in thousandths; names only where they are not the board's."""
+    rows = [[round(1000 * pixels / max(sum(row), 1)) for pixels in row] for row in confusion.matrix]
+    names = None if confusion.names == board.class_names else confusion.names
+    return {"names": names, "rows": rows}
 
 
 def command_of(record: RunRecord, axes: Mapping[str, str]) -> str:

@@ -96,7 +96,7 @@
 
   function seedChoice() {
     const model = board().models[Number(byId("confusion-model").value)];
-    select(byId("confusion-seed"), model.trials.map((trial, place) => [place, String(trials[trial].seed)]), 0, confusion);
+    select(byId("confusion-seed"), model.confusions.map((_, place) => model.trials[place]).map((trial, place) => [place, String(trials[trial].seed)]), 0, confusion);
   }
 
   function filter() {
@@ -353,16 +353,16 @@
 
   function confusion() {
     const model = board().models[Number(byId("confusion-model").value)];
-    const place = Number(byId("confusion-seed").value), { names, matrix } = model.confusions[place];
-    const outside = matrix.some((row) => row[names.length] > 0);
+    const place = Number(byId("confusion-seed").value), { rows } = model.confusions[place];
+    const names = model.confusions[place].names || board().classes;
+    const outside = rows.some((row) => row[names.length] > 0);
     const columns = outside ? [...names, "no class"] : names;
     const turned = columns.length > 7;
     const head = el("tr", {}, el("th", { scope: "col" }, "label \\ prediction"), ...columns.map((name) => el("th", { scope: "col", class: turned ? "turned" : null, title: name }, name)));
-    const body = matrix.map((row, index) => {
-      const sum = row.reduce((total, value) => total + value, 0);
+    const body = rows.map((row, index) => {
       return el("tr", {}, el("th", { scope: "row", title: names[index] }, names[index]), ...columns.map((name, column) => {
-        const share = sum ? row[column] / sum : 0;
-        const cell = el("td", { title: `${names[index]} taken for ${name}: ${percent(share)} %` }, share >= 0.005 ? percent(share, 0) : "");
+        const share = row[column] / 1000;
+        const cell = el("td", { title: `${names[index]} taken for ${name}: ${percent(share, 1)} %` }, share >= 0.005 ? percent(share, 0) : "");
         return shaded(cell, CIVIDIS, share);
       }));
     });

@@ -1,0 +1,157 @@
+"""A run's folder with made-up results of real trials, for tests of what is built from files.
+
+Each model has a quality; its predictions confuse a class with the next one. No torch, no training.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from segbench import results, run
+from segbench.drive import Flags, Prepared, prepare_run
+from segbench.results import Provenance, Result, StoredCounts
+from segbench.spec.trial import Trial
+
+DATASET = """
+name: {name}
+title: made up
+drawn: {{train: 8, val: 4, height: 32, width: 32}}
+classes: [{classes}]
+palette: [{palette}]
+background: 0
+licence: CC0
+source: {{paper: none}}
+"""
+EXPERIMENT = """
+question: Which <b>model</b> is better & by how much?
+sweep:
+  backbone: [{backbones}]
+  head: [{heads}]
+  dataset: [{datasets}]
+  seeds: {seeds}
+model: {{weights: none}}
+train:
+  images: {{squash: [32, 32]}}
+  batch_size: 4
+  stages:
+    - name: all
+      steps: 60
+      optimizer: {{name: sgd, lr: 0.05}}
+evaluate:
+  native: {{}}
+  flipped: {{flip: true}}
+published:
+  - {{where: {{backbone: resnet18}}, percent: 61.5, source: A paper, protocol: native}}
+  - {{where: {{backbone: googlenet}}, percent: 50, source: Another, differs: images squashed}}
+{more}
+"""
+
+
+def made_run(
+    folder: Path,
+    *,
+    backbones: tuple[str, ...] = ("resnet18", "googlenet"),
+    heads: tuple[str, ...] = ("fcn32s", "fcn8s"),
+    datasets: dict[str, tuple[str, ...]] | None = None,
+    seeds: int = 4,
+    variants: int = 0,
+    images: int = 30,
+    log_lines: int = 12,
+    gap: float = 0.12,
+) -> Path:
+    """Write a project and a run in it; return the run's folder.
+
+    gap: how much better (in the share of right pixels) each backbone is than the next.
+    """
+    datasets = datasets or {"few": ("background", "cat", "dog"), "more": tuple("abcdefg")}
+    (folder / "datasets").mkdir(parents=True)
+    (folder / "experiments").mkdir()
+    for name, classes in datasets.items():
+        quoted = ", ".join(json.dumps(each) for each in classes)
+        palette = ", ".join(
+            f"[{i * 7 % 256}, {i * 31 % 256}, {i * 67 % 256}]" for i in range(len(classes))
+        )
+        (folder / "datasets" / f"{name}.yaml").write_text(
+            DATASET.format(name=name, classes=quoted, palette=palette)
+        )
+    more = (
+        "variants:\n" + "".join(f"  v{i}: {{train.batch_size: {i + 1}}}\n" for i in range(variants))
+        if variants
+        else ""
+    )
+    path = folder / "experiments" / "made.yaml"
+    path.write_text(
+        EXPERIMENT.format(
+            backbones=", ".join(backbones), heads=", ".join(heads), datasets=", ".join(datasets),
+            seeds=seeds, more=more,
+        )
+    )  # fmt: skip
+    prepared = prepare_run(path, Flags(results=folder / "results"))
+    record_run(prepared)
+    for trial_id, trial in prepared.asked.trials.items():
+        quality = (
+            0.9 - gap * backbones.index(trial.backbone.name) - 0.05 * heads.index(trial.head.name)
+        )
+        write_done(prepared, trial_id, trial, quality=quality, images=images, log_lines=log_lines)
+    return prepared.run_folder
+
+
+def record_run(prepared: Prepared) -> None:
+    command = "segbench run experiments/made.yaml"
+    run.write_run(prepared.run_folder, run.record_of(prepared.asked, command), prepared.whole)
+
+
+def write_done(
+    prepared: Prepared, trial_id: str, trial: Trial, *, quality: float, images: int, log_lines: int
+) -> None:
+    """Write all files of a trial that is done. The trial's id is the seed of its chance."""
+    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    rng = np.random.default_rng(int(trial_id, 16))
+    results.write_trial(workdir, trial)
+    for protocol in prepared.asked.experiment.evaluate.values():
+        counts = drawn_counts(rng, trial.dataset.num_classes, images, quality + rng.normal(0, 0.01))
+        evaluation = results.evaluation_of(
+            counts, trial_id=trial_id, protocol=protocol, dataset=trial.dataset,
+            split_fingerprint=f"{trial.dataset.name} val",
+        )  # fmt: skip
+        results.write_evaluation(workdir, evaluation, counts)
+    steps = np.linspace(1, 60, log_lines).astype(int)
+    lines = [
+        {"step": int(s), "stage": "all", "loss": float(2 * np.exp(-s / 30) + rng.random() / 9)}
+        for s in steps
+    ]
+    lines.append({"step": 60, "stage": "all", "validation_loss": 0.4})
+    (workdir / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    results.write_provenance(
+        workdir,
+        Provenance(
+            code_version="0.1.0", packages={}, device="made-up device", host="h", started="",
+            finished="", attempts=1, train_seconds=9.0, evaluate_seconds=1.0,
+            step_seconds=0.1 + 0.05 * len(trial.backbone.name), peak_memory_mib=500.0,
+        ),
+    )  # fmt: skip
+    facts = {
+        "parameters": 1e6 * len(trial.backbone.name),
+        "num_classes": trial.dataset.num_classes,
+        "training_steps": 60,
+    }
+    results.write_result(workdir, Result(trial_id=trial_id, status="done", facts=facts))
+
+
+def drawn_counts(
+    rng: np.random.Generator, classes: int, images: int, quality: float
+) -> StoredCounts:
+    """Return counts of predictions that are right with this chance, else the next class.
+
+    Labels are the same for equal numbers of images and classes.
+    """
+    label = np.random.default_rng([images, classes]).integers(1, 400, (images, classes))
+    label = label * (np.arange(classes, 0, -1) ** 2)  # frequent to rare
+    tp = rng.binomial(label, np.clip(quality - 0.2 * np.arange(classes) / classes, 0, 1))
+    wrong = label - tp
+    confusion = np.zeros((classes, classes + 1), dtype=np.int64)
+    confusion[np.arange(classes), np.arange(classes)] = tp.sum(0)
+    confusion[np.arange(classes), (np.arange(classes) + 1) % classes] += wrong.sum(0)
+    names = tuple(f"image {index:03d}" for index in range(images))
+    return StoredCounts(names, tp, label, tp + np.roll(wrong, 1, axis=1), confusion)

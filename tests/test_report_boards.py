@@ -1,0 +1,97 @@
+"""What the page shows is what the files hold."""
+
+import json
+
+import numpy as np
+import pytest
+from drawn_run import made_run
+
+from segbench import results
+from segbench.report.boards import Confusion, _confusion, boards
+from segbench.run import load_rows, load_run
+
+
+def boards_of(run_folder):
+    record = load_run(run_folder)
+    return list(boards(run_folder, record, list(load_rows(run_folder, record)), resamples=300))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return made_run(tmp_path_factory.mktemp("made"))
+
+
+def test_protocols_and_data_sets_never_share_a_board(made):
+    assert [(b.protocol_name, b.dataset, len(b.models)) for b in boards_of(made)] == [
+        (protocol, dataset, 4) for protocol in ("flipped", "native") for dataset in ("few", "more")
+    ]
+
+
+def test_a_models_figures_are_the_means_of_its_files(made):
+    board = boards_of(made)[-1]
+    for model in board.models:
+        found = []
+        for row in model.rows:
+            path = (
+                made
+                / "trials"
+                / row.cell.trial_id
+                / "evaluations"
+                / f"{board.protocol.digest()}.json"
+            )
+            found.append(json.loads(path.read_text()))
+        assert model.figures["mean_iou"].mean == pytest.approx(
+            np.mean([f["figures"]["mean_iou"] for f in found])
+        )
+        assert model.standing.mean == pytest.approx(
+            100 * np.mean([f["figures"]["mean_iou"] for f in found])
+        )
+        assert model.class_iou[1].mean == pytest.approx(
+            np.mean([f["per_class_iou"][1] for f in found])
+        )
+
+
+def test_models_stand_best_first_and_the_leader_has_its_rivals(made):
+    board = boards_of(made)[0]
+    means = [model.standing.mean for model in board.models]
+    assert means == sorted(means, reverse=True)
+    assert [rival.model.name for rival in board.rivals] == ["resnet18 fcn8s", "googlenet fcn32s"]
+    assert board.rivals[0].comparison.difference == pytest.approx(means[0] - means[1])
+    assert board.rivals[1].is_decided
+    assert board.rivals[1].certainty.startswith("Decided")
+
+
+def test_an_incomplete_cell_is_on_no_board(tmp_path):
+    run_folder = made_run(tmp_path, datasets={"few": ("background", "cat")}, seeds=2)
+    cell = load_run(run_folder).cells[0]
+    (results.trial_folder(run_folder, cell.trial_id) / "result.json").unlink()
+    for board in boards_of(run_folder):
+        assert len(board.models) == 3
+        assert cell.axes not in [model.axes for model in board.models]
+
+
+def test_shares_are_those_of_the_labelled_pixels(made):
+    board = boards_of(made)[0]
+    counts = results.load_counts(
+        results.counts_path(made / "trials" / board.models[0].rows[0].cell.trial_id, board.protocol)
+    )
+    assert board.label_share == pytest.approx(counts.label.sum(0) / counts.label.sum())
+    assert board.training_share is None
+
+
+def test_a_large_confusion_matrix_keeps_every_pixel_and_its_most_confused_classes():
+    matrix = np.random.default_rng(0).integers(0, 9, (40, 41))
+    matrix[7, 8] = 5000
+    names = tuple(f"class {index}" for index in range(40))
+    found = _confusion(matrix, names)
+    assert len(found.names) == 21
+    assert found.names[-1] == "20 others"
+    assert np.sum(found.matrix) == matrix.sum()
+    left, right = found.names.index("class 7"), found.names.index("class 8")
+    assert found.matrix[left][right] == 5000
+    assert (
+        np.sum(found.matrix, axis=0)[-1] == matrix[:, -1].sum()
+    )  # predictions outside the classes
+    assert _confusion(matrix[:21, :22], names[:21]) == Confusion(
+        names[:21], tuple(map(tuple, matrix[:21, :22].tolist()))
+    )

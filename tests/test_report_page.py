@@ -1,0 +1,214 @@
+"""The page: self-contained, escaped, small, the same bytes each time, and it says what is known."""
+
+import html
+import html.parser
+import json
+import re
+import shutil
+
+import pytest
+from drawn_run import made_run
+
+from segbench import results
+from segbench.analysis.judge import judge
+from segbench.report.observed import observations
+from segbench.report.page import command_of, render_page
+from segbench.report.write import page_of, read_run, write_report
+from segbench.results import Result
+from segbench.run import load_run
+from segbench.spec.claims import Compare
+
+NASTY = ("background", "<script>alert(1)</script>", "</script><b>x", "a&b \u2028'\"|", "<!--")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return made_run(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def nasty(tmp_path_factory):
+    return made_run(tmp_path_factory.mktemp("nasty"), datasets={"few": NASTY})
+
+
+@pytest.fixture(scope="module")
+def found(made):
+    return read_run(made)
+
+
+@pytest.fixture(scope="module")
+def text(made, found) -> str:
+    return page_of(made, found)
+
+
+def page(run_folder, **options) -> str:
+    found = read_run(run_folder)
+    return render_page(run_folder, found.record, found.rows, found.boards, **options)
+
+
+def data_of(text: str) -> dict:
+    start = '<script type="application/json" id="data">'
+    return json.loads(text.partition(start)[2].partition("</script>")[0])
+
+
+class Elements(html.parser.HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def test_a_class_called_script_is_text(nasty):
+    text = page(nasty)
+    scripts = [attributes for tag, attributes in Elements(text).found if tag == "script"]
+    assert len(scripts) == 2
+    assert data_of(text)["boards"][0]["classes"] == list(NASTY)
+    body, _, rest = text.partition('<script type="application/json"')
+    assert "<script" not in body
+    assert "Which &lt;b&gt;model&lt;/b&gt; is better &amp; by how much?" in body
+    assert "<!--" not in rest.partition("</script>")[0]
+
+
+def test_nothing_is_loaded_from_anywhere(text):
+    for tag, attributes in Elements(text).found:
+        for key in ("src", "href", "action", "srcset"):
+            assert re.match(r"#|trials/|data:image/|$", attributes.get(key) or ""), (
+                tag,
+                attributes,
+            )
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        assert tag not in {"link", "iframe", "object", "embed", "base"}
+    policy = dict(Elements(text).found[4][1])["content"]
+    assert "default-src 'none'" in policy
+    assert "connect-src" not in policy
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_equal_files_give_equal_bytes(made, tmp_path):
+    copied = tmp_path / "elsewhere"
+    shutil.copytree(made, copied)
+    one, two = write_report(made), write_report(copied)
+    assert [path.relative_to(made) for path in one] == [path.relative_to(copied) for path in two]
+    for left, right in zip(one, two, strict=True):
+        assert left.read_bytes() == right.read_bytes(), left.name
+    again = {path: path.read_bytes() for path in one}
+    write_report(made)
+    assert again == {path: path.read_bytes() for path in one}
+
+
+def test_200_trials_stay_under_a_megabyte(tmp_path):
+    classes = tuple(f"class number {index}" for index in range(21))
+    run_folder = made_run(
+        tmp_path, backbones=("resnet18", "googlenet"), heads=("fcn32s", "fcn8s"), variants=10,
+        datasets={"voc": classes}, seeds=5, images=10, log_lines=300,
+    )  # fmt: skip
+    assert len(load_run(run_folder).cells) == 200
+    assert len(page(run_folder).encode()) < 1_000_000
+
+
+def test_the_short_answer_says_who_leads_by_how_much_and_whether_it_is_sure(found, text):
+    answer = text[text.index('id="answer"') : text.index('id="leaderboard"')]
+    board = found.boards[0]
+    assert f"<strong>{board.models[0].standing.mean:.2f} %</strong>" in answer
+    assert f"{board.rivals[0].comparison.difference:+.2f} points" in answer
+    assert board.rivals[0].certainty in answer
+    assert "is not behind on any class" in answer
+    assert "segbench run experiments/made.yaml" in text
+
+
+def test_the_leaderboard_shows_places_letters_and_published_figures(text):
+    board = text[text.index('id="leaderboard"') : text.index('id="classes"')]
+    assert "61.5 mean IoU (A paper)" in board
+    letters = re.findall(r'<td data-value="(\w*)">\1</td>', board)
+    assert {"a", "d"} <= set(letters)
+    assert "images squashed" in text[text.index('id="again"') :]
+
+
+def test_with_fewer_than_four_seeds_the_page_ranks_nothing(tmp_path):
+    text = page(made_run(tmp_path, seeds=3, datasets={"few": ("background", "cat")}))
+    assert "No order is decided: that takes 4 seeds for each model." in text
+    assert "Undecided: 3 seeds on a side, and a decision takes 4." in text
+
+
+def test_incomplete_and_failed_trials_stand_apart(tmp_path):
+    run_folder = made_run(tmp_path, datasets={"few": ("background", "cat")}, seeds=2)
+    first, other = load_run(run_folder).cells[0], load_run(run_folder).cells[-1]
+    failed = Result(
+        trial_id=first.trial_id, status="failed", kind="diverged", message="the <loss> is nan"
+    )
+    results.write_result(results.trial_folder(run_folder, first.trial_id), failed)
+    (results.trial_folder(run_folder, other.trial_id) / "result.json").unlink()
+    text = page(run_folder)
+    apart = text[text.index('id="incomplete"') : text.index('id="failures"')]
+    assert apart.count("<td>1 of 2</td>") == 4  # two cells under two protocols
+    assert "failed: 1 diverged" in apart
+    assert "the &lt;loss&gt; is nan" in text
+    assert all(len(board["models"]) == 2 for board in data_of(text)["boards"])
+
+
+def test_a_run_without_any_result_has_a_page(tmp_path):
+    run_folder = made_run(tmp_path, datasets={"few": ("background", "cat")}, seeds=1)
+    shutil.rmtree(run_folder / "trials")
+    text = page(run_folder)
+    assert "No cell of the sweep is complete yet" in text
+    assert data_of(text)["boards"] == []
+
+
+def test_claims_are_cards(made, found, text):
+    assert 'id="claims"' not in text
+    claim = Compare(
+        kind="compare", says="resnet18 is <better>", left={"backbone": "resnet18"},
+        right={"backbone": "googlenet"},
+        where={"protocol": ("native",), "dataset": ("few",), "head": ("fcn8s",)},
+    )  # fmt: skip
+    verdicts = judge([claim], observations(made, found.record, found.rows), resamples=500)
+    text = page_of(made, found._replace(verdicts=verdicts))
+    card = text[text.index('id="claims"') : text.index('id="leaderboard"')]
+    assert "resnet18 is &lt;better&gt;" in card
+    assert f'<span class="badge {verdicts[0].outcome}">{verdicts[0].outcome}</span>' in card
+    assert verdicts[0].reason in html.unescape(card)
+
+
+def test_every_model_names_its_trials_files_and_command(made, text):
+    data = data_of(text)
+    model = data["boards"][0]["models"][0]
+    assert model["command"] == (
+        "segbench run experiments/made.yaml --only backbone=resnet18 --only dataset=few "
+        "--only head=fcn32s"
+    )
+    trials = [data["trials"][number] for number in model["trials"]]
+    assert [trial["seed"] for trial in trials] == [0, 1, 2, 3]
+    for trial in trials:
+        assert trial["files"] == ["trial.json", "result.json", "provenance.json", "log.jsonl"]
+        assert all((made / "trials" / trial["id"] / name).is_file() for name in trial["files"])
+
+
+def test_each_run_of_a_merged_command_is_narrowed(made):
+    record = load_run(made).revised(command="segbench run a.yaml && segbench run b.yaml")
+    assert (
+        command_of(record, {**record.cells[0].axes, "head": "it's"}).count(
+            """--only 'head=it'"'"'s'"""
+        )
+        == 2
+    )
+
+
+def test_a_log_cut_off_by_a_kill_is_drawn_as_far_as_it_goes(tmp_path):
+    run_folder = made_run(tmp_path, datasets={"few": ("background", "cat")}, seeds=1)
+    log = results.trial_folder(run_folder, load_run(run_folder).cells[0].trial_id) / "log.jsonl"
+    log.write_text(
+        '{"step": 1, "loss": 2.5}\n{"step": 2, "loss": NaN}\n'
+        '{"step": 3, "loss": 1.5}\n{"step": 4, "lo'
+    )
+    trial = data_of(page(run_folder))["trials"][0]
+    assert trial["loss"] == [[1, 3], [2.5, 1.5]]
+
+
+def test_the_live_page_may_ask_its_own_server_and_nothing_else(made, found):
+    text = page_of(made, found, live="abc")
+    assert "connect-src 'self'" in html.unescape(text)
+    assert 'data-version="abc"' in text
