@@ -34,7 +34,7 @@ DEEPLAB_RANGES = {
     "bilateral_width": tuple(float(width) for width in range(30, 101, 10)),
     "bilateral_colour": (3.0, 4.0, 5.0, 6.0),
 }
-DEEPLAB_FIXED = {"iterations": 10, "gaussian_width": 3.0, "gaussian_weight": 3.0}
+DEEPLAB_FIXED = Crf(iterations=10, gaussian_width=3.0, gaussian_weight=3.0)
 
 
 class Found(NamedTuple):
@@ -75,7 +75,7 @@ def search_crf(
     split = open_split(trial.dataset, "holdout", machine, max_images=max_images)
     if len(split) == 0:
         raise DataError(f"{workdir}: the share that is held out of train holds no image")
-    tried = [Crf(**DEEPLAB_FIXED, **sample) for sample in _samples(samples, seed)]
+    tried = [DEEPLAB_FIXED.revised(**sample) for sample in _samples(samples, seed)]
     num_classes = trial.dataset.num_classes
     device = chosen_device(machine)
     totals = torch.zeros(len(tried) + 1, num_classes, num_classes + 1, dtype=torch.int64)
