@@ -21,14 +21,19 @@ def made(tmp_path_factory):
     return made_run(tmp_path_factory.mktemp("made"))
 
 
-def test_protocols_and_data_sets_never_share_a_board(made):
-    assert [(b.protocol_name, b.dataset, len(b.models)) for b in boards_of(made)] == [
+@pytest.fixture(scope="module")
+def found(made):
+    return boards_of(made)
+
+
+def test_protocols_and_data_sets_never_share_a_board(made, found):
+    assert [(b.protocol_name, b.dataset, len(b.models)) for b in found] == [
         (protocol, dataset, 4) for protocol in ("flipped", "native") for dataset in ("few", "more")
     ]
 
 
-def test_a_models_figures_are_the_means_of_its_files(made):
-    board = boards_of(made)[-1]
+def test_a_models_figures_are_the_means_of_its_files(made, found):
+    board = found[-1]
     for model in board.models:
         found = []
         for row in model.rows:
@@ -51,8 +56,8 @@ def test_a_models_figures_are_the_means_of_its_files(made):
         )
 
 
-def test_models_stand_best_first_and_the_leader_has_its_rivals(made):
-    board = boards_of(made)[0]
+def test_models_stand_best_first_and_the_leader_has_its_rivals(made, found):
+    board = found[0]
     means = [model.standing.mean for model in board.models]
     assert means == sorted(means, reverse=True)
     assert [rival.model.name for rival in board.rivals] == ["resnet18 fcn8s", "googlenet fcn32s"]
@@ -70,8 +75,8 @@ def test_an_incomplete_cell_is_on_no_board(tmp_path):
         assert cell.axes not in [model.axes for model in board.models]
 
 
-def test_shares_are_those_of_the_labelled_pixels(made):
-    board = boards_of(made)[0]
+def test_shares_are_those_of_the_labelled_pixels(made, found):
+    board = found[0]
     counts = results.load_counts(
         results.counts_path(made / "trials" / board.models[0].rows[0].cell.trial_id, board.protocol)
     )
