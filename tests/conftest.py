@@ -95,7 +95,6 @@ def toy_project(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def _toy_run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from segbench import drive, results
-    from segbench.report.write import write_report
     from segbench.trial import run_trial
 
     folder = tmp_path_factory.mktemp("toy")
@@ -109,7 +108,6 @@ def _toy_run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
         workdir = results.trial_folder(prepared.run_folder, trial_id)
         protocols = tuple(prepared.asked.experiment.evaluate.values())
         assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
-    write_report(prepared.run_folder)
     return folder
 
 

@@ -3,6 +3,7 @@
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def plan_of(name):
     return expand(experiment, Catalog((ROOT,)), document)
 
 
-def cells(name, **axes):
+def cells(name, **axes) -> list[Any]:
     return [c for c in plan_of(name).cells if all(c.axes[k] == v for k, v in axes.items())]
 
 
@@ -90,7 +91,7 @@ def test_16s_starts_from_its_seeds_32s_and_8s_from_its_16s_and_comes_later():
 
 
 def test_only_the_fixed_32s_freezes_its_trunk():
-    for cell in plan_of("fcn_skips").cells:
+    for cell in cells("fcn_skips"):
         frozen = cell.trial.train.stages[0].frozen
         assert frozen == (("backbone",) if cell.axes["head"] == "fcn32s_fixed" else ())
 
@@ -159,7 +160,7 @@ def test_the_crfs_of_the_studies_have_their_constants_and_train_without_the_held
         bilateral_colour=5,
         bilateral_weight=4,
     )
-    assert all(c.trial.dataset.view.holdout > 0 for c in plan_of("crf").cells)
+    assert all(c.trial.dataset.view.holdout > 0 for c in cells("crf"))
     assert {p.split for p in evaluate.values()} == {"val"}
 
 

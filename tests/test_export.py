@@ -57,7 +57,7 @@ def test_an_exported_model_predicts_what_the_trial_predicts(workdir, exported):
 def test_the_model_card_names_protocol_figures_classes_data_and_licences(workdir, exported):
     readme = (exported / "README.md").read_text()
     (evaluation,) = results.load_evaluations(workdir)
-    assert f"{100 * evaluation.figures['mean_iou']:.2f}" in readme  # pyright: ignore[reportOptionalOperand]
+    assert f"{100 * (evaluation.figures['mean_iou'] or 0):.2f}" in readme
     assert "whole images at native size" in readme
     for index, name in enumerate(("background", "circle", "square")):
         value = evaluation.per_class_iou[index]

@@ -186,7 +186,7 @@ def test_a_thousand_random_splits_have_the_figures_of_torchmetrics_confusion_mat
 def eroded_mask_boundary(mask, width):
     """The paper's way: erode the mask `width` times by 3x3, the outside of the image being empty."""
     inner = ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=width, border_value=0)
-    return mask & ~inner
+    return mask & np.logical_not(inner)
 
 
 def test_boundary_counts_equal_erosion_class_by_class():
@@ -216,7 +216,7 @@ def test_boundary_iou_is_1_for_the_label_and_falls_faster_than_iou_for_a_shifted
     perfect = ours(2, [("a", label, label)], boundary=0.02).figures
     assert perfect["boundary_iou"] == 1
     moved = ours(2, [("a", shifted, label)], boundary=0.02).figures
-    assert moved["boundary_iou"] < moved["mean_iou"] - 0.1
+    assert (moved["boundary_iou"] or 0) < (moved["mean_iou"] or 0) - 0.1
     assert "boundary_iou" not in ours(2, [("a", label, label)]).figures
 
 

@@ -72,7 +72,8 @@ def test_parameters_are_searched_on_held_out_images_alone(toy_run):
     drive.record(prepared, "held")
     ((trial_id, trial),) = prepared.asked.trials.items()
     workdir = results.trial_folder(prepared.run_folder, trial_id)
-    run_trial(trial, workdir, machine=prepared.machine, protocols=())
+    protocols = tuple(prepared.asked.experiment.evaluate.values())
+    assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
     words = ["crf-search", prepared.run_folder, trial_id, "--samples", 2, "--device", "cpu"]
     done = CliRunner().invoke(app, list(map(str, words)))
     assert done.exit_code == 0, done.output
