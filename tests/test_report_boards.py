@@ -100,3 +100,14 @@ def test_a_large_confusion_matrix_keeps_every_pixel_and_its_most_confused_classe
     assert _confusion(matrix[:21, :22], names[:21]) == Confusion(
         names[:21], tuple(map(tuple, matrix[:21, :22].tolist()))
     )
+
+
+def test_equal_models_are_called_equal(tmp_path):
+    run_folder = made_run(tmp_path, datasets={"few": ("background", "cat")}, seeds=1)
+    record = load_run(run_folder)
+    first, *others = (results.trial_folder(run_folder, cell.trial_id) for cell in record.cells)
+    for workdir in others:
+        for path in (first / "evaluations").iterdir():
+            (workdir / "evaluations" / path.name).write_bytes(path.read_bytes())
+    for board in boards_of(run_folder):
+        assert board.rivals[0].certainty == "Equal: there is no difference to be sure of."

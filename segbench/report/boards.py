@@ -82,6 +82,8 @@ class Rival:
     @property
     def certainty(self) -> str:
         """How sure the difference is, in one sentence."""
+        if self.comparison.left == self.comparison.right:
+            return "Equal: there is no difference to be sure of."
         if self.seeds == 1:
             return "One seed on a side: this speaks of these trained weights, not of the methods."
         if self.seeds < MIN_SEEDS:
