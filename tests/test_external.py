@@ -1,5 +1,7 @@
 """`segbench evaluate`: trained trials by other protocols, and predictions of anybody."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -212,3 +214,14 @@ def test_what_the_crf_gives_each_class_is_reported(toy_run):
     gain = page.split("## Gain of the CRF: `crf` over `native`")[1]
     assert gain.count("\n| ") == 5  # header, three classes, mean
     assert "+" in gain or "-0." in gain
+
+
+def test_scores_on_other_images_are_ranked_apart_under_the_same_protocol(toy_run, predictions):
+    score(predictions, "--name", "theirs", "--run", toy_run)
+    (path,) = (toy_run / "external" / "theirs" / "evaluations").glob("*.json")
+    text = path.read_text().replace('"split_fingerprint": "', '"split_fingerprint": "other')
+    path.write_text(text)
+    cli._report(toy_run)
+    section = (toy_run / "leaderboard.md").read_text().split("## Protocol `native`")[1]
+    assert section.count("### toyshapes") == 2
+    assert len(re.findall(r"^\| *1 +\|", section, re.MULTILINE)) == 2
