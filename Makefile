@@ -22,8 +22,8 @@ test-all: install  ## everything, with real Slurm, Ray and Chromium where they a
 	$(BIN)/python -m pytest -m 'not gpu and not network'
 
 check: install  ## lint, types, cards and experiments
-	$(BIN)/ruff format --check segbench tests
-	$(BIN)/ruff check segbench tests
+	$(BIN)/ruff format --check segbench tests benchmarks
+	$(BIN)/ruff check segbench tests benchmarks
 	$(BIN)/pyright
 	$(BIN)/segbench check backbones/*.yaml datasets/*.yaml experiments/*.yaml
 

@@ -41,7 +41,9 @@ class Result(Spec):
     """How a trial ended.
 
     kind: for a failure its word: diverged, out_of_memory, data, error, killed, time_limit ...
-    facts: what is true of the model without any image: parameters, num_classes, receptive field.
+    facts: what is true of the model without any image: parameters, flops, num_classes.
+    training_pixels, training_images: how many of each class the training split had, in the order of
+    the classes; empty where the trial was not trained here.
     """
 
     trial_id: str
@@ -51,6 +53,8 @@ class Result(Spec):
     facts: dict[str, float] = {}
     digests: dict[str, str] = {}
     final_loss: float | None = None
+    training_pixels: tuple[int, ...] = ()
+    training_images: tuple[int, ...] = ()
 
 
 class Evaluation(Spec):
@@ -67,7 +71,10 @@ class Evaluation(Spec):
 
 
 class Provenance(Spec):
-    """Where, when and with what a trial ran; never part of a comparison."""
+    """Where, when and with what a trial ran; never part of a comparison.
+
+    forward_ms: from an image to its score map, see `segbench.engine.cost.forward_ms`.
+    """
 
     code_version: str
     packages: dict[str, str]
@@ -79,6 +86,7 @@ class Provenance(Spec):
     train_seconds: float
     evaluate_seconds: float
     step_seconds: float | None = None
+    forward_ms: float | None = None
     peak_memory_mib: float
     train_split_fingerprint: str = ""
     submitted_code_version: str | None = None

@@ -29,6 +29,7 @@ from segbench.engine.checkpoint import (
     remove_checkpoints,
     save_weights,
 )
+from segbench.engine.cost import forward_flops, forward_ms
 from segbench.engine.device import chosen_device, device_name, make_repeatable, peak_memory_mib
 from segbench.engine.evaluate import evaluate, scored_label
 from segbench.engine.features import CachedFeatures, cached_features
@@ -53,6 +54,7 @@ from segbench.spec.trial import Trial
 
 LOG = logging.getLogger(__name__)
 Outcome = Literal["done", "failed", "held", "interrupted"]
+_OF_THE_TRAINING = ("train_seconds", "step_seconds", "peak_memory_mib", "train_split_fingerprint")
 _REPORTED_PACKAGES = ("torch", "torchvision", "numpy", "datasets", "pydensecrf2")
 
 
@@ -134,25 +136,30 @@ def _run(work: _Work, protocols: tuple[Protocol, ...], submitted: str | None) ->
         if results.load_evaluation(work.workdir, protocol) is None:
             _evaluate(work, segmenter, protocol, of=f"{index + 1}/{len(protocols)}")
     evaluate_seconds = time.perf_counter() - clock
-    results.write_provenance(
-        work.workdir,
-        Provenance(
-            code_version=code_version(),
-            packages=_package_versions(),
-            device=device_name(work.device),
-            host=socket.gethostname(),
-            started=started.isoformat(timespec="seconds"),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            attempts=attempts(work.workdir),
-            train_seconds=round(train_seconds, 3),
-            evaluate_seconds=round(evaluate_seconds, 3),
-            step_seconds=round(train_seconds / steps_done, 6) if steps_done else None,
-            peak_memory_mib=round(peak_memory_mib(work.device), 1),
-            train_split_fingerprint=fingerprint,
-            submitted_code_version=submitted,
-        ),
+    provenance = Provenance(
+        code_version=code_version(),
+        packages=_package_versions(),
+        device=device_name(work.device),
+        host=socket.gethostname(),
+        started=started.isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        attempts=attempts(work.workdir),
+        train_seconds=round(train_seconds, 3),
+        evaluate_seconds=round(evaluate_seconds, 3),
+        step_seconds=round(train_seconds / steps_done, 6) if steps_done else None,
+        forward_ms=_forward_ms(work, segmenter, protocols),
+        peak_memory_mib=round(peak_memory_mib(work.device), 1),
+        train_split_fingerprint=fingerprint,
+        submitted_code_version=submitted,
     )
+    trained_before = results.load_provenance(work.workdir)
+    if trained_before is not None and not steps_done:  # scored again: what training cost stays
+        provenance = provenance.revised(
+            **{name: getattr(trained_before, name) for name in _OF_THE_TRAINING}
+        )
+    results.write_provenance(work.workdir, provenance)
     (work.workdir / "traceback.txt").unlink(missing_ok=True)
+    training_pixels, training_images = _training_counts(work, before)
     results.write_result(
         work.workdir,
         Result(
@@ -161,9 +168,25 @@ def _run(work: _Work, protocols: tuple[Protocol, ...], submitted: str | None) ->
             facts=_facts(work.trial, segmenter),
             digests=work.trial.card_digests(),
             final_loss=loss if loss is None else round(loss, 9),
+            training_pixels=training_pixels,
+            training_images=training_images,
         ),
     )
     remove_checkpoints(work.workdir)
+
+
+def _training_counts(work: _Work, before: Result | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return how many pixels and images of each class were there to train on.
+
+    A trial that was done keeps what it has: who scores it again need not have its training images.
+    """
+    if before is not None and before.status == "done":
+        return before.training_pixels, before.training_images
+    trial = work.trial
+    split = open_split(
+        trial.dataset, trial.train.split, work.machine, max_images=trial.train.max_images
+    )
+    return tuple(split.class_pixels().tolist()), tuple(split.class_images().tolist())
 
 
 def _last_logged_loss(workdir: Path) -> float | None:
@@ -305,8 +328,10 @@ def _validation_loss(
 ) -> Callable[[], float] | None:
     """Return a function that measures the loss on the first images of the reported split.
 
-    It is drawn in the learning curves and decides nothing.
+    It is drawn in the learning curves and decides nothing. None where there is nothing to report.
     """
+    if not protocols:
+        return None
     split = open_split(
         work.trial.dataset,
         protocols[0].split,
@@ -402,8 +427,17 @@ def _facts(trial: Trial, segmenter: Segmenter) -> dict[str, float]:
         "backbone_parameters": sum(
             n for name, n in parameters.items() if kinds[name] == "backbone"
         ),
+        "flops": forward_flops(segmenter),
         "training_steps": trial.train.steps,
     }
+
+
+def _forward_ms(work: _Work, segmenter: Segmenter, protocols: tuple[Protocol, ...]) -> float | None:
+    if not protocols:
+        return None
+    split = open_split(work.trial.dataset, protocols[0].split, work.machine)
+    measured = forward_ms(segmenter, split, protocols[0], work.device)
+    return None if measured is None else round(measured, 3)
 
 
 def _write_failure(workdir: Path, trial: Trial, error: Exception) -> None:

@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import resource
-import time
 from typing import Any
 
 import numpy as np
@@ -298,32 +296,6 @@ def test_the_class_table_corrects_over_classes():
     assert "Question answered: the method: new seeds, and new images" in page
     iou = np.mean([100 * c.sums.tp / c.sums.union for c in left], axis=0)
     assert [row.left for row in found.per_class] == pytest.approx(iou.tolist())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("images", "classes", "limit_s"), [(1449, 21, 3.0), (2000, 150, 6.0), (5000, 171, 15.0)]
-)
-def test_ten_thousand_hierarchical_resamples_are_quick_and_small(
-    images: int, classes: int, limit_s: float
-):
-    rng = np.random.default_rng(0)
-    label = rng.integers(1, 50_000, (images, classes)) * (rng.random((images, classes)) < 0.1)
-    names = [str(index) for index in range(images)]
-    models = []
-    for _ in range(10):
-        tp = rng.binomial(label, 0.7)
-        models.append(Scored(Counts(tp, label, tp, names)))
-    started = time.perf_counter()
-    drawn = image_draws(models, "mean_iou", resamples=10_000, seed=0).values
-    values = np.array([point(model, "mean_iou") for model in models])
-    terms = (
-        Term(1.0, Sample(values[:5], drawn[:5]), "a"),
-        Term(-1.0, Sample(values[5:], drawn[5:]), "b"),
-    )
-    tails(estimate(terms), 0.0, alpha=0.05)
-    assert time.perf_counter() - started < limit_s
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 * 2**20  # KiB
 
 
 @pytest.mark.parametrize("image_sd", [0.0, 0.8])

@@ -197,6 +197,8 @@ def test_a_killed_run_continues_and_ends_with_the_undisturbed_bytes(toy_project,
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_or_a_polite_kill_saves_and_says_so(toy_project, number):
+    # A shell's background jobs ignore ctrl-C and hand that on to their children; this test's must not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "segbench", "run", "experiments/toy.yaml", "--set", "train.stages.0.steps=4000"],
         cwd=toy_project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,

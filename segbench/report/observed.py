@@ -6,6 +6,9 @@ Knows nothing of what is computed from them.
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from segbench import results
 from segbench.analysis.observations import Observation
 from segbench.results import StoredCounts
@@ -49,7 +52,13 @@ def observed(row: Row, protocol_name: str, trial: Trial, stored: StoredCounts) -
         absent_class=evaluation.protocol.absent_class,
         class_indices=results.scored_classes(trial.dataset, evaluation.protocol),
         facts=facts_of(row),
+        training_pixels=_per_class(row.result.training_pixels if row.result else ()),
+        training_images=_per_class(row.result.training_images if row.result else ()),
     )
+
+
+def _per_class(counted: tuple[int, ...]) -> NDArray[np.float64] | None:
+    return np.asarray(counted, dtype=np.float64) if counted else None
 
 
 def facts_of(row: Row) -> dict[str, float]:
@@ -61,6 +70,8 @@ def facts_of(row: Row) -> dict[str, float]:
     facts = dict(row.result.facts) if row.result is not None else {}
     if row.provenance is None:
         return facts
+    if row.provenance.forward_ms is not None:
+        facts["forward_ms"] = row.provenance.forward_ms
     facts["peak_memory_mib"] = row.provenance.peak_memory_mib
     if row.provenance.step_seconds is not None:
         facts["step_ms"] = 1000 * row.provenance.step_seconds
