@@ -293,7 +293,9 @@ def _feature_source(work: _Work, segmenter: Segmenter, split: SegmentationSplit)
     work.lease.report(phase="features", step=0, steps=len(split))
     parts = {name: part.identity_digest() for name, part in trial.parts().items()}
     key = {name: parts.get(name) for name in ("backbone", "model", "weights")}
-    name = digest([key, split.fingerprint, squash], length=16)
+    # A trunk that is drawn, or that another trial trained, is this trial's own.
+    own = () if "weights" in parts and trial.start_from is None else (trial.id(),)
+    name = digest([key, split.fingerprint, squash, *own], length=16)
     features: CachedFeatures = cached_features(
         segmenter,
         split,

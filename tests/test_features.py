@@ -1,0 +1,47 @@
+"""Cached feature maps of a frozen trunk: whose they are, and that they change no number."""
+
+from pathlib import Path
+
+import pytest
+
+from segbench import results
+from segbench.drive import Flags, prepare_run
+from segbench.engine.checkpoint import load_weights
+from segbench.trial import run_trial
+
+
+def _trained(project: Path, cache: Path, seed: int, *settings: str) -> dict:
+    flags = Flags(
+        cards=(project,),
+        settings=(
+            "sweep.head=[fcn8s]",
+            f"sweep.seeds=[{seed}]",
+            "train.stages.all.frozen=[backbone]",
+            *settings,
+        ),
+        cache=cache,
+        device="cpu",
+        results=cache / "results",
+    )
+    prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
+    ((trial_id, trial),) = prepared.asked.trials.items()
+    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    assert run_trial(trial, workdir, machine=prepared.machine, protocols=()) == "done"
+    return load_weights(workdir / "model.safetensors")
+
+
+def test_a_random_trunk_is_never_given_the_features_of_another_seed(toy_project, tmp_path):
+    _trained(toy_project, tmp_path / "shared", 0, "train.cache_features=true")
+    after_another = _trained(toy_project, tmp_path / "shared", 1, "train.cache_features=true")
+    alone = _trained(toy_project, tmp_path / "alone", 1, "train.cache_features=true")
+    assert after_another.keys() == alone.keys()
+    assert all((after_another[name] == alone[name]).all() for name in alone)
+
+
+def test_cached_features_change_the_trained_layers_by_rounding_alone(toy_project, tmp_path):
+    cached = _trained(toy_project, tmp_path / "a", 0, "train.cache_features=true")
+    computed = _trained(toy_project, tmp_path / "b", 0)
+    for name, weight in computed.items():
+        # float16 keeps 11 bits of a feature
+        assert cached[name].numpy() == pytest.approx(weight.numpy(), abs=2e-3), name
+    assert any((cached[name] != computed[name]).any() for name in computed)
