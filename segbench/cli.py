@@ -402,7 +402,7 @@ def plot(
     from segbench.report.figures import chosen_board, write_figure
     from segbench.report.write import read_run
 
-    board = chosen_board(read_run(run).boards, protocol, dataset)
+    board = chosen_board(read_run(run, judged=False).boards, protocol, dataset)
     write_figure(output, kind, board, run, cost=cost)
     OUT.print(f"written: {console.shown_path(output)}")
 

@@ -92,8 +92,8 @@ class Samples:
 
     def __init__(self, *, resamples: int, seed: int) -> None:
         self.resamples, self.seed = resamples, seed
-        self.dropped_classes = 0.0
         self._kept: dict[tuple, Sample] = {}
+        self._dropped: dict[tuple, float] = {}
 
     def prepare(
         self, cells: Iterable[Cell], metric: str, classes: tuple[str, ...], *, images: bool
@@ -104,9 +104,17 @@ class Samples:
             if (cell.key, metric, classes, images) not in self._kept:
                 groups.setdefault(cell.observations[0].counts.images, {})[cell.key] = cell
         for group in groups.values():
-            drawn = self._draw(list(group.values()), metric, classes, images)
+            drawn, dropped = self._draw(list(group.values()), metric, classes, images)
             for key, sample in zip(group, drawn, strict=True):
                 self._kept[(key, metric, classes, images)] = sample
+                self._dropped[(key, metric, classes, images)] = dropped
+
+    def dropped_classes(
+        self, cells: Iterable[Cell], metric: str, classes: tuple[str, ...], *, images: bool
+    ) -> float:
+        """Return the mean number of classes that left a draw's mean, the most among these cells."""
+        keys = ((cell.key, metric, classes, images) for cell in cells)
+        return max((self._dropped.get(key, 0.0) for key in keys), default=0.0)
 
     def term(
         self,
@@ -131,23 +139,21 @@ class Samples:
 
     def _draw(
         self, cells: Sequence[Cell], metric: str, classes: tuple[str, ...], images: bool
-    ) -> list[Sample]:
+    ) -> tuple[list[Sample], float]:
+        """Return each cell's sample, and how many classes a draw of images lacks on average."""
         if is_fact(metric):
-            return [
-                Sample(np.array([observation.facts[metric] for observation in cell.observations]))
-                for cell in cells
-            ]
+            facts = [np.array([one.facts[metric] for one in cell.observations]) for cell in cells]
+            return [Sample(values) for values in facts], 0.0
         models = [scored(one, classes) for cell in cells for one in cell.observations]
         values = 100 * np.array([point(model, metric) for model in models])
-        draws = None
+        draws, dropped = None, 0.0
         if images:
             drawn = image_draws(models, metric, resamples=self.resamples, seed=self.seed)
-            self.dropped_classes = max(self.dropped_classes, drawn.dropped)
-            draws = 100 * drawn.values
+            draws, dropped = 100 * drawn.values, drawn.dropped
         ends = np.cumsum([len(cell.observations) for cell in cells])[:-1]
         each = np.split(values, ends)
         each_drawn = [None] * len(cells) if draws is None else np.split(draws, ends)
-        return [Sample(value, drawn) for value, drawn in zip(each, each_drawn, strict=True)]
+        return [Sample(*both) for both in zip(each, each_drawn, strict=True)], dropped
 
 
 def scored(observation: Observation, classes: tuple[str, ...] = ()) -> Scored:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segbench.analysis.contrasts import is_count
 from segbench.analysis.inference import MIN_SEEDS
-from segbench.analysis.judge import Verdict
 from segbench.analysis.observations import Cell
 from segbench.analysis.power import (
     ALPHA,
@@ -21,8 +21,8 @@ from segbench.analysis.power import (
     minimum_detectable_effect,
     settle_schedule,
 )
+from segbench.analysis.verdict import Verdict
 from segbench.spec.claims import (
-    EXACT_FACTS,
     AnyClaim,
     Correlate,
     Equivalent,
@@ -57,7 +57,7 @@ def plan_claims(
 
     Holm's strictest level is taken for all, so a claim may turn out easier than said.
     """
-    family = sum(isinstance(c, Correlate) or c.metric not in EXACT_FACTS for c in claims)
+    family = sum(not is_count(claim) for claim in claims)
     alpha = ALPHA / looks / max(1, family)
     return tuple(_planned(claim, axes, seeds, spread, alpha) for claim in claims)
 
@@ -65,7 +65,7 @@ def plan_claims(
 def _planned(
     claim: AnyClaim, axes: dict[str, tuple[str, ...]], seeds: int, spread: Spread, alpha: float
 ) -> PlannedClaim:
-    if not isinstance(claim, Correlate) and claim.metric in EXACT_FACTS:
+    if is_count(claim):
         return PlannedClaim(claim, 0.0)
     if seeds < MIN_SEEDS:
         return PlannedClaim(

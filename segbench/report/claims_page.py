@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from segbench.analysis.judge import QUESTIONS, Part, Verdict
 from segbench.analysis.pairwise import ClassDifference, Comparison
+from segbench.analysis.verdict import QUESTIONS, Part, Verdict
 from segbench.spec.claims import Value
 
 _INTRODUCTION = """\

@@ -20,8 +20,8 @@ from markupsafe import Markup
 
 from segbench import results
 from segbench.analysis.inference import MIN_SEEDS
-from segbench.analysis.judge import Verdict
 from segbench.analysis.power import ALPHA
+from segbench.analysis.verdict import Verdict
 from segbench.report.boards import COSTS, Board, Confusion, Model, Rival
 from segbench.report.cells import gather
 from segbench.report.panels import PARTS, Panel, Panels, load_panels

@@ -1,12 +1,16 @@
 """Rebuild all that a run's folder shows from the files in it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segbench.analysis.judge import Verdict
+from segbench.analysis.judge import judge
+from segbench.analysis.verdict import Verdict
 from segbench.files import write_text
 from segbench.report.boards import Board, boards
+from segbench.report.claims_page import render_claims
 from segbench.report.exports import write_exports
+from segbench.report.observed import observations
 from segbench.report.page import render_page
 from segbench.report.tables import write_tables
 from segbench.run import Row, RunRecord, load_rows, load_run
@@ -32,20 +36,42 @@ def write_report(run_folder: Path) -> list[Path]:
     found = read_run(run_folder)
     written = write_tables(run_folder, found.record, found.rows)
     written += write_exports(run_folder, found.record, found.boards)
-    page = run_folder / "report.html"
-    write_text(page, page_of(run_folder, found))
-    return [*written, page]
+    pages = {"report.html": page_of(run_folder, found)}
+    if found.verdicts:
+        pages["claims.md"] = render_claims(found.verdicts)
+    for name, text in pages.items():
+        write_text(run_folder / name, text)
+    return [*written, *(run_folder / name for name in pages)]
 
 
-def read_run(run_folder: Path) -> Found:
-    """Return all that reports are made of.
+def read_run(run_folder: Path, *, judged: bool = True) -> Found:
+    """Return all that reports are made of; the verdicts are what takes time.
 
     Raises:
         ResultError: a file of the run is damaged.
     """
     record = load_run(run_folder)
     rows = list(load_rows(run_folder, record))
-    return Found(record, rows, list(boards(run_folder, record, rows)), ())
+    verdicts = judged_claims(run_folder, record, rows) if judged else ()
+    return Found(record, rows, list(boards(run_folder, record, rows)), verdicts)
+
+
+def judged_claims(
+    run_folder: Path, record: RunRecord, rows: Sequence[Row], *, resamples: int = 10_000
+) -> tuple[Verdict, ...]:
+    """Return the verdicts on the experiment's claims.
+
+    Raises:
+        ResultError: a file of counts is damaged.
+    """
+    if not record.experiment.claims:
+        return ()
+    return judge(
+        record.experiment.claims,
+        observations(run_folder, record, rows),
+        planned_seeds=len(record.experiment.sweep.seed_values),
+        resamples=resamples,
+    )
 
 
 def page_of(run_folder: Path, found: Found, *, live: str = "") -> str:

@@ -1,0 +1,180 @@
+"""The effect in each combination of a claim, with its interval and its one-sided p values.
+
+Knows nothing of the other claims of a file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from segbench.analysis.contrasts import (
+    Step,
+    draws_images,
+    is_count,
+    judgements,
+    region_of,
+    side_steps,
+    trend_steps,
+    usable,
+)
+from segbench.analysis.correlation import RankCorrelation, rank_correlation
+from segbench.analysis.inference import Estimate, estimate, tails
+from segbench.analysis.observations import Cell, Samples, scored
+from segbench.analysis.pairwise import ClassDifference, class_differences
+from segbench.analysis.power import detectable, seeds_to_settle
+from segbench.analysis.verdict import Part, Region
+from segbench.spec.claims import AnyClaim, Compare, Correlate, Trend, Value
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What every claim is judged with. alpha: the strictest level that Holm may ask for."""
+
+    cells: Sequence[Cell]
+    samples: Samples
+    alpha: float
+
+
+def parts_of(claim: AnyClaim, cells: Sequence[Cell], bench: Bench) -> tuple[list[Part], list[str]]:
+    """Return the parts of a claim, and a sentence for each that lacks something."""
+    cells, missing = usable(claim, cells)
+    parts: list[Part] = []
+    for label, combinations in judgements(claim, cells):
+        if isinstance(claim, Correlate):
+            parts.append(_correlated(claim, label, combinations, bench))
+            continue
+        steps = trend_steps(claim, combinations) if isinstance(claim, Trend) else None
+        for step in steps if steps is not None else side_steps(claim, combinations):
+            name = ", ".join(filter(None, (label, step.label)))
+            if step.problem:
+                missing.append(f"{name}: {step.problem}" if name else step.problem)
+            elif step.weights:
+                parts.append(_part(claim, name, step, bench))
+    return parts, missing
+
+
+def _part(claim: AnyClaim, label: str, step: Step, bench: Bench) -> Part:
+    assert not isinstance(claim, Correlate)
+    by_training: dict[str, list[frozenset[int]]] = {}
+    for _, cell in step.weights:
+        by_training.setdefault(cell.training, []).append(frozenset(cell.seeds))
+    terms = [
+        bench.samples.term(
+            weight,
+            cell,
+            claim.metric,
+            claim.classes,
+            images=draws_images(claim),
+            seeds=frozenset.intersection(*by_training[cell.training]),
+        )
+        for weight, cell in step.weights
+    ]
+    if isinstance(claim, Value):
+        shifted = replace(
+            terms[0].sample, values=terms[0].sample.values - step.offset / terms[0].weight
+        )
+        terms[0] = replace(terms[0], sample=shifted)
+    cells = tuple(cell for _, cell in step.weights)
+    if is_count(claim):
+        return _count_part(label, terms, step, cells)
+    result = estimate(terms, resamples=bench.samples.resamples, seed=bench.samples.seed)
+    part = _tested(label, result, step.region, cells, bench.alpha)
+    if isinstance(claim, Compare) and claim.per_class:
+        part = replace(part, per_class=_per_class(step, bench))
+    return part
+
+
+def _count_part(label: str, terms: Sequence, step: Step, cells: tuple[Cell, ...]) -> Part:
+    effect = sum(term.weight * float(term.sample.values[0]) for term in terms)
+    inside = step.region.lower < effect < step.region.upper
+    sizes = [len(term.sample.values) for term in terms]
+    p_for, p_against = (0.0, 1.0) if inside else (1.0, 0.0)
+    seeds = (min(sizes), max(sizes))
+    return Part(label, effect, effect, effect, p_for, p_against, "none", seeds, step.region, cells)
+
+
+def _tested(
+    label: str, result: Estimate, region: Region, cells: tuple[Cell, ...], alpha: float
+) -> Part:
+    low, high = result.interval()
+    above = {bound: tails(result, bound, alpha=alpha) for bound in region.bounds()}
+    inside, outside, test = [], [], ""
+    for bound, (p_above, p_below, test) in above.items():  # noqa: B007
+        is_lower = bound == region.lower
+        inside.append(p_above if is_lower else p_below)
+        outside.append(p_below if is_lower else p_above)
+    sizes = [len(term.sample.values) for term in result.terms]
+    several = result.seeds > 1
+    needed = (
+        seeds_to_settle(result, region.distance(result.effect), alpha=alpha) if several else None
+    )
+    return Part(
+        label=label,
+        effect=result.effect,
+        low=low,
+        high=high,
+        p_for=max(inside),
+        p_against=min(outside),
+        test=test,
+        seeds=(min(sizes), max(sizes)),
+        region=region,
+        cells=cells,
+        seed_variance=result.seed_variance if several else None,
+        image_variance=result.image_variance if several else None,
+        detectable=detectable(result.standard_error, result.df, alpha=alpha) if several else None,
+        seeds_needed=needed,
+    )
+
+
+def _per_class(step: Step, bench: Bench) -> tuple[ClassDifference, ...]:
+    if len(step.weights) != 2:
+        return ()
+    left, right = (cell for _, cell in step.weights)
+    names = left.observations[0].class_names
+    if tuple(names) != tuple(right.observations[0].class_names):
+        return ()
+    return class_differences(
+        [scored(one) for one in left.observations],
+        [scored(one) for one in right.observations],
+        names,
+        seed=bench.samples.seed,
+        shared_training=left.training == right.training,
+    )
+
+
+def _correlated(
+    claim: Correlate, label: str, combinations: Sequence[dict[str, list[Cell]]], bench: Bench
+) -> Part:
+    """Return the correlation in one cell, or pooled over data sets where several are averaged.
+
+    Models on one data set share its classes: their IoUs are averaged first, then data sets pooled.
+    """
+    cells = [cell for sides in combinations for group in sides.values() for cell in group]
+    by_dataset: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_dataset.setdefault(cell.axes.get("dataset", ""), []).append(cell)
+    result: RankCorrelation = rank_correlation(
+        list(by_dataset.values()),
+        claim.by,
+        claim.classes,
+        resamples=bench.samples.resamples,
+        seed=bench.samples.seed,
+    )
+    region = region_of(claim)
+    bound = region.bounds()[0]
+    above, below = result.tails(bound)
+    rises = bound == region.lower
+    low, high = result.interval()
+    sizes = [len(cell.seeds) for cell in cells]
+    return Part(
+        label=label,
+        effect=result.rho,
+        low=low,
+        high=high,
+        p_for=above if rises else below,
+        p_against=below if rises else above,
+        test="permutation of classes" if bound == 0 else "bootstrap of classes",
+        seeds=(min(sizes), max(sizes)),
+        region=region,
+        cells=tuple(cells),
+        note=f"over {result.num_classes} classes",
+    )

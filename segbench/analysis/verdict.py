@@ -1,0 +1,124 @@
+"""What is said of a claim: the verdict, its parts, and the question that each answers.
+
+Knows nothing of how they come about.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from segbench.analysis.observations import Cell
+from segbench.analysis.pairwise import ClassDifference
+from segbench.analysis.power import ALPHA
+from segbench.spec.claims import AnyClaim
+
+Outcome = Literal["holds", "fails", "undecided"]
+
+
+QUESTIONS = {
+    "count": "a count, which no seed and no image changes",
+    "checkpoints": "these checkpoints, on new images of the same kind; not the method",
+    "few": "the method, but from too few seeds for a verdict",
+    "method": "the method: new seeds, and new images of the same kind",
+    "split": "the method: new seeds, on these very images",
+    "measured": "the method: new seeds, measured in the same way",
+    "classes": "the method: new seeds, and new classes of the same kind",
+}
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where the claim puts the effect: above `lower` and below `upper`."""
+
+    lower: float = -math.inf
+    upper: float = math.inf
+
+    def bounds(self) -> tuple[float, ...]:
+        """The finite ends."""
+        return tuple(bound for bound in (self.lower, self.upper) if math.isfinite(bound))
+
+    def distance(self, effect: float) -> float:
+        """Return how far the effect is from the nearest end."""
+        return min(abs(effect - bound) for bound in self.bounds())
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The effect in one combination. p_for and p_against are one-sided and uncorrected.
+
+    value: what the effect was taken from, for a published figure. detectable: the smallest distance
+    from the margin that this design finds with 80 % power; seeds_needed: per cell, if the effect is
+    as it looks, None where seeds cannot do it.
+    """
+
+    label: str
+    effect: float
+    low: float
+    high: float
+    p_for: float
+    p_against: float
+    test: str
+    seeds: tuple[int, int]
+    region: Region
+    cells: tuple[Cell, ...]
+    seed_variance: float | None = None
+    image_variance: float | None = None
+    detectable: float | None = None
+    seeds_needed: int | None = None
+    per_class: tuple[ClassDifference, ...] = ()
+    note: str = ""
+
+    @property
+    def seed_share(self) -> float | None:
+        """The share of the error's variance that seeds make, None where it is not known."""
+        if self.seed_variance is None or self.image_variance is None:
+            return None
+        total = self.seed_variance + self.image_variance
+        return self.seed_variance / total if total > 0 else None
+
+    @property
+    def leaning(self) -> str:
+        """Which way the interval points: `for`, `against` or `unclear`."""
+        if self.low > self.region.lower and self.high < self.region.upper:
+            return "for"
+        against = self.high < self.region.lower or self.low > self.region.upper
+        return "against" if against else "unclear"
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """The answer to a claim.
+
+    parts: one for each combination (and step). p: two-sided, of the claim as a whole; p_adjusted:
+    after Holm; both None for counts and where nothing can be judged. alpha: what p_adjusted was
+    held against. missing: combinations that lack a side.
+    """
+
+    claim: AnyClaim
+    outcome: Outcome
+    question: str
+    reason: str
+    unit: str
+    parts: tuple[Part, ...]
+    missing: tuple[str, ...] = ()
+    p: float | None = None
+    p_adjusted: float | None = None
+    alpha: float = ALPHA
+    notes: tuple[str, ...] = ()
+
+    @property
+    def weakest(self) -> Part | None:
+        """The part that decides: the least favourable to the claim."""
+        return max(self.parts, key=lambda part: (part.p_for, -part.p_against), default=None)
+
+    @property
+    def smallest_detectable(self) -> float | None:
+        """The largest of the parts' detectable effects."""
+        return max((p.detectable for p in self.parts if p.detectable is not None), default=None)
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """Seeds for each cell that would settle every part in doubt; None where seeds cannot."""
+        doubtful = [part.seeds_needed for part in self.parts if part.leaning == "unclear"]
+        doubtful = doubtful or [part.seeds_needed for part in self.parts]
+        return None if not doubtful or None in doubtful else max(n for n in doubtful if n)
