@@ -750,6 +750,70 @@ def evaluate_command(
         _report(scored.run_folder)
 
 
+@app.command("compare")
+def compare_command(
+    left: Annotated[
+        str,
+        typer.Argument(
+            metavar="A",
+            help="A folder of predictions, a file of counts (.npz), a trial's folder, or "
+            "RUN:axis=value[,axis=value].",
+        ),
+    ],
+    right: Annotated[str, typer.Argument(metavar="B", help="The same of the other.")],
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The data set that was predicted.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(metavar="S", help="Its split (else val).")] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML lines `raw value: class` for both folders."),
+    ] = None,
+    seeds: Annotated[
+        bool,
+        typer.Option("--seeds", help="A and B hold one folder or .npz file for each seed."),
+    ] = False,
+    metric: Annotated[str, typer.Option(help="The figure to compare.")] = "mean_iou",
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Where trials were scored by several protocols."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="How predictions are scored, e.g. with_background=false. Repeatable.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it here too.")
+    ] = None,
+    data: Data = None,
+    cache: Cache = None,
+    cards: Cards = None,
+) -> None:
+    """Compare two result sets of anybody on the same images: difference, interval, p, each class."""
+    from segbench import drive_evaluate as work
+    from segbench.drive_compare import Asked, compare_results
+    from segbench.files import write_text
+    from segbench.report.claims_page import render_comparison
+    from segbench.spec.protocol import Protocol
+
+    asked = Asked(
+        dataset=dataset, mapping=mapping, metric=metric, has_seeds=seeds, protocol_name=protocol,
+        protocol=work.changed(Protocol(), tuple(settings or ()), split), cards=tuple(cards or ()),
+    )  # fmt: skip
+    with _progress() as progress:
+        found = compare_results(
+            left, right, asked, work.machine_of(tuple(data or ()), cache), progress
+        )
+    text = render_comparison(found.comparison, left, right, found.notes)
+    OUT.print(text, end="")
+    if output is not None:
+        write_text(output, text)
+
+
 @app.command("crf-search")
 def crf_search_command(
     run: RunFolder,

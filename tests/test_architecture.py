@@ -26,7 +26,7 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (True, ("launch",)),
     (True, ("analysis",)),
     (True, ("report",)),
-    (True, ("drive", "drive_evaluate", "model_folder", "listing", "console")),
+    (True, ("drive", "drive_compare", "drive_evaluate", "model_folder", "listing", "console")),
     (True, ("cli", "__main__")),
 ]
 HEAVY = ("torch", "torchvision", "ray", "datasets", "submitit", "matplotlib")

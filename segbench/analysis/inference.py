@@ -199,6 +199,8 @@ def tails(result: Estimate, bound: float, *, alpha: float) -> tuple[float, float
     the larger of both p counts: the exchange asks no normality, Welch knows the images.
     """
     above, below = result.p_above(bound), result.p_below(bound)
+    if result.seeds == 1:
+        return above, below, "images resampled, normal"
     exchanged = None
     if result.seeds >= MIN_SEEDS and 2 * permutation_floor(result) <= alpha:
         exchanged = permutation_p(result, bound)

@@ -49,7 +49,7 @@ def render_claims(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def render_comparison(found: Comparison, left: str, right: str) -> str:
+def render_comparison(found: Comparison, left: str, right: str, notes: Sequence[str] = ()) -> str:
     """Return what `segbench compare` prints: the difference, how sure it is, and each class."""
     low, high = _signed(found.low), _signed(found.high)
     dropped = (
@@ -64,7 +64,8 @@ def render_comparison(found: Comparison, left: str, right: str) -> str:
         f"{found.left:.2f} - {found.right:.2f} = {_signed(found.difference)} [{low}, {high}] points"
         f", p = {_p(found.p)} ({found.test})\n"
         f"Question answered: {QUESTIONS[found.question]}.\n"
-        f"{dropped}\n{_class_table(found.per_class)}\n"
+        + "".join(f"{_line(note)}\n" for note in notes)
+        + f"{dropped}\n{_class_table(found.per_class)}\n"
     )
 
 

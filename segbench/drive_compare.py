@@ -1,0 +1,272 @@
+"""Two result sets of anybody, read and compared: `segbench compare A B`. Prints nothing.
+
+A side is the seeds of one method, one or several:
+
+  preds/                       predictions as PNGs, one for each image of --split of --dataset
+  counts.npz                   counts per image and class: of segbench, or arrays `names` (N,) and
+                               `tp`, `label`, `pred` (N, C) of anybody
+  results/run/trials/ab12...   a trial's folder
+  results/run:head=fcn8s       the trials of a run whose axes match; several with commas
+
+A folder whose subfolders or files are seeds is named with --seeds. Knows nothing of how a
+difference is tested.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import numpy as np
+
+from segbench import results
+from segbench.analysis.pairwise import Comparison, compare_two
+from segbench.counts import Counts
+from segbench.errors import ExperimentError, ResultError
+from segbench.report.observed import load_counts
+from segbench.results import Evaluation
+from segbench.run import Row, load_rows, load_run
+from segbench.spec import yamlfile
+from segbench.spec.cards import DatasetCard
+from segbench.spec.catalog import Catalog
+from segbench.spec.claims import Figure
+from segbench.spec.machine import Machine
+from segbench.spec.protocol import Protocol
+
+FIGURES = get_args(Figure)
+Progress = Callable[[str, int, int], None]  # (what, done, of)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the flags of `segbench compare` say.
+
+    protocol: how predictions are scored. protocol_name: which of a trial's or run's protocols.
+    """
+
+    dataset: str | None = None
+    mapping: Path | None = None
+    protocol: Protocol = field(default_factory=Protocol)
+    protocol_name: str | None = None
+    metric: str = "mean_iou"
+    has_seeds: bool = False
+    cards: tuple[Path, ...] = ()
+
+
+class Compared(NamedTuple):
+    """The comparison and what a reader must know besides."""
+
+    comparison: Comparison
+    notes: tuple[str, ...]
+
+
+class _Seed(NamedTuple):
+    """One seed of a side. training: names its weights, where that is known."""
+
+    counts: Counts
+    protocol: Protocol | None = None
+    class_names: tuple[str, ...] = ()
+    class_indices: tuple[int, ...] = ()
+    training: str = ""
+
+
+def compare_results(
+    left: str, right: str, asked: Asked, machine: Machine, progress: Progress
+) -> Compared:
+    """Return how two result sets differ on the same images.
+
+    Raises:
+        CardError: no such data set.
+        DataError: a folder does not hold one prediction for each image.
+        ExperimentError: a side is none of the forms above, or a flag is missing.
+        ResultError: damaged counts; other images or classes on one side than on the other.
+    """
+    if asked.metric not in FIGURES:
+        raise ExperimentError(
+            f"--metric {asked.metric}: no such figure{yamlfile.did_you_mean(asked.metric, FIGURES)}; "
+            f"figures: {', '.join(FIGURES)}"
+        )
+    card = None if asked.dataset is None else Catalog.on_path(asked.cards).dataset(asked.dataset)
+    sides = [_side(text, asked, card, machine, progress) for text in (left, right)]
+    first = sides[0][0]
+    protocols = {
+        seed.protocol.digest(): seed.protocol for s in sides for seed in s if seed.protocol
+    }
+    trainings = [[seed.training for seed in side] for side in sides]
+    shared = trainings[0] == trainings[1] and all(trainings[0])
+    rule = first.protocol.absent_class if first.protocol else asked.protocol.absent_class
+    comparison = compare_two(
+        [seed.counts for seed in sides[0]],
+        [seed.counts for seed in sides[1]],
+        first.class_names or None,
+        metric=asked.metric,
+        absent_class=rule,
+        class_indices=first.class_indices,
+        shared_training=shared,
+    )
+    return Compared(comparison, tuple(_notes(sides, protocols, shared)))
+
+
+def _notes(
+    sides: Sequence[Sequence[_Seed]], protocols: dict[str, Protocol], shared: bool
+) -> list[str]:
+    notes = [f"Protocol: {p.description()}" for p in protocols.values()]
+    if len(protocols) > 1:
+        notes.append(
+            "The two sides were scored by different protocols; the difference is theirs too."
+        )
+    if shared:
+        notes.append("Both sides are the same trained weights, so their seeds are paired.")
+    a, b = (side[0].counts for side in sides)
+    if set(a.names) == set(b.names) and a.sums.label.tolist() != b.sums.label.tolist():
+        notes.append("The two sides saw different label pixels of these images.")
+    return notes
+
+
+def _side(
+    text: str, asked: Asked, card: DatasetCard | None, machine: Machine, progress: Progress
+) -> list[_Seed]:
+    path = Path(text)
+    if not path.exists() and ":" in text:
+        folder, _, selector = text.rpartition(":")
+        return _cells_of_run(Path(folder), selector, asked)
+    if not path.exists():
+        raise ExperimentError(
+            f"{text}: there is no such file or folder; expected a folder of predictions, a file of "
+            "counts, a trial's folder, or RUN:axis=value"
+        )
+    if (path / "run.json").exists():
+        raise ExperimentError(
+            f"{text}: is a whole run; say which of its trials: {text.rstrip('/')}:axis=value"
+        )
+    members = [path]
+    if asked.has_seeds and path.is_dir():
+        members = sorted(p for p in path.iterdir() if p.is_dir() or p.suffix == ".npz")
+    if not members:
+        raise ExperimentError(f"{text}: --seeds expects a folder or .npz file for each seed in it")
+    return [_one(member, asked, card, machine, progress) for member in members]
+
+
+def _one(
+    path: Path, asked: Asked, card: DatasetCard | None, machine: Machine, progress: Progress
+) -> _Seed:
+    if path.is_file():
+        return _of_file(path, asked, card)
+    if (path / "trial.json").exists():
+        return _of_trial(path, asked)
+    if card is None:
+        raise ExperimentError(f"{path}: to score a folder of predictions, name its --dataset")
+    from segbench.score import read_mapping, score_predictions
+
+    mapping = None if asked.mapping is None else read_mapping(asked.mapping, card)
+    name = path.resolve().name
+    _, scored = score_predictions(
+        path, card, asked.protocol, machine,
+        name=name, mapping=mapping, progress=lambda done, of: progress(name, done, of),
+    )  # fmt: skip
+    return _seed(scored.counts.as_counts(), scored.evaluation, card)
+
+
+def _of_file(path: Path, asked: Asked, card: DatasetCard | None) -> _Seed:
+    """Return counts of segbench with the figures' file beside them, or counts of anybody."""
+    counts = _foreign_counts(path)
+    if counts is None:
+        counts = results.load_counts(path).as_counts()
+    beside = path.with_suffix(".json")
+    if beside.exists():
+        found = next(
+            (e for e in results.load_evaluations(path.parent.parent) if e.protocol.digest() == path.stem),
+            None,
+        )  # fmt: skip
+        if found is not None:
+            return _seed(counts, found, card)
+    if card is None:
+        return _Seed(counts)
+    if card.num_classes != counts.tp.shape[1]:
+        raise ResultError(
+            f"{path}: has {counts.tp.shape[1]} classes, but {card.name} has {card.num_classes}"
+        )
+    indices = results.scored_classes(card, asked.protocol)
+    return _Seed(counts, None, card.class_names, indices)
+
+
+def _foreign_counts(path: Path) -> Counts | None:
+    """Return dense counts of anybody, None where the file is one of segbench's own."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if "shape" in arrays:
+                return None
+            if missing := [key for key in ("names", "tp", "label", "pred") if key not in arrays]:
+                raise ResultError(f"{path}: lacks the arrays {', '.join(missing)}")
+            tp, label, pred = (arrays[key] for key in ("tp", "label", "pred"))
+            return Counts(tp, label, pred, tuple(map(str, arrays["names"])))
+    except (OSError, ValueError) as error:
+        raise ResultError(f"{path}: is no sound file of counts ({error})") from error
+
+
+def _of_trial(workdir: Path, asked: Asked) -> _Seed:
+    trial = results.load_trial(workdir)
+    found = {e.protocol.name: e for e in results.load_evaluations(workdir)}
+    name = _protocol_name(str(workdir), tuple(found), asked)
+    evaluation = found[name]
+    stored = results.load_counts(results.counts_path(workdir, evaluation.protocol))
+    return _seed(stored.as_counts(), evaluation, trial.dataset)._replace(training=trial.id())
+
+
+def _cells_of_run(folder: Path, selector: str, asked: Asked) -> list[_Seed]:
+    record = load_run(folder)
+    wanted = dict(_axis_value(part, folder, record.axis_names) for part in selector.split(","))
+    name = _protocol_name(str(folder), tuple(record.protocols), asked)
+    rows = [
+        row
+        for row in load_rows(folder, record)
+        if row.cell.trial_id and all(row.cell.axes[a] == value for a, value in wanted.items())
+    ]
+    cells = {tuple(row.cell.axes.items()) for row in rows}
+    if len(cells) != 1:
+        told = {axis: sorted({dict(c)[axis] for c in cells}) for axis in record.axis_names}
+        several = "; ".join(f"{a}: {', '.join(v)}" for a, v in told.items() if len(v) > 1)
+        raise ExperimentError(
+            f"{folder}:{selector}: matches {len(cells)} cells, name one"
+            + (f" (they differ in {several})" if several else "; segbench status lists them")
+        )
+    done = [row for row in rows if row.is_done and name in row.evaluations]
+    if not done:
+        raise ResultError(f"{folder}:{selector}: none of its trials is done under {name}")
+    return [_of_row(folder, row, name) for row in done]
+
+
+def _of_row(folder: Path, row: Row, name: str) -> _Seed:
+    trial = results.load_trial(results.trial_folder(folder, row.cell.trial_id))
+    counts = load_counts(folder, row, name).as_counts()
+    seed = _seed(counts, row.evaluations[name], trial.dataset)
+    return seed._replace(training=row.cell.trial_id)
+
+
+def _axis_value(text: str, folder: Path, axes: tuple[str, ...]) -> tuple[str, str]:
+    axis, equals, value = text.partition("=")
+    if not equals or axis not in axes:
+        raise ExperimentError(
+            f"{folder}:{text}: expected axis=value{yamlfile.did_you_mean(axis, axes)}; "
+            f"axes: {', '.join(axes)}"
+        )
+    return axis, value
+
+
+def _protocol_name(where: str, known: tuple[str, ...], asked: Asked) -> str:
+    if asked.protocol_name is None and len(known) == 1:
+        return known[0]
+    if asked.protocol_name in known:
+        return asked.protocol_name
+    raise ExperimentError(
+        f"{where}: say with --protocol which figures to compare: {', '.join(known) or 'there are none'}"
+    )
+
+
+def _seed(counts: Counts, evaluation: Evaluation, card: DatasetCard | None) -> _Seed:
+    indices: tuple[int, ...] = ()
+    if card is not None:
+        indices = results.scored_classes(card, evaluation.protocol)
+    elif not evaluation.protocol.with_background and evaluation.background is not None:
+        indices = tuple(i for i in range(len(evaluation.class_names)) if i != evaluation.background)
+    return _Seed(counts, evaluation.protocol, evaluation.class_names, indices)

@@ -1,0 +1,143 @@
+"""`segbench compare`: two result sets of anybody, on the same images."""
+
+import shutil
+
+import numpy as np
+import pytest
+from drawn_run import made_run
+from PIL import Image
+from typer.testing import CliRunner
+
+from segbench import results
+from segbench.analysis.pairwise import compare_two
+from segbench.cli import app
+from segbench.counts import mean_iou
+from segbench.data import open_split
+from segbench.drive_evaluate import machine_of
+from segbench.report.observed import load_counts
+from segbench.run import load_rows, load_run
+from segbench.spec.catalog import Catalog
+
+
+def compare(*words):
+    done = CliRunner().invoke(app, ["compare", *(str(word) for word in words)])
+    return done.exit_code, " ".join(done.output.split())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return made_run(tmp_path_factory.mktemp("made") / "project", seeds=4)
+
+
+def test_cells_of_a_run_are_compared_with_all_their_seeds(made):
+    left, right = (f"{made}:backbone={b},head=fcn8s,dataset=few" for b in ("resnet18", "googlenet"))
+    code, said = compare(left, right, "--protocol", "native")
+    assert code == 0, said
+    assert "4 and 4 seeds" in said
+    assert "Question answered: the method: new seeds, and new images" in said
+    record = load_run(made)
+    counts = {"resnet18": [], "googlenet": []}
+    for row in load_rows(made, record):
+        if row.cell.axes["head"] == "fcn8s" and row.cell.axes["dataset"] == "few":
+            counts[row.cell.axes["backbone"]].append(load_counts(made, row, "native").as_counts())
+    expected = compare_two(counts["resnet18"], counts["googlenet"])
+    assert f"{expected.left:.2f} - {expected.right:.2f} = +{expected.difference:.1f}" in said
+    ious = [100 * mean_iou(one.sums) for one in counts["resnet18"]]
+    assert expected.left == pytest.approx(np.mean(ious))
+    for name in ("background", "cat", "dog"):
+        assert f"| {name} |" in said
+
+
+def test_the_same_weights_under_two_protocols_are_paired(made):
+    record = load_run(made)
+    row = next(row for row in load_rows(made, record) if row.is_done)
+    cell = ",".join(f"{axis}={value}" for axis, value in row.cell.axes.items())
+    code, said = compare(f"{made}:{cell}", f"{made}:{cell}", "--protocol", "native")
+    assert code == 0, said
+    assert "Both sides are the same trained weights, so their seeds are paired." in said
+    assert "= 0.00" in said.replace("+0.00", "0.00")
+
+
+def test_counts_of_anybody_are_compared_in_dense_files(made, tmp_path):
+    record = load_run(made)
+    rows = [r for r in load_rows(made, record) if r.cell.axes["dataset"] == "few" and r.is_done]
+    stored = [load_counts(made, row, "native") for row in (rows[0], rows[-1])]
+    for name, one in zip("ab", stored, strict=True):
+        arrays = {"tp": one.tp, "label": one.label, "pred": one.pred}
+        np.savez(tmp_path / f"{name}.npz", names=np.array(one.names), **arrays)
+    code, said = compare(tmp_path / "a.npz", tmp_path / "b.npz")
+    assert code == 0, said
+    expected = compare_two([stored[0].as_counts()], [stored[1].as_counts()])
+    assert f"{expected.left:.2f} - {expected.right:.2f}" in said
+    assert "these checkpoints, on new images of the same kind; not the method" in said
+    assert "| class 0 |" in said
+    protocol = record.protocols["native"]
+    folders = [results.trial_folder(made, row.cell.trial_id) for row in (rows[0], rows[-1])]
+    again = compare(*(results.counts_path(folder, protocol) for folder in folders))
+    assert again[0] == 0, again[1]
+    assert f"{expected.left:.2f} - {expected.right:.2f}" in again[1]
+    assert "| background |" in again[1]
+
+
+def test_folders_of_predictions_are_scored_and_compared(toy_run, tmp_path):
+    split = open_split(Catalog.on_path().dataset("toyshapes"), "val", machine_of((), None))
+    for seed in (0, 1):
+        for side in ("right", "wrong"):
+            folder = tmp_path / side / str(seed)
+            folder.mkdir(parents=True)
+            for index, name in enumerate(split.names):
+                label = split.label(index).numpy()
+                pixels = np.where(label == 255, 0, label)
+                if side == "wrong":
+                    pixels = np.where(pixels == 1, 2, pixels)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{name}.png")
+    flags = ("--dataset", "toyshapes", "--split", "val", "--seeds")
+    code, said = compare(tmp_path / "right", tmp_path / "wrong", *flags, "-o", tmp_path / "page.md")
+    assert code == 0, said
+    assert "2 and 2 seeds" in said
+    assert said.split(" - ")[0].endswith("100.00")
+    assert "| circle | 100.0 | 0.0 | +100.0" in said
+    assert (tmp_path / "page.md").read_text(encoding="utf-8").split() == said.split()
+    shutil.copytree(tmp_path / "right" / "0", tmp_path / "one")
+    code, said = compare(tmp_path / "one", tmp_path / "wrong" / "0", *flags[:-1])
+    assert code == 0, said
+    assert "1 and 1 seeds" in said
+
+
+@pytest.mark.parametrize(
+    ("left", "sentence"),
+    [
+        ("{made}", "is a whole run; say which of its trials"),
+        (
+            "{made}:backbone=resnet18",
+            "matches 4 cells, name one (they differ in dataset: few, more; head: ",
+        ),
+        ("{made}:bckbone=resnet18", "did you mean 'backbone'?"),
+        ("{made}:backbone=resnet18,head=fcn8s,dataset=few", "say with --protocol which figures"),
+        ("{made}/nothing", "there is no such file or folder"),
+        ("{empty}", "to score a folder of predictions, name its --dataset"),
+        ("{bad}", "is no sound file of counts"),
+        ("{lacking}", "lacks the arrays tp, label, pred"),
+    ],
+)
+def test_a_side_that_cannot_be_read_is_one_sentence(made, tmp_path, left, sentence):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.npz").write_bytes(b"no zip")
+    np.savez(tmp_path / "lacking.npz", names=np.array(["a"]))
+    places = {name: tmp_path / f"{name}.npz" for name in ("bad", "lacking")}
+    text = left.format(made=made, empty=tmp_path / "empty", **places)
+    flags = () if "say with --protocol" in sentence else ("--protocol", "native")
+    code, said = compare(text, text, *flags)
+    assert code == 2
+    assert sentence in said
+    assert "Traceback" not in said
+
+
+def test_other_images_are_not_compared(made):
+    few, more = (f"{made}:backbone=resnet18,head=fcn8s,dataset={d}" for d in ("few", "more"))
+    code, said = compare(few, more, "--protocol", "native")
+    assert code == 2
+    assert "one result has 3 classes and another 7" in said
+    code, said = compare(few, few, "--protocol", "native", "--metric", "mean_uoi")
+    assert code == 2
+    assert "did you mean 'mean_iou'?" in said
