@@ -483,6 +483,29 @@ def plan(
             f"no step time is known for {found.trials - found.measured} trials: run one seed of each "
             "cell first (--seeds 1), then plan again"
         )
+    if prepared.asked.experiment.claims:
+        _say_claims_plan(prepared)
+
+
+def _say_claims_plan(prepared: Any) -> None:
+    """Say what each claim could show, with the spreads of this run where it has results."""
+    from segbench.analysis.planning import measured_spread, plan_claims, planned_cells
+    from segbench.analysis.power import STATED_SPREAD
+    from segbench.errors import ResultError
+    from segbench.report.claims_page import render_plan
+    from segbench.report.write import judged_claims
+    from segbench.run import load_rows, load_run
+
+    measured = None
+    with contextlib.suppress(ResultError):  # no run yet, or a damaged one, which report tells of
+        record = load_run(prepared.run_folder)
+        rows = list(load_rows(prepared.run_folder, record))
+        measured = measured_spread(judged_claims(prepared.run_folder, record, rows, resamples=1000))
+    spread = measured or STATED_SPREAD
+    planned = plan_claims(
+        prepared.asked.experiment.claims, planned_cells(prepared.asked), spread=spread
+    )
+    OUT.print(f"\n{render_plan(planned, spread, is_measured=measured is not None)}", end="")
 
 
 @app.command("status")

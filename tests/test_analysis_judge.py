@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segbench.analysis.judge import judge
-from segbench.analysis.observations import Observation
+from segbench.analysis.observations import Cell, Observation, cells_of
 from segbench.analysis.planning import measured_spread, plan_claims, settle_plan
 from segbench.analysis.power import Spread
 from segbench.counts import Counts, mean_iou
@@ -356,16 +356,15 @@ def test_the_page_tells_the_verdict_the_source_and_escapes_names():
 
 
 def test_planning_warns_of_claims_that_can_never_be_decided():
-    axes = {"backbone": ("vgg", "goog"), "dataset": ("voc", "ade")}
     same = Equivalent(says="same", left=VGG, right=GOOG, margin=0.3)
     exact = replace_claim(BETTER, metric="parameters")
-    few = plan_claims([BETTER, exact], axes, 3)
+    few = plan_claims([BETTER, exact], planned(3))
     assert few[0].warning.startswith(
         "can never be decided with 3 seeds: a verdict on a method takes"
     )
     assert (few[1].detectable, few[1].warning) == (0.0, "")
     better, equal, average = plan_claims(
-        [BETTER, same, replace_claim(BETTER, average=True)], axes, 5
+        [BETTER, same, replace_claim(BETTER, average=True)], planned(5)
     )
     assert better.warning == ""
     assert "can hardly hold with 5 seeds" in equal.warning
@@ -374,15 +373,56 @@ def test_planning_warns_of_claims_that_can_never_be_decided():
     assert average.detectable < better.detectable
     only_images = Spread(seed_sd=1e-9, image_sd=0.5)
     one, both = (
-        plan_claims([claim], axes, 5, spread=only_images)[0].detectable
+        plan_claims([claim], planned(5), spread=only_images)[0].detectable
         for claim in (BETTER, replace_claim(BETTER, average=True))
     )
     assert one is not None
     assert both == pytest.approx(one / math.sqrt(2))  # two data sets, each with its own images
-    known = plan_claims([BETTER], axes, 5, spread=Spread(0.31))[0]
+    known = plan_claims([BETTER], planned(5), spread=Spread(0.31))[0]
     assert known.detectable == pytest.approx(
         0.31 * 2.024, rel=0.01
     )  # statsmodels: effect size 2.024
+
+
+def planned(seeds: int) -> list[Cell]:
+    """Return the cells of two models on two data sets, of 3 and 6 classes."""
+    observations = [
+        one
+        for dataset in ("voc", "ade")
+        for backbone in ("vgg", "goog")
+        for one in cell(
+            {"backbone": backbone, "dataset": dataset},
+            0.5,
+            seeds=seeds,
+            parameters=math.nan,
+            num_classes={"voc": 3, "ade": 6}[dataset],
+        )
+    ]
+    return cells_of(observations)
+
+
+def test_a_claim_that_lacks_a_side_can_never_hold():
+    lacking = [one for one in planned(5) if one.axes["backbone"] == "vgg"]
+    assert plan_claims([BETTER], lacking)[0].warning == (
+        "can never hold as planned: no results of goog"
+    )
+
+
+def test_a_planned_trend_over_classes_knows_its_levels():
+    """Two levels a doubling apart: the slope per doubling is the plain difference."""
+    trend = Trend(says="harder", along="num_classes", direction="falls", scale="log")
+    slope = plan_claims([trend], planned(5), spread=Spread(0.5))[0].detectable
+    plain = plan_claims([BETTER], planned(5), spread=Spread(0.5))[0].detectable
+    assert slope == pytest.approx(plain)
+    unknown = Trend(says="bigger is better", along="parameters", direction="rises")
+    assert plan_claims([unknown], planned(5))[0].detectable is None
+
+
+def test_a_planned_correlation_is_limited_by_its_classes():
+    claim = Correlate(says="frequent is easier", by="training_pixels", average=True)
+    found = plan_claims([claim], planned(5))[0].detectable
+    # two data sets of 6 classes each: 2 x 3 degrees of freedom, (1.96 + 0.84) x sqrt(1.06 / 6)
+    assert found == pytest.approx(math.tanh(2.8016 * math.sqrt(1.06 / 6)), rel=1e-3)
 
 
 def test_settling_adds_seeds_where_a_claim_is_undecided_and_nowhere_else():

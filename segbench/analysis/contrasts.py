@@ -190,3 +190,13 @@ def _level(claim: Trend, cell: Cell) -> float:
     if is_fact(claim.along):
         return cell.observations[0].facts[claim.along]
     return float(cell.axes[claim.along])
+
+
+def unit_of(claim: AnyClaim) -> str:
+    """Return the unit of the claim's effect."""
+    if isinstance(claim, Correlate):
+        return "rank correlation"
+    unit = claim.metric if is_fact(claim.metric) else "points"
+    if isinstance(claim, Trend):
+        return f"{unit} per {'doubling' if claim.scale == 'log' else 'unit'} of {claim.along}"
+    return unit

@@ -14,7 +14,7 @@ models alike; the mean number of such classes is reported.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from segbench.analysis.contrasts import draws_images, is_count, matches, usable
+from segbench.analysis.contrasts import draws_images, is_count, matches, unit_of, usable
 from segbench.analysis.inference import MIN_SEEDS, holm
 from segbench.analysis.observations import Cell, Observation, Samples, cells_of
 from segbench.analysis.parts import Bench, parts_of
@@ -85,7 +85,7 @@ def _open_verdict(
         outcome="undecided",
         question=QUESTIONS[_question(claim, fewest)],
         reason="",
-        unit=_unit(claim),
+        unit=unit_of(claim),
         parts=tuple(parts),
         missing=tuple(missing),
         p=p,
@@ -123,15 +123,6 @@ def _question(claim: AnyClaim, fewest: int) -> str:
     if isinstance(claim, Value):
         return "split"
     return "measured" if is_fact(claim.metric) else "method"
-
-
-def _unit(claim: AnyClaim) -> str:
-    if isinstance(claim, Correlate):
-        return "rank correlation"
-    unit = claim.metric if is_fact(claim.metric) else "points"
-    if isinstance(claim, Trend):
-        return f"{unit} per {'doubling' if claim.scale == 'log' else 'unit'} of {claim.along}"
-    return unit
 
 
 def _standing_notes(claim: AnyClaim, parts: Sequence[Part]) -> list[str]:

@@ -1,20 +1,32 @@
 """Before launch: what each claim could show. After a look: which cells deserve more seeds.
 
 Spreads are stated or measured; see `power.py` for the rule that keeps the error rate while seeds
-are added. Units are points for figures.
+are added. A planned sweep is laid out like results, cell by cell, so that a claim compares the same
+cells with the same weights before and after. Units are points for figures.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
+from scipy import stats
 
-from segbench.analysis.contrasts import is_count
+from segbench.analysis.contrasts import (
+    Step,
+    is_count,
+    judgements,
+    matches,
+    side_steps,
+    trend_steps,
+    usable,
+)
 from segbench.analysis.inference import MIN_SEEDS
-from segbench.analysis.observations import Cell
+from segbench.analysis.observations import Cell, Observation, cells_of
 from segbench.analysis.power import (
     ALPHA,
+    POWER,
     SETTLE_LOOKS,
     STATED_SPREAD,
     Spread,
@@ -22,22 +34,18 @@ from segbench.analysis.power import (
     settle_schedule,
 )
 from segbench.analysis.verdict import Verdict
-from segbench.spec.claims import (
-    AnyClaim,
-    Correlate,
-    Equivalent,
-    Trend,
-    Value,
-    is_fact,
-)
+from segbench.counts import Counts
+from segbench.spec.claims import AnyClaim, Correlate, Equivalent, Fact, Trend, Value, is_fact
+from segbench.spec.sweep import Plan
 
 
 @dataclass(frozen=True)
 class PlannedClaim:
     """A claim before launch.
 
-    detectable: the smallest distance from the margin, in points, that is found with 80 % power;
-    None where the spread is unknown. warning: empty, or why the claim cannot be decided as planned.
+    detectable: the smallest distance from the margin that is found with 80 % power, in the unit of
+    the claim (points, points per doubling, rank correlation); None where the spread is unknown.
+    warning: empty, or why the claim cannot be decided as planned.
     """
 
     claim: AnyClaim
@@ -45,83 +53,132 @@ class PlannedClaim:
     warning: str = ""
 
 
+def planned_cells(plan: Plan) -> list[Cell]:
+    """Return the cells that results will have, without results; of facts only classes are known."""
+    unknown = dict.fromkeys(get_args(Fact), math.nan)
+    none = np.zeros((0, 1), dtype=np.int64)
+    nothing = Counts(none, none, none, ())
+    return cells_of(
+        [
+            Observation(
+                cell.axes,
+                protocol,
+                cell.seed,
+                nothing,
+                cell.trial.dataset.class_names,
+                facts={**unknown, "num_classes": cell.trial.dataset.num_classes},
+                training_pixels=_NONE_YET,
+                training_images=_NONE_YET,
+            )
+            for cell in plan.cells
+            if cell.trial is not None
+            for protocol in plan.experiment.evaluate
+        ]
+    )
+
+
+_NONE_YET = np.zeros(0)
+
+
 def plan_claims(
     claims: Sequence[AnyClaim],
-    axes: dict[str, tuple[str, ...]],
-    seeds: int,
+    cells: Sequence[Cell],
     *,
     spread: Spread = STATED_SPREAD,
     looks: int = 1,
 ) -> tuple[PlannedClaim, ...]:
-    """Return what each claim could show with this many seeds for each cell of the sweep.
+    """Return what each claim could show with the seeds that these cells have.
 
-    Holm's strictest level is taken for all, so a claim may turn out easier than said.
+    Holm's strictest level is taken for all, so a claim may turn out easier than said. Seeds of one
+    training that is scored in two ways are taken as independent, which says too much, not too
+    little.
     """
     family = sum(not is_count(claim) for claim in claims)
     alpha = ALPHA / looks / max(1, family)
-    return tuple(_planned(claim, axes, seeds, spread, alpha) for claim in claims)
+    return tuple(_planned(claim, cells, spread, alpha) for claim in claims)
 
 
-def _planned(
-    claim: AnyClaim, axes: dict[str, tuple[str, ...]], seeds: int, spread: Spread, alpha: float
-) -> PlannedClaim:
+def _planned(claim: AnyClaim, cells: Sequence[Cell], spread: Spread, alpha: float) -> PlannedClaim:
+    compared, missing = usable(claim, [cell for cell in cells if matches(cell, claim.where)])
+    found: list[float | None] = []
+    for _, combinations in judgements(claim, compared):
+        if isinstance(claim, Correlate):
+            found.append(_detectable_correlation(claim, combinations, alpha))
+            continue
+        trend = trend_steps(claim, combinations) if isinstance(claim, Trend) else None
+        for step in side_steps(claim, combinations) if trend is None else trend:
+            if step.problem:
+                missing.append(step.problem)
+            else:
+                found.append(_detectable(claim, step, spread, alpha))
     if is_count(claim):
-        return PlannedClaim(claim, 0.0)
-    if seeds < MIN_SEEDS:
+        return PlannedClaim(claim, 0.0, _lacks(missing))
+    seeds = min((len(cell.seeds) for cell in compared), default=0)
+    if 0 < seeds < MIN_SEEDS:
         return PlannedClaim(
             claim,
             None,
             f"can never be decided with {seeds} seed{'s' * (seeds > 1)}: a verdict on a method "
             f"takes at least {MIN_SEEDS} (--seeds {MIN_SEEDS} or more)",
         )
-    weights = _squared_weights(claim, axes)
-    if weights is None:
-        return PlannedClaim(claim, None)
-    images = 0.0 if isinstance(claim, Value) else spread.image_sd * math.sqrt(sum(weights) / 2)
-    found = minimum_detectable_effect(
-        Spread(spread.seed_sd, images), seeds, squared_weights=weights, alpha=alpha
-    )
+    known = [value for value in found if value is not None]
+    largest = max(known) if known and len(known) == len(found) else None
+    return PlannedClaim(claim, largest, _lacks(missing) or _too_wide(claim, largest, seeds))
+
+
+def _lacks(missing: Sequence[str]) -> str:
+    return f"can never hold as planned: {missing[0]}" if missing else ""
+
+
+def _too_wide(claim: AnyClaim, found: float | None, seeds: int) -> str:
     width = claim.margin if isinstance(claim, Equivalent) else math.inf
     width = claim.tolerance if isinstance(claim, Value) else width
-    if found > width:
-        return PlannedClaim(
-            claim,
-            found,
-            f"can hardly hold with {seeds} seeds: the smallest band that can be shown is about "
-            f"{found:.2f} points, the claim asks for {width:g}",
-        )
-    return PlannedClaim(claim, found)
+    if found is None or found <= width:
+        return ""
+    if isinstance(claim, Correlate) and found > 1:
+        return "can never be decided: its data sets have too few classes"
+    if math.isinf(width):
+        return ""
+    return (
+        f"can hardly hold with {seeds} seeds: the smallest band that can be shown is about "
+        f"{found:.2f} points, the claim asks for {width:g}"
+    )
 
 
-def _squared_weights(claim: AnyClaim, axes: dict[str, tuple[str, ...]]) -> tuple[float, ...] | None:
-    """Return the squared weights of the cells in one judgement, None where it is not in points."""
-    if isinstance(claim, Correlate) or is_fact(claim.metric):
+def _detectable(claim: AnyClaim, step: Step, spread: Spread, alpha: float) -> float | None:
+    """Return the smallest effect of a step that is found, None where nothing is known of it."""
+    weights = [weight**2 for weight, _ in step.weights]
+    if (
+        isinstance(claim, Correlate)
+        or is_fact(claim.metric)
+        or not all(map(math.isfinite, weights))
+    ):
         return None
-    averaged = _averaged(claim, axes)
-    if isinstance(claim, Trend):
-        if is_fact(claim.along):
-            return None  # the levels are known only from the data sets' cards
-        levels = np.array([float(value) for value in axes[claim.along]])
-        levels = np.log2(levels) if claim.scale == "log" else levels
-        centred = levels - levels.mean()
-        return tuple((centred**2 / (centred**2).sum() ** 2 / averaged).tolist())
-    sides = 1 if isinstance(claim, Value) else 2
-    return (1 / averaged**2,) * (sides * averaged)
+    seeds = min(len(cell.seeds) for _, cell in step.weights)
+    images = 0.0 if isinstance(claim, Value) else spread.image_sd * math.sqrt(sum(weights) / 2)
+    return minimum_detectable_effect(
+        Spread(spread.seed_sd, images), seeds, squared_weights=weights, alpha=alpha
+    )
 
 
-def _averaged(claim: AnyClaim, axes: dict[str, tuple[str, ...]]) -> int:
-    """Return over how many combinations one judgement averages."""
-    fixed = claim.fixed_axes()
-    sizes = {
-        axis: len(set(values) & set(claim.where.get(axis, values)))
-        for axis, values in axes.items()
-        if axis not in fixed
+def _detectable_correlation(
+    claim: Correlate, combinations: Sequence[dict[str, list[Cell]]], alpha: float
+) -> float | None:
+    """Return the smallest rank correlation that is told from 0; its classes set the limit.
+
+    Source: Fieller, Hartley, Pearson, Tests for rank correlation coefficients I, 1957: the inverse
+    hyperbolic tangent of Spearman's coefficient has variance 1.06 / (n - 3).
+    """
+    cells = [cell for sides in combinations for group in sides.values() for cell in group]
+    per_dataset = {
+        cell.axes.get("dataset", ""): len(claim.classes or cell.observations[0].class_names)
+        for cell in cells
     }
-    if claim.average:
-        return max(1, math.prod(sizes.values()))
-    if claim.within is None:
-        return 1
-    return max(1, math.prod(size for axis, size in sizes.items() if axis not in claim.within))
+    free = sum(max(classes - 3, 0) for classes in per_dataset.values())
+    if free == 0:
+        return None
+    quantiles = stats.norm.isf(alpha / 2) + stats.norm.ppf(POWER)
+    return float(np.tanh(quantiles * math.sqrt(1.06 / free)))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from segbench.analysis.contrasts import unit_of
 from segbench.analysis.pairwise import ClassDifference, Comparison
+from segbench.analysis.planning import PlannedClaim
+from segbench.analysis.power import Spread
 from segbench.analysis.verdict import QUESTIONS, Part, Verdict
 from segbench.spec.claims import Value
 
@@ -67,6 +70,31 @@ def render_comparison(found: Comparison, left: str, right: str, notes: Sequence[
         + "".join(f"{_line(note)}\n" for note in notes)
         + f"{dropped}\n{_class_table(found.per_class)}\n"
     )
+
+
+def render_plan(planned: Sequence[PlannedClaim], spread: Spread, *, is_measured: bool) -> str:
+    """Return what `segbench plan` says of claims: what each could show, and what it cannot."""
+    rows = [
+        [
+            one.claim.says,
+            "any" if one.detectable == 0 else _planned_effect(one),
+            one.warning,
+        ]
+        for one in planned
+    ]
+    how = "measured in this run" if is_measured else "taken from other studies; measure your own"
+    headers = ["claim", "found 4 times in 5 if this far off the margin", "warning"]
+    return (
+        f"{tabulate(rows, headers=headers, tablefmt='simple', maxcolwidths=[48, 24, 60])}\n\n"
+        f"Standard deviation over seeds {spread.seed_sd:.2f} points, of a difference over images "
+        f"{spread.image_sd:.2f} ({how}).\n"
+    )
+
+
+def _planned_effect(planned: PlannedClaim) -> str:
+    if planned.detectable is None:
+        return "" if planned.warning else "not known before launch"
+    return f"{planned.detectable:.2f} {unit_of(planned.claim)}"
 
 
 def _row(number: int, verdict: Verdict) -> list[str]:
