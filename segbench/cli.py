@@ -151,6 +151,14 @@ def run_command(
     wait: Annotated[
         bool, typer.Option("--wait", help="After submitting to Slurm, follow until all has ended.")
     ] = False,
+    settle: Annotated[
+        bool,
+        typer.Option(
+            "--settle",
+            help="Judge the claims up to three times, each at a third of 5 %; in between add seeds "
+            "where one is undecided.",
+        ),
+    ] = False,
 ) -> None:
     """Train and evaluate an experiment's grid; only what is missing is done."""
     from segbench import drive
@@ -169,17 +177,43 @@ def run_command(
         results=results,
         search=search,
         best=best,
+        settle=settle,
     )
+    command = _command(file, settings or [], only or [], seeds, settle)
     prepared = drive.prepare_run(file, flags)
     left = drive.unfinished(prepared, retry_failed=retry == "failed")
     _say_plan(prepared, left)
     if dry_run:
         return
+    _work_off(prepared, left, command, wait)
+    while settle and not drive.unfinished(prepared, retry_failed=False) and _add_seeds(prepared):
+        prepared = drive.prepare_run(file, flags)
+        _work_off(prepared, drive.unfinished(prepared, retry_failed=False), command, wait)
+    if search and not _leaves(prepared, wait):
+        _say_best(file, flags)
+    failed = _count_failed(prepared)
+    if failed:
+        ERR.print(
+            f"{failed} of {len(prepared.asked.trials)} trials failed; "
+            f"segbench status {console.shown_path(prepared.run_folder)} says why."
+        )
+        raise typer.Exit(1)
+
+
+def _leaves(prepared: Any, wait: bool) -> bool:
+    """Return whether the command ends before its trials do."""
+    return prepared.asked.experiment.launch.launcher == "slurm" and not wait
+
+
+def _work_off(prepared: Any, left: dict[str, Any], command: str, wait: bool) -> None:
+    """Record the run, do what is left of it, and report."""
+    from segbench import drive
+
     if left and (missing := drive.missing_files(prepared)):
         _fail("\n".join(missing))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a ctrl-C
-    record = drive.record(prepared, _command(file, settings or [], only or [], seeds))
-    leaves = prepared.asked.experiment.launch.launcher == "slurm" and not wait
+    record = drive.record(prepared, command)
+    leaves = _leaves(prepared, wait)
     try:
         if left:
             _follow(prepared, record, left)
@@ -193,15 +227,23 @@ def run_command(
             f"Nothing waits here; segbench watch {console.shown_path(prepared.run_folder)} follows, "
             "segbench report writes the tables."
         )
-    if search and not leaves:
-        _say_best(file, flags)
-    failed = _count_failed(prepared)
-    if failed:
-        ERR.print(
-            f"{failed} of {len(prepared.asked.trials)} trials failed; "
-            f"segbench status {console.shown_path(prepared.run_folder)} says why."
+
+
+def _add_seeds(prepared: Any) -> bool:
+    """Say which cells get more seeds and why, or why none does; return whether any does."""
+    from segbench.drive_settle import add_seeds
+
+    found = add_seeds(prepared.run_folder)
+    for sentence in found.given_up:
+        OUT.print(f"not settled by more seeds: {sentence}")
+    for top in found.top_ups:
+        cell = " ".join(top.axes.values())
+        OUT.print(
+            f"{cell}: {top.seeds_now} to {top.seeds_next} seeds, for: {'; '.join(top.claims)}"
         )
-        raise typer.Exit(1)
+    if not found.top_ups:
+        OUT.print("no claim is left that more seeds would settle")
+    return bool(found.top_ups)
 
 
 def _say_best(file: Path, flags: Any) -> None:
@@ -218,9 +260,11 @@ def _say_best(file: Path, flags: Any) -> None:
     OUT.print("segbench run --best takes these settings")
 
 
-def _command(file: Path, settings: list[str], only: list[str], seeds: int | None) -> str:
+def _command(
+    file: Path, settings: list[str], only: list[str], seeds: int | None, settle: bool
+) -> str:
     """Return what to type to get these trials again; where they run changes no table."""
-    words = ["segbench", "run", str(file)]
+    words = ["segbench", "run", str(file), *(["--settle"] if settle else [])]
     for setting in settings:
         words += ["--set", setting]
     for selector in only:
@@ -306,9 +350,11 @@ def _report(run_folder: Path) -> None:
     from segbench.report.write import write_report
 
     for path in write_report(run_folder):
-        if path.name in {"leaderboard.md", "claims.md"}:
-            OUT.print()
-            OUT.print(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8") if path.suffix == ".md" else ""
+        if path.name == "leaderboard.md":
+            OUT.print(f"\n{text}")
+        elif path.name == "claims.md":  # the table; its details are for the file
+            OUT.print("\n" + text.partition("\n## ")[0])
     OUT.print(f"written: {console.shown_path(run_folder)}")
 
 

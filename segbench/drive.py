@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from segbench import results, run
 from segbench.code_version import code_version
+from segbench.drive_settle import Settling, most_seeds, settling_of, with_top_ups
 from segbench.errors import ExperimentError, LaunchError
 from segbench.launch import Event, Work, launcher_named
 from segbench.launch.best_sample import best_sample
@@ -41,6 +42,7 @@ class Flags:
     results: Path = field(default_factory=lambda: Path("results"))
     search: bool = False
     best: bool = False
+    settle: bool = False
 
 
 class Prepared(NamedTuple):
@@ -52,6 +54,7 @@ class Prepared(NamedTuple):
     machine: Machine
     run_folder: Path
     search: Search | None = None
+    settling: Settling = Settling()
 
     @property
     def hidden_cards(self) -> tuple[str, ...]:
@@ -74,23 +77,41 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
     if flags.search:
         experiment = searched(experiment)
     catalog = Catalog.on_path(flags.cards, experiment=path)
-    whole = expand(experiment, catalog, document)
+    run_folder = flags.results.resolve() / experiment.name
+    settling = settling_of(run_folder, experiment, is_asked=flags.settle)
+    if settling.looks > 1:
+        later = expand(most_seeds(experiment, settling), catalog, document)
+        whole = Plan(experiment, later.cells)
+        planned = with_top_ups(whole, len(experiment.sweep.seed_values), settling)
+    else:
+        planned = whole = expand(experiment, catalog, document)
     for resources in experiment.launch.cells:
         for axis, value in resources.where.items():
             _selector(f"{axis}={value}", whole, "launch.cells where")
-    asked = narrowed(whole, flags.only, flags.seeds)
+    asked = narrowed(planned, flags.only, flags.seeds)
+    _check_ranks(asked)
     machine = Machine.from_environment(
         dict(os.environ),
         data=tuple(map(str, flags.data)),
         weights=tuple(map(str, flags.weights)),
         cache=None if flags.cache is None else str(flags.cache),
         device=flags.device,
-        threads=experiment.launch.cpus_per_trial or 1,
+        threads=experiment.launch.cpus_per_rank,
+        stage_data_to=experiment.launch.stage_data_to,
         monitor=experiment.monitor,
     )
-    run_folder = flags.results.resolve() / experiment.name
     search = experiment.search if flags.search else None
-    return Prepared(whole, asked, catalog, machine, run_folder, search)
+    return Prepared(whole, asked, catalog, machine, run_folder, search, settling)
+
+
+def _check_ranks(plan: Plan) -> None:
+    ranks = plan.experiment.launch.ranks_per_trial
+    sizes = {trial.train.batch_size for trial in plan.trials.values()} if ranks > 1 else set()
+    for batch_size in sorted(size for size in sizes if size % ranks):
+        raise ExperimentError(
+            f"launch.ranks_per_trial {ranks}: cannot share out train.batch_size {batch_size} evenly; "
+            "choose a divisor of it"
+        )
 
 
 def narrowed(plan: Plan, only: Sequence[str], seeds: int | None) -> Plan:
@@ -191,7 +212,10 @@ def unfinished(prepared: Prepared, *, retry_failed: bool) -> dict[str, Trial]:
 
 def record(prepared: Prepared, command: str) -> RunRecord:
     """Write the run's record; return it with the earlier cells that stay."""
-    asked = run.record_of(prepared.asked, command, hidden_cards=prepared.hidden_cards)
+    asked = run.record_of(
+        prepared.asked, command,
+        hidden_cards=prepared.hidden_cards, looks=prepared.settling.looks,
+    )  # fmt: skip
     return run.write_run(prepared.run_folder, asked, prepared.whole)
 
 

@@ -30,12 +30,20 @@ class CellRecord(Spec):
     skipped: str = ""
 
 
+class TopUp(Spec):
+    """How many seeds a cell of the sweep has in all, beyond those of the experiment."""
+
+    axes: dict[str, str]
+    seeds: int
+
+
 class RunRecord(Spec):
     """What a run's folder is about.
 
     command: what was typed. cells: those that the last command asked for, and earlier ones that the
     same settings still contain. added: protocols that `segbench evaluate` scored trials under later,
-    by name.
+    by name. looks: how often the claims may be judged in all, fixed before the first time
+    (`segbench.analysis.power`); top_ups: what `run --settle` has added since.
     """
 
     experiment: Experiment
@@ -43,6 +51,8 @@ class RunRecord(Spec):
     cells: tuple[CellRecord, ...]
     hidden_cards: tuple[str, ...] = ()
     added: dict[str, Protocol] = {}
+    looks: int = 1
+    top_ups: tuple[TopUp, ...] = ()
 
     @property
     def protocols(self) -> dict[str, Protocol]:
@@ -76,7 +86,9 @@ class Row(NamedTuple):
         return self.result is not None and self.result.status == "done" and bool(self.evaluations)
 
 
-def record_of(plan: Plan, command: str, *, hidden_cards: tuple[str, ...] = ()) -> RunRecord:
+def record_of(
+    plan: Plan, command: str, *, hidden_cards: tuple[str, ...] = (), looks: int = 1
+) -> RunRecord:
     """Return the record of a plan."""
     cells = tuple(
         CellRecord.model_construct(
@@ -85,7 +97,11 @@ def record_of(plan: Plan, command: str, *, hidden_cards: tuple[str, ...] = ()) -
         for cell in plan.cells
     )
     return RunRecord.model_construct(
-        experiment=plan.experiment, command=command, cells=cells, hidden_cards=hidden_cards
+        experiment=plan.experiment,
+        command=command,
+        cells=cells,
+        hidden_cards=hidden_cards,
+        looks=looks,
     )
 
 
@@ -102,9 +118,16 @@ def write_run(run_folder: Path, record: RunRecord, whole: Plan) -> RunRecord:
     ]
     order = {cell.trial_id: index for index, cell in enumerate(whole.cells)}
     cells = sorted((*record.cells, *kept), key=lambda cell: order.get(cell.trial_id, -1))
-    merged = record.model_copy(update={"cells": tuple(cells), "added": before.added})
+    kept_of = {"added": before.added, "top_ups": before.top_ups}
+    merged = record.model_copy(update={"cells": tuple(cells), **kept_of})
     write_json(run_folder / "run.json", merged.model_dump(mode="json"))
     return merged
+
+
+def write_top_ups(run_folder: Path, top_ups: tuple[TopUp, ...]) -> None:
+    """Note how many seeds each cell is to have."""
+    changed = load_run(run_folder).model_copy(update={"top_ups": top_ups})
+    write_json(run_folder / "run.json", changed.model_dump(mode="json"))
 
 
 def add_protocol(run_folder: Path, protocol: Protocol) -> str:

@@ -14,11 +14,11 @@ PACKAGE = ROOT / "segbench"
 # A module may import from its own row and the rows above it. Rows marked True must not load torch.
 ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (True, ("errors", "files", "code_version")),
-    (True, ("counts",)),
+    (True, ("counts", "lease")),
     (True, ("spec",)),
     (False, ("data", "models")),
     (False, ("engine",)),
-    (True, ("results", "lease")),
+    (True, ("results",)),
     (True, ("run", "status", "load", "external")),
     (False, ("trial",)),
     (False, ("score", "label_images", "crf_search")),
@@ -26,7 +26,7 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (True, ("launch",)),
     (True, ("analysis",)),
     (True, ("report",)),
-    (True, ("drive", "drive_compare", "drive_evaluate", "model_folder", "listing", "console")),
+    (True, ("drive", "drive_compare", "drive_evaluate", "drive_settle", "model_folder", "listing", "console")),
     (True, ("cli", "__main__")),
 ]
 HEAVY = ("torch", "torchvision", "ray", "datasets", "submitit", "matplotlib")

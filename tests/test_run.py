@@ -209,7 +209,7 @@ def test_ctrl_c_or_a_polite_kill_saves_and_says_so(toy_project, number):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     os.kill(process.pid, number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=250)
     assert process.returncode == 130
     assert "the same command goes on from there" in stderr
     assert "Traceback" not in stderr

@@ -123,7 +123,8 @@ def _planned(claim: AnyClaim, cells: Sequence[Cell], spread: Spread, alpha: floa
         )
     known = [value for value in found if value is not None]
     largest = max(known) if known and len(known) == len(found) else None
-    return PlannedClaim(claim, largest, _lacks(missing) or _too_wide(claim, largest, seeds))
+    warning = _lacks(missing) or _too_wide(claim, largest, seeds)
+    return PlannedClaim(claim, None if largest == math.inf else largest, warning)
 
 
 def _lacks(missing: Sequence[str]) -> str:
@@ -133,11 +134,9 @@ def _lacks(missing: Sequence[str]) -> str:
 def _too_wide(claim: AnyClaim, found: float | None, seeds: int) -> str:
     width = claim.margin if isinstance(claim, Equivalent) else math.inf
     width = claim.tolerance if isinstance(claim, Value) else width
-    if found is None or found <= width:
-        return ""
-    if isinstance(claim, Correlate) and found > 1:
+    if isinstance(claim, Correlate) and found == math.inf:
         return "can never be decided: its data sets have too few classes"
-    if math.isinf(width):
+    if found is None or found <= width:
         return ""
     return (
         f"can hardly hold with {seeds} seeds: the smallest band that can be shown is about "
@@ -163,7 +162,7 @@ def _detectable(claim: AnyClaim, step: Step, spread: Spread, alpha: float) -> fl
 
 def _detectable_correlation(
     claim: Correlate, combinations: Sequence[dict[str, list[Cell]]], alpha: float
-) -> float | None:
+) -> float:
     """Return the smallest rank correlation that is told from 0; its classes set the limit.
 
     Source: Fieller, Hartley, Pearson, Tests for rank correlation coefficients I, 1957: the inverse
@@ -176,7 +175,7 @@ def _detectable_correlation(
     }
     free = sum(max(classes - 3, 0) for classes in per_dataset.values())
     if free == 0:
-        return None
+        return math.inf
     quantiles = stats.norm.isf(alpha / 2) + stats.norm.ppf(POWER)
     return float(np.tanh(quantiles * math.sqrt(1.06 / free)))
 

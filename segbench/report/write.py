@@ -70,6 +70,7 @@ def judged_claims(
         record.experiment.claims,
         observations(run_folder, record, rows),
         planned_seeds=len(record.experiment.sweep.seed_values),
+        looks=record.looks,
         resamples=resamples,
     )
 

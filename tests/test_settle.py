@@ -1,0 +1,189 @@
+"""Claims from plan to verdict on the command line, and seeds that are added under a rule."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from segbench import cli, drive, drive_settle, results
+from segbench.analysis.power import SETTLE_LOOKS, settle_schedule
+from segbench.cli import app
+from segbench.results import Provenance, Result, StoredCounts
+from segbench.run import load_run
+
+CLAIMS = """
+claims:
+  - kind: compare
+    says: the finer head is better | by far
+    left: {head: fcn8s}
+    right: {head: fcn32s}
+    source: {paper: a paper, table: Table 9, published: {fcn8s: 62.7, fcn32s: 59.4}}
+  - kind: compare
+    says: both heads have parameters
+    metric: parameters
+    left: {head: fcn8s}
+    right: {head: fcn32s}
+  - kind: correlate
+    says: classes with more pixels are easier
+    by: training_pixels
+"""
+
+
+def segbench(*words):
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    return done.exit_code, done.output
+
+
+@pytest.fixture
+def project(toy_project, monkeypatch):
+    """The toy project with claims; trials are made up instead of trained."""
+    monkeypatch.chdir(toy_project)
+    file = toy_project / "experiments" / "toy.yaml"
+    file.write_text(file.read_text().replace("seeds: 2", "seeds: 4") + CLAIMS)
+    return toy_project
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """Replace training by made-up counts; return a dict: head -> (quality, spread over seeds)."""
+    worth = {"fcn32s": (0.6, 0.02), "fcn8s": (0.635, 0.02)}
+
+    def follow(prepared, record, left):
+        for trial_id, trial in left.items():
+            workdir = results.trial_folder(prepared.run_folder, trial_id)
+            results.write_trial(workdir, trial)
+            _write(workdir, trial_id, trial, worth, prepared.asked.experiment.evaluate)
+
+    monkeypatch.setattr(cli, "_follow", follow)
+    return worth
+
+
+def _write(workdir, trial_id, trial, worth, protocols):
+    quality, spread = worth[trial.head.name]
+    rng = np.random.default_rng([trial.seed, len(trial.head.strides)])
+    scene = np.random.default_rng(7)
+    label = scene.integers(500, 4000, (60, 3))
+    share = np.clip(quality + rng.normal(0, spread) + scene.normal(0, 0.05, (60, 3)), 0, 1)
+    tp = np.floor(label * share).astype(np.int64)
+    confusion = np.zeros((3, 4), dtype=np.int64)
+    confusion[range(3), range(3)] = tp.sum(0)
+    confusion[:, 3] = (label - tp).sum(0)
+    stored = StoredCounts(tuple(map(str, range(60))), tp, label, tp, confusion)
+    for protocol in protocols.values():
+        evaluation = results.evaluation_of(
+            stored, trial_id=trial_id, protocol=protocol, dataset=trial.dataset,
+            split_fingerprint="made up",
+        )  # fmt: skip
+        results.write_evaluation(workdir, evaluation, stored)
+    results.write_provenance(
+        workdir,
+        Provenance(
+            code_version="0", packages={}, device="none", host="none", started="0", finished="0",
+            attempts=1, train_seconds=1, evaluate_seconds=1, peak_memory_mib=1,
+        ),
+    )  # fmt: skip
+    results.write_result(
+        workdir,
+        Result(
+            trial_id=trial_id, status="done", facts={"parameters": 10 * len(trial.head.strides)},
+            training_pixels=(9, 5, 2), training_images=(3, 2, 1),
+        ),
+    )  # fmt: skip
+
+
+def test_plan_says_what_each_claim_could_show(project):
+    code, said = segbench("plan", "experiments/toy.yaml")
+    assert code == 0, said
+    assert "the finer head is better | by far" in said
+    assert "points" in said
+    assert "any" in said
+    assert "can never be decided: its data sets have too few classes" in " ".join(said.split())
+    assert "taken from other studies" in said
+    few = segbench("plan", "experiments/toy.yaml", "--set", "sweep.seeds=3")[1]
+    assert "can never be decided with 3 seeds" in " ".join(few.split())
+
+
+def test_a_run_with_claims_ends_in_verdicts_that_report_rebuilds_byte_for_byte(project, made_up):
+    code, said = segbench("run", "experiments/toy.yaml", "--cache", "cache")
+    assert code == 0, said
+    assert "# Claims" in said
+    assert "How to read the details" not in said
+    run_folder = project / "results" / "toy"
+    page = (run_folder / "claims.md").read_text(encoding="utf-8")
+    assert "the finer head is better \\| by far" in page
+    assert "fcn32s 59.4, fcn8s 62.7 (a paper, Table 9)" in page
+    assert "both heads have parameters" in page
+    assert "| **holds**" in page
+    before = {p.name: p.read_bytes() for p in run_folder.glob("*.*")}
+    shutil.copytree(run_folder, project / "copy")
+    for name in before:
+        if name != "run.json":
+            (project / "copy" / name).unlink()
+    (project / "results" / "toy").rename(project / "aside")
+    (project / "copy").rename(project / "results" / "toy")
+    assert segbench("report", "results/toy")[0] == 0
+    assert {p.name: p.read_bytes() for p in run_folder.glob("*.*")} == before
+
+
+def test_plan_takes_the_spread_that_a_run_has_measured(project, made_up):
+    segbench("run", "experiments/toy.yaml", "--cache", "cache")
+    said = segbench("plan", "experiments/toy.yaml")[1]
+    assert "measured in this run" in said
+
+
+def test_settling_adds_seeds_until_a_claim_is_decided(project, made_up):
+    code, said = segbench("run", "experiments/toy.yaml", "--cache", "cache", "--settle")
+    assert code == 0, said
+    assert "4 to 7 seeds, for: the finer head is better | by far" in said
+    record = load_run(project / "results" / "toy")
+    assert record.looks == SETTLE_LOOKS
+    assert "--settle" in record.command
+    seeds = {cell.axes["head"]: 0 for cell in record.cells}
+    for cell in record.cells:
+        seeds[cell.axes["head"]] += 1
+    assert set(seeds.values()) <= set(settle_schedule(4))
+    assert max(seeds.values()) > 4
+    page = (project / "results" / "toy" / "claims.md").read_text(encoding="utf-8")
+    assert "compared with 1.67 %" in " ".join(page.split())
+    # The plain command afterwards keeps the added seeds and the stricter level.
+    code, said = segbench("run", "experiments/toy.yaml", "--cache", "cache")
+    assert code == 0, said
+    assert f"{sum(seeds.values())} ended, 0 to run" in said
+    assert (project / "results" / "toy" / "claims.md").read_text(encoding="utf-8") == page
+
+
+def test_settling_leaves_decided_claims_alone_and_says_what_seeds_cannot_do(project, made_up):
+    made_up.update({"fcn32s": (0.5, 0.005), "fcn8s": (0.8, 0.005)})
+    code, said = segbench("run", "experiments/toy.yaml", "--cache", "cache", "--settle")
+    assert code == 0, said
+    assert "not settled by more seeds: classes with more pixels are easier" in said
+    assert "no claim is left that more seeds would settle" in said
+    assert len(load_run(project / "results" / "toy").cells) == 8
+
+
+def test_settling_is_refused_after_a_look_at_the_full_level(project, made_up):
+    segbench("run", "experiments/toy.yaml", "--cache", "cache")
+    code, said = segbench("run", "experiments/toy.yaml", "--cache", "cache", "--settle")
+    assert code == 2
+    assert "was judged at one look already" in " ".join(said.split())
+    assert json.loads((project / "results/toy/run.json").read_text())["looks"] == 1
+
+
+def test_settling_needs_claims_and_a_number_of_seeds(project):
+    code, said = segbench(
+        "run", "experiments/toy.yaml", "--settle", "--dry-run", "--set", "sweep.seeds=[1,5]"
+    )
+    assert code == 2
+    assert "sweep.seeds as a number of seeds" in " ".join(said.split())
+
+
+def test_added_seeds_are_those_that_a_larger_sweep_would_have(project, made_up):
+    """So nothing is trained twice when somebody raises `seeds:` instead."""
+    segbench("run", "experiments/toy.yaml", "--cache", "cache", "--settle")
+    settled = {c.trial_id for c in load_run(project / "results" / "toy").cells}
+    flags = drive.Flags(settings=("sweep.seeds=11",), results=project / "elsewhere")
+    larger = drive.prepare_run(project / "experiments" / "toy.yaml", flags)
+    assert settled <= set(larger.asked.trials)
+    assert drive_settle.Settling().looks == 1
