@@ -476,3 +476,28 @@ def test_to_contradict_one_of_several_combinations_takes_more():
     p_against = 3 * min(part.p_against for part in verdict.parts)
     assert p_against < p_for
     assert verdict.p == pytest.approx(min(1.0, 2 * p_against))
+
+
+def test_cells_of_one_data_set_at_several_class_counts_are_judged_together():
+    """Merged classes: the same images, fewer columns."""
+    fine = cell({"variant": "fine"}, 0.6, num_classes=6)
+    coarse = []
+    for one in cell({"variant": "fine"}, 0.8):
+        own = one.counts
+        merged = [np.add.reduceat(a, [0, 2, 4], axis=1) for a in (own.tp, own.label, own.pred)]
+        coarse.append(
+            replace(
+                one,
+                axes={**one.axes, "variant": "coarse"},
+                counts=Counts(*merged, own.names),
+                class_names=("a", "b", "c"),
+                facts={"num_classes": 3},
+            )
+        )
+    trend = Trend(says="harder", along="num_classes", direction="falls")
+    verdict = verdict_of(trend, fine + coarse)
+    expected = np.mean([100 * mean_iou(o.counts.sums) for o in fine]) - np.mean(
+        [100 * mean_iou(o.counts.sums) for o in coarse]
+    )
+    assert verdict.parts[0].effect == pytest.approx(expected)  # 3 to 6 classes is one doubling
+    assert verdict.outcome == "holds"

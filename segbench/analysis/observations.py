@@ -98,11 +98,15 @@ class Samples:
     def prepare(
         self, cells: Iterable[Cell], metric: str, classes: tuple[str, ...], *, images: bool
     ) -> None:
-        """Draw for all these cells at once: cells on the same images share one matrix product."""
-        groups: dict[str, dict[tuple, Cell]] = {}
+        """Draw for all these cells at once: cells on the same images share one matrix product.
+
+        Other numbers of classes on the same images are drawn apart, with the same draws of images.
+        """
+        groups: dict[tuple[str, int], dict[tuple, Cell]] = {}
         for cell in cells:
             if (cell.key, metric, classes, images) not in self._kept:
-                groups.setdefault(cell.observations[0].counts.images, {})[cell.key] = cell
+                counts = cell.observations[0].counts
+                groups.setdefault((counts.images, counts.tp.shape[1]), {})[cell.key] = cell
         for group in groups.values():
             drawn, dropped = self._draw(list(group.values()), metric, classes, images)
             for key, sample in zip(group, drawn, strict=True):
