@@ -12,6 +12,7 @@ from segbench.cli import app
 from segbench.data import open_split
 from segbench.drive_evaluate import machine_of
 from segbench.external import load_externals
+from segbench.report.boards import boards
 from segbench.report.tables import write_tables
 from segbench.run import load_rows, load_run
 from segbench.spec.catalog import Catalog
@@ -29,7 +30,8 @@ def _tables_alone(monkeypatch):
 
     def write(run_folder):
         record = load_run(run_folder)
-        write_tables(run_folder, record, list(load_rows(run_folder, record)))
+        rows = list(load_rows(run_folder, record))
+        write_tables(run_folder, record, rows, list(boards(run_folder, record, rows)))
 
     monkeypatch.setattr(cli, "_report", write)
 

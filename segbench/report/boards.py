@@ -1,11 +1,12 @@
 """Everything that the page and the figures show of a run, gathered once.
 
 A board holds what may be ranked together: one protocol, one data set, the same classes and images.
+Predictions that were made elsewhere and scored here (external methods) stand on it as models.
 Shares and IoUs are fractions, standings and differences per cent. Letters: C classes.
 Knows nothing of how anything is drawn.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +18,13 @@ from segbench import results
 from segbench.analysis.inference import MIN_SEEDS
 from segbench.analysis.observations import Observation
 from segbench.analysis.pairwise import Comparison, compare_two
+from segbench.analysis.power import ALPHA
+from segbench.counts import Counts
+from segbench.external import External, external_folder, load_externals
 from segbench.report.cells import Summary, summarised
-from segbench.report.observed import facts_of, load_counts, observed
+from segbench.report.observed import facts_of
 from segbench.report.ranking import RESAMPLES, Ranking, Standing, rank
+from segbench.results import Evaluation
 from segbench.run import Row, RunRecord
 from segbench.spec.experiment import Published
 from segbench.spec.protocol import Protocol
@@ -30,8 +35,13 @@ COSTS = {
     "flops": "FLOPs",
     "forward_ms": "forward time, ms per image",
     "step_ms": "training time, ms per step",
+    "training_s": "training time, s per trial",
     "peak_memory_mib": "peak memory, MiB",
 }
+EXTERNAL_NOTE = (
+    "External: predictions that were made elsewhere and scored here; how they were made is not on "
+    "file."
+)
 _SHOWN_CONFUSIONS = 20  # classes of a confusion matrix; the others are one row and column
 
 
@@ -48,10 +58,14 @@ class Confusion(NamedTuple):
 
 @dataclass(frozen=True)
 class Model:
-    """A complete cell of the sweep on a board; rows: its seeds' trials."""
+    """A complete cell of the sweep on a board, or an external method.
+
+    rows: its seeds' trials, none for an external method. evaluations: the seeds' scores.
+    """
 
     axes: dict[str, str]
     rows: tuple[Row, ...]
+    evaluations: tuple[Evaluation, ...]
     figures: dict[str, Summary]
     standing: Standing
     class_iou: tuple[Summary | None, ...]
@@ -63,7 +77,29 @@ class Model:
     @property
     def name(self) -> str:
         """What tells the model from the others of its board."""
-        return " ".join(value for axis, value in self.axes.items() if axis != "dataset" and value)
+        return _named(value for axis, value in self.axes.items() if axis != "dataset")
+
+    @property
+    def besides_backbone(self) -> str:
+        """What else tells it from the others."""
+        apart = {"dataset", "backbone"}
+        return _named(value for axis, value in self.axes.items() if axis not in apart)
+
+    @property
+    def is_external(self) -> bool:
+        """Whether its predictions were made elsewhere."""
+        return not self.rows
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Models that differ in nothing but their backbone, best first.
+
+    is_decided: the first is shown to be above the second.
+    """
+
+    models: tuple[Model, ...]
+    is_decided: bool
 
 
 @dataclass(frozen=True)
@@ -102,6 +138,7 @@ class Board:
 
     label_share: (C,) of the evaluated split's labelled pixels. training_share: (C,) of the training
     split's, where it is on file. rivals: the next model, and the best one with another backbone.
+    duels: backbones against each other with all else alike.
     """
 
     protocol: Protocol
@@ -113,6 +150,7 @@ class Board:
     label_share: tuple[float, ...]
     training_share: tuple[float, ...] | None
     rivals: tuple[Rival, ...]
+    duels: tuple[Duel, ...]
 
     @property
     def title(self) -> str:
@@ -121,6 +159,30 @@ class Board:
             f"{self.dataset} ({len(self.class_names)} classes, {self.num_images} images of "
             f"{self.protocol.split}), protocol {self.protocol_name}"
         )
+
+    @property
+    def reading_note(self) -> str:
+        """How places and letters are to be read on this board."""
+        few = [model for model in self.models if model.standing.num_seeds < MIN_SEEDS]
+        decided = (
+            "Place is the range of ranks that is left when only differences count that are decided "
+            f"(seeds and images, p at most {ALPHA:g} after Holm's correction over all pairs); "
+            "models that share a letter are not told apart."
+        )
+        if not few:
+            return decided
+        if len(few) == len(self.models):
+            return f"No order is decided: that takes {MIN_SEEDS} seeds for each model."
+        return f"{decided} Models with fewer than {MIN_SEEDS} seeds have no letter."
+
+
+class _Entry(NamedTuple):
+    """What is about to stand on a board. folders: where each evaluation's counts lie."""
+
+    axes: dict[str, str]
+    rows: tuple[Row, ...]
+    evaluations: tuple[Evaluation, ...]
+    folders: tuple[Path, ...]
 
 
 def boards(
@@ -133,72 +195,136 @@ def boards(
     Raises:
         ResultError: a file of counts is damaged.
     """
-    for name in record.protocols:
-        for dataset in dict.fromkeys(row.cell.axes["dataset"] for row in rows):
-            cells = _complete_cells([r for r in rows if r.cell.axes["dataset"] == dataset], name)
-            groups: dict[tuple[str, ...], list[list[Row]]] = {}
-            for cell in cells:
-                evaluation = cell[0].evaluations[name]
-                key = (*evaluation.class_names, evaluation.split_fingerprint)
-                groups.setdefault(key, []).append(cell)
+    externals = load_externals(run_folder)
+    datasets = [row.cell.axes["dataset"] for row in rows] + [e.method.dataset for e in externals]
+    for name, protocol in all_protocols(record, externals).items():
+        every = [
+            *_complete_cells(run_folder, rows, name),
+            *_external_entries(run_folder, externals, protocol, record.axis_names),
+        ]
+        for dataset in dict.fromkeys(datasets):
+            groups: dict[tuple[str, ...], list[_Entry]] = {}
+            for entry in every:
+                first = entry.evaluations[0]
+                if entry.axes["dataset"] == dataset:
+                    key = (*first.class_names, first.split_fingerprint)
+                    groups.setdefault(key, []).append(entry)
             for group in groups.values():
-                yield _board(run_folder, record, name, group, resamples)
+                yield _board(record, name, protocol, group, resamples)
 
 
-def _complete_cells(rows: Sequence[Row], protocol_name: str) -> list[list[Row]]:
+def all_protocols(record: RunRecord, externals: Sequence[External]) -> dict[str, Protocol]:
+    """Return the run's protocols, then those that external methods alone were scored by, by name."""
+    found = dict(record.protocols)
+    digests = {protocol.digest() for protocol in found.values()}
+    for protocol in (e.protocol for external in externals for e in external.evaluations):
+        if protocol.digest() not in digests:
+            digests.add(protocol.digest())
+            name = protocol.name
+            found[name if name not in found else f"{name}-{protocol.digest()}"] = protocol
+    return found
+
+
+def _complete_cells(run_folder: Path, rows: Sequence[Row], protocol_name: str) -> Iterator[_Entry]:
     cells: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if not row.cell.skipped:
             cells.setdefault(tuple(row.cell.axes.values()), []).append(row)
-    return [
-        cell
-        for cell in cells.values()
-        if all(row.is_done and protocol_name in row.evaluations for row in cell)
-    ]
+    for cell in cells.values():
+        if all(row.is_done and protocol_name in row.evaluations for row in cell):
+            yield _Entry(
+                axes=cell[0].cell.axes,
+                rows=tuple(cell),
+                evaluations=tuple(row.evaluations[protocol_name] for row in cell),
+                folders=tuple(results.trial_folder(run_folder, r.cell.trial_id) for r in cell),
+            )
+
+
+def _external_entries(
+    run_folder: Path, externals: Sequence[External], protocol: Protocol, axes: Sequence[str]
+) -> Iterator[_Entry]:
+    """Yield an entry for each external method that the protocol scored; its name is its backbone."""
+    for method, evaluations in externals:
+        known = {"backbone": method.name, "dataset": method.dataset}
+        for evaluation in evaluations:
+            if evaluation.protocol.digest() == protocol.digest():
+                own = {axis: known.get(axis, "") for axis in axes}
+                yield _Entry(own, (), (evaluation,), (external_folder(run_folder, method.name),))
 
 
 def _board(
-    run_folder: Path, record: RunRecord, name: str, cells: Sequence[Sequence[Row]], resamples: int
+    record: RunRecord, name: str, protocol: Protocol, entries: Sequence[_Entry], resamples: int
 ) -> Board:
     measured: list[list[Observation]] = []
     confusions: list[tuple[Confusion, ...]] = []
-    for cell in cells:
-        trial = results.load_trial(results.trial_folder(run_folder, cell[0].cell.trial_id))
-        stored = [load_counts(run_folder, row, name) for row in cell]
-        measured.append([observed(r, name, trial, s) for r, s in zip(cell, stored, strict=True)])
-        names = trial.dataset.class_names
+    for entry in entries:
+        stored = [
+            results.load_counts(results.counts_path(folder, evaluation.protocol))
+            for folder, evaluation in zip(entry.folders, entry.evaluations, strict=True)
+        ]
+        measured.append(
+            [
+                _observation(entry.axes, name, evaluation, counts.as_counts(), seed)
+                for seed, (evaluation, counts) in enumerate(
+                    zip(entry.evaluations, stored, strict=True)
+                )
+            ]
+        )
+        names = entry.evaluations[0].class_names
         confusions.append(tuple(_confusion(counts.confusion, names) for counts in stored))
     ranking = rank(measured, resamples=resamples)
     published = [p for p in record.experiment.published if p.protocol == name]
     models = [
-        _model(cell, name, standing, own, published)
-        for cell, standing, own in zip(cells, ranking.standings, confusions, strict=True)
+        _model(entry, standing, own, published)
+        for entry, standing, own in zip(entries, ranking.standings, confusions, strict=True)
     ]
     order = sorted(range(len(models)), key=lambda index: (-models[index].standing.mean, index))
-    evaluation = cells[0][0].evaluations[name]
-    first = measured[0][0]
+    evaluation = entries[0].evaluations[0]
     return Board(
-        protocol=record.protocols[name],
+        protocol=protocol,
         protocol_name=name,
-        dataset=cells[0][0].cell.axes["dataset"],
+        dataset=entries[0].axes["dataset"],
         class_names=evaluation.class_names,
         num_images=evaluation.num_images,
         models=tuple(models[index] for index in order),
-        label_share=_shares(first.counts.sums.label),
-        training_share=None if first.training_pixels is None else _shares(first.training_pixels),
+        label_share=_shares(measured[0][0].counts.sums.label),
+        training_share=_training_share(entries),
         rivals=tuple(_rivals(order, models, measured, ranking, resamples)),
+        duels=tuple(_duels(order, models, ranking)),
     )
 
 
+def _observation(
+    axes: dict[str, str], name: str, evaluation: Evaluation, counts: Counts, seed: int
+) -> Observation:
+    left_out = None if evaluation.protocol.with_background else evaluation.background
+    return Observation(
+        axes=axes,
+        protocol=name,
+        seed=seed,
+        counts=counts,
+        class_names=evaluation.class_names,
+        absent_class=evaluation.protocol.absent_class,
+        class_indices=tuple(i for i in range(len(evaluation.class_names)) if i != left_out),
+    )
+
+
+def _training_share(entries: Sequence[_Entry]) -> tuple[float, ...] | None:
+    """Return each class's share of the training pixels, as the first trial that counted has it."""
+    for row in (row for entry in entries for row in entry.rows):
+        if row.result is not None and row.result.training_pixels:
+            return _shares(np.asarray(row.result.training_pixels))
+    return None
+
+
 def _model(
-    cell: Sequence[Row],
-    name: str,
+    entry: _Entry,
     standing: Standing,
     confusions: tuple[Confusion, ...],
     published: Sequence[Published],
 ) -> Model:
-    evaluations = [row.evaluations[name] for row in cell]
-    facts = [facts_of(row) for row in cell]
+    evaluations = entry.evaluations
+    facts = [facts_of(row) for row in entry.rows]
     figures = {
         figure: summary
         for figure in evaluations[0].figures
@@ -209,10 +335,10 @@ def _model(
         for cost in COSTS
         if (summary := summarised([fact.get(cost) for fact in facts])) is not None
     }
-    axes = cell[0].cell.axes
     return Model(
-        axes=axes,
-        rows=tuple(cell),
+        axes=entry.axes,
+        rows=entry.rows,
+        evaluations=evaluations,
         figures=figures,
         standing=standing,
         class_iou=tuple(
@@ -221,9 +347,9 @@ def _model(
         ),
         costs=costs,
         devices=tuple(
-            sorted({row.provenance.device for row in cell if row.provenance is not None})
+            sorted({r.provenance.device for r in entry.rows if r.provenance is not None})
         ),
-        published=tuple(p for p in published if matches(axes, p.where)),
+        published=tuple(p for p in published if matches(entry.axes, p.where)),
         confusions=confusions,
     )
 
@@ -267,6 +393,21 @@ def _rivals(
             resamples=resamples,
         )
         yield Rival(models[index], comparison, bool(ranking.decided[leader, index]))
+
+
+def _duels(order: Sequence[int], models: Sequence[Model], ranking: Ranking) -> Iterator[Duel]:
+    alike: dict[str, list[int]] = {}
+    for index in order:
+        if not models[index].is_external:
+            alike.setdefault(models[index].besides_backbone, []).append(index)
+    for best, *others in alike.values():
+        if others:
+            duel = tuple(models[index] for index in (best, *others))
+            yield Duel(duel, bool(ranking.decided[best, others[0]]))
+
+
+def _named(values: Iterable[str]) -> str:
+    return " ".join(filter(None, values))
 
 
 def _shares(pixels: NDArray) -> tuple[float, ...]:

@@ -7,10 +7,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from segbench.external import External
 from segbench.results import Evaluation
 from segbench.run import Row
-from segbench.spec.protocol import Protocol
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,6 @@ class TableCell:
     evaluations: list[Evaluation] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)
     skipped: str = ""
-    is_external: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -54,28 +51,6 @@ def summarised(values: Iterable[float | None]) -> Summary | None:
         return None
     deviation = statistics.stdev(found) if len(found) > 1 else None
     return Summary(statistics.fmean(found), deviation, len(found))
-
-
-def external_cells(
-    externals: Sequence[External], protocol: Protocol, axis_names: Sequence[str]
-) -> list[TableCell]:
-    """Return a cell for each external method that the protocol scored; its name is its backbone."""
-    return [
-        TableCell(
-            {
-                axis: {"backbone": external.method.name, "dataset": external.method.dataset}.get(
-                    axis, "-"
-                )
-                for axis in axis_names
-            },
-            planned=1,
-            evaluations=[evaluation],
-            is_external=True,
-        )
-        for external in externals
-        for evaluation in external.evaluations
-        if evaluation.protocol.digest() == protocol.digest()
-    ]
 
 
 def gather(rows: Sequence[Row], protocol: str) -> list[TableCell]:

@@ -173,10 +173,7 @@ def _leaderboard(figure: "Figure", board: Board, _: Path, __: str) -> None:
         standing = model.standing
         errors = [[standing.mean - standing.low], [standing.high - standing.mean]]
         axes.errorbar(standing.mean, place, xerr=errors, fmt="o", color=COLOURS[0], capsize=2)
-        seeds = [
-            100 * (row.evaluations[board.protocol_name].figures["mean_iou"] or 0)
-            for row in model.rows
-        ]
+        seeds = [100 * (each.figures["mean_iou"] or 0) for each in model.evaluations]
         axes.plot(seeds, [place - 0.18] * len(seeds), "|", color="grey", markersize=5)
         axes.annotate(
             standing.letters, (1.01, place), xycoords=("axes fraction", "data"), va="center"

@@ -7,6 +7,7 @@ other script and any address. Equal files give equal bytes.
 
 import base64
 import hashlib
+import io
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,16 +18,17 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from segbench import results
 from segbench.analysis.inference import MIN_SEEDS
 from segbench.analysis.power import ALPHA
 from segbench.analysis.verdict import Verdict
-from segbench.report.boards import COSTS, Board, Confusion, Model, Rival
+from segbench.report.boards import COSTS, EXTERNAL_NOTE, Board, Confusion, Duel, Model, Rival
 from segbench.report.cells import gather
+from segbench.report.observed import facts_of
 from segbench.report.panels import PARTS, Panel, Panels, load_panels
-from segbench.report.ranking import Standing
-from segbench.report.tables import FIGURES, failures_in_words, percent
+from segbench.report.tables import FIGURES, failures_in_words, percent, published_in_words
 from segbench.report.training_curves import Curve, load_curves
 from segbench.run import Row, RunRecord
 
@@ -39,6 +41,7 @@ TRIAL_FILES = (
     "traceback.txt",
 )
 _CURVE_POINTS = 10_000  # of all training curves together: about 150 kB
+_MOST_DUELS = 6
 _MOST_MATRICES = 250  # confusion matrices of 21 classes: about 300 kB
 
 
@@ -78,6 +81,7 @@ def render_page(
         "axes": record.axis_names,
         "heads": _heads(record, boards),
         "costs": COSTS,
+        "external_note": EXTERNAL_NOTE,
         "verdicts": verdicts,
         "apart": apart,
         "failures": failures,
@@ -90,6 +94,9 @@ def render_page(
         "elsewhere": _elsewhere(record),
         "num_trials": len({row.cell.trial_id for row in rows if row.cell.trial_id}),
         "sections": _sections(boards, verdicts, apart, failures, pictures),
+        "most_duels": _MOST_DUELS,
+        "spent_s": _spent_s(rows),
+        "to_prepare": _experiment_files(record),
         "live": live,
         "css": Markup(_text("page.css")),
         "script": Markup(_text("page.js")),
@@ -183,11 +190,11 @@ def _model_data(
         "costs": {key: _short(value) for key, value in model.costs.items()},
         "devices": model.devices,
         "trials": [places[_row_key(row)] for row in model.rows],
-        "seeds": [
-            _rounded(row.evaluations[board.protocol_name].figures["mean_iou"]) for row in model.rows
-        ],
+        "seeds": [_rounded(each.figures["mean_iou"]) for each in model.evaluations],
         "confusions": [_permille(each, board) for each in model.confusions[:seeds]],
-        "command": command_of(record, model.axes),
+        "command": _external_command(record, model)
+        if model.is_external
+        else command_of(record, model.axes),
     }
 
 
@@ -207,6 +214,13 @@ def command_of(record: RunRecord, axes: Mapping[str, str]) -> str:
     }
     chosen = [f"--only {shlex.quote(f'{axis}={value}')}" for axis, value in varied.items()]
     return " && ".join(" ".join([each, *chosen]) for each in record.command.split(" && "))
+
+
+def _external_command(record: RunRecord, model: Model) -> str:
+    name, dataset = model.axes["backbone"], model.axes["dataset"]
+    run = f"results/{record.experiment.name}"
+    words = ["--dataset", dataset, "--name", name, "--run", run]
+    return f"segbench evaluate --predictions DIR {shlex.join(words)}"
 
 
 def _rounded(value: float | None) -> float | None:
@@ -254,6 +268,24 @@ def _sections(
         ("again", "Run again", True),
     ]
     return [(key, title) for key, title, is_there in listed if is_there]
+
+
+def _spent_s(rows: Sequence[Row]) -> float:
+    """Return what training and evaluation took in all, one trial after another."""
+    measured = {row.cell.trial_id: row for row in rows if row.provenance is not None}
+    return sum(
+        facts_of(row).get("training_s", row.provenance.train_seconds)
+        + row.provenance.evaluate_seconds
+        for row in measured.values()
+        if row.provenance is not None
+    )
+
+
+def _experiment_files(record: RunRecord) -> list[str]:
+    """Return the experiment files that the run's command names, quoted for a shell."""
+    commands = (shlex.split(each) for each in record.command.split(" && "))
+    files = (words[2] for words in commands if words[:2] == ["segbench", "run"] and words[2:])
+    return [shlex.quote(file) for file in dict.fromkeys(files)]
 
 
 def _heads(record: RunRecord, boards: Sequence[Board]) -> list[_Head]:
@@ -318,7 +350,7 @@ def _picture(folder: Path, panel: Panel, panels: Panels) -> dict[str, Any]:
         "errors": f"Pixels of {panel.name} where prediction and label differ, in white",
     }
     parts = [
-        (part, described[part], _data_address(folder / panel.files[part]))
+        (part, described[part], *_embedded(folder / panel.files[part]))
         for part in PARTS
         if part in panel.files
     ]
@@ -332,9 +364,13 @@ def _picture(folder: Path, panel: Panel, panels: Panels) -> dict[str, Any]:
     }
 
 
-def _data_address(path: Path) -> str:
+def _embedded(path: Path) -> tuple[str, int, int]:
+    """Return a picture as an address that holds it whole, its width and its height."""
     kind = "jpeg" if path.suffix == ".jpg" else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(data)) as picture:
+        width, height = picture.size
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}", width, height
 
 
 @cache
@@ -354,10 +390,11 @@ def _environment() -> Environment:
         "percent": percent,
         "p_value": lambda p: f"{p:.3f}" if p >= 0.001 else "below 0.001",
         "counted": lambda number, word: f"{number} {word}{'' if number == 1 else 's'}",
-        "place": _place,
-        "place_note": _place_note,
         "whisker": _whisker,
-        "published": _published,
+        "published": published_in_words,
+        "effect": effect,
+        "duel_gap": _duel_gap,
+        "duration": duration,
         "losses": _losses,
     }
     return environment
@@ -366,6 +403,21 @@ def _environment() -> Environment:
 def signed(value: float) -> str:
     """Return the value with its sign and two decimals."""
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "\u2212")
+
+
+def effect(value: float) -> str:
+    """Return the value with its sign, short where it is large."""
+    if abs(value) < 1000:
+        return signed(value)
+    return ("+" if value > 0 else "\u2212") + amount(abs(value))
+
+
+def duration(seconds: float) -> str:
+    """Return the time in the largest unit that it has one of, with two digits."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{float(f'{seconds / size:.2g}'):g} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def amount(value: float) -> str:
@@ -378,25 +430,8 @@ def amount(value: float) -> str:
     return f"{float(f'{value:.3g}'):g}"
 
 
-def _place(standing: Standing) -> str:
-    if standing.first == standing.last:
-        return str(standing.first)
-    return f"{standing.first}\u2013{standing.last}"
-
-
-def _place_note(board: Board) -> str:
-    """Return how places and letters are to be read on this board."""
-    few = [m for m in board.models if m.standing.num_seeds < MIN_SEEDS]
-    decided = (
-        "Place is the range of ranks that is left when only differences count that are decided "
-        f"(seeds and images, p at most {ALPHA:g} after Holm's correction over all pairs); models "
-        "that share a letter are not told apart."
-    )
-    if not few:
-        return decided
-    if len(few) == len(board.models):
-        return f"No order is decided: that takes {MIN_SEEDS} seeds for each model."
-    return f"{decided} Models with fewer than {MIN_SEEDS} seeds have no letter."
+def _duel_gap(duel: Duel) -> str:
+    return signed(duel.models[0].standing.mean - duel.models[1].standing.mean)
 
 
 def _whisker(model: Model, board: Board) -> Markup:
@@ -412,10 +447,6 @@ def _whisker(model: Model, board: Board) -> Markup:
         '<line x1="{0}" x2="{2}" y1="9" y2="9" stroke="currentColor" stroke-width="2"/>'
         '<circle cx="{1}" cy="9" r="4" fill="currentColor"/>'
     ).format(left, middle, right)
-
-
-def _published(model: Model) -> str:
-    return "; ".join(f"{p.percent:.1f} {FIGURES[p.metric]} ({p.source})" for p in model.published)
 
 
 def _losses(rival: Rival, leader: str) -> str:

@@ -38,6 +38,11 @@ class Standing:
     letters: str
 
     @property
+    def place(self) -> str:
+        """The places that it may have, in words."""
+        return str(self.first) if self.first == self.last else f"{self.first}\u2013{self.last}"
+
+    @property
     def varies(self) -> str:
         """What the interval covers, in words."""
         return "images alone" if self.num_seeds == 1 else "seeds and images"

@@ -1,7 +1,7 @@
 """leaderboard.md and per_class/<data set>.md: built from files, the same bytes each time.
 
 Rankings never mix protocols: each has its own section, named in words. Figures are per cent here
-and nowhere else. Incomplete cells stand apart and are not ranked.
+and nowhere else. Places and letters say no more than is decided. Incomplete cells stand apart and are not ranked.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,14 +9,12 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from segbench.external import External, load_externals
 from segbench.files import write_text
-from segbench.report.cells import Summary, TableCell, external_cells, gather, summarised
+from segbench.report.boards import EXTERNAL_NOTE, Board
+from segbench.report.cells import Summary, TableCell, gather, summarised
 from segbench.results import Evaluation
 from segbench.run import Row, RunRecord
 from segbench.spec.experiment import Published
-from segbench.spec.protocol import Protocol
-from segbench.spec.sweep import matches
 
 FIGURES = {
     "mean_iou": "mean IoU",
@@ -26,25 +24,23 @@ FIGURES = {
 }
 
 
-def write_tables(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> list[Path]:
+def write_tables(
+    run_folder: Path, record: RunRecord, rows: Sequence[Row], boards: Sequence[Board]
+) -> list[Path]:
     """Write the leaderboard and one table of classes for each data set; return the files."""
     leaderboard = run_folder / "leaderboard.md"
-    externals = load_externals(run_folder)
-    write_text(leaderboard, render_leaderboard(record, rows, externals))
+    write_text(leaderboard, render_leaderboard(record, rows, boards))
     written = [leaderboard]
-    datasets = [row.cell.axes["dataset"] for row in rows] + [e.method.dataset for e in externals]
-    for dataset in dict.fromkeys(datasets):
+    for dataset in dict.fromkeys(board.dataset for board in boards):
         path = run_folder / "per_class" / f"{dataset}.md"
-        text = render_per_class(record, rows, dataset, externals)
-        if text:
-            write_text(path, text)
-            written.append(path)
+        write_text(
+            path, render_per_class(record, rows, [b for b in boards if b.dataset == dataset])
+        )
+        written.append(path)
     return written
 
 
-def render_leaderboard(
-    record: RunRecord, rows: Sequence[Row], externals: Sequence[External] = ()
-) -> str:
+def render_leaderboard(record: RunRecord, rows: Sequence[Row], boards: Sequence[Board]) -> str:
     """Return the leaderboard in Markdown: a ranking for what is comparable, then what is apart."""
     experiment = record.experiment
     parts = [
@@ -55,80 +51,65 @@ def render_leaderboard(
         f"Made by `{record.command}` (with `--data` and `--weights` where the files lie); rebuilt by "
         f"`segbench report results/{experiment.name}`.",
     ]
-    for name, protocol in _all_protocols(record, externals).items():
-        cells = gather(rows, name) + external_cells(externals, protocol, record.axis_names)
-        parts += _protocol_section(name, protocol, cells, experiment.published)
+    for name in dict.fromkeys(board.protocol_name for board in boards):
+        parts += _protocol_section([board for board in boards if board.protocol_name == name])
     parts += _incomplete_section(record, rows)
     parts += _failure_section(rows)
     parts += _elsewhere_section(experiment.published)
     return "\n\n".join(parts) + "\n"
 
 
-def _all_protocols(record: RunRecord, externals: Sequence[External]) -> dict[str, Protocol]:
-    """Return the run's protocols, then those that external methods alone were scored by, by name."""
-    found = dict(record.protocols)
-    digests = {protocol.digest() for protocol in found.values()}
-    for protocol in (e.protocol for external in externals for e in external.evaluations):
-        if protocol.digest() not in digests:
-            digests.add(protocol.digest())
-            name = protocol.name
-            found[name if name not in found else f"{name}-{protocol.digest()}"] = protocol
-    return found
+def _protocol_section(boards: Sequence[Board]) -> list[str]:
+    parts = [*_protocol_heading(boards[0])]
+    for board in boards:
+        parts += [
+            f"### {board.dataset} ({len(board.class_names)} classes, {board.num_images} images)",
+            _ranking(board),
+            board.reading_note,
+        ]
+        if any(model.is_external for model in board.models):
+            parts.append(EXTERNAL_NOTE)
+    return parts
 
 
-def _protocol_section(
-    name: str, protocol: Protocol, cells: list[TableCell], published: tuple[Published, ...]
-) -> list[str]:
-    parts = [
-        f"## Protocol `{name}` ({protocol.digest()})",
+def _protocol_heading(board: Board) -> tuple[str, str]:
+    protocol = board.protocol
+    return (
+        f"## Protocol `{board.protocol_name}` ({protocol.digest()})",
         f"Split `{protocol.split}`; {protocol.description()}.",
-    ]
-    for dataset in dict.fromkeys(cell.axes["dataset"] for cell in cells):
-        complete = [c for c in cells if c.axes["dataset"] == dataset and c.is_complete]
-        for ranked in _comparable(complete):
-            ranked.sort(key=lambda cell: -_mean(cell.summary("mean_iou")))
-            figures = [p for p in published if p.protocol == name]
-            first = ranked[0].evaluations[0]
-            parts += [
-                f"### {dataset} ({len(first.class_names)} classes, {first.num_images} images)",
-                _ranking(ranked, figures),
-            ]
-            if any(cell.is_external for cell in ranked):
-                parts.append(
-                    "External: predictions that were made elsewhere and scored here; how they were "
-                    "made is not on file."
-                )
-    return parts if len(parts) > 2 else []
+    )
 
 
-def _comparable(cells: Sequence[TableCell]) -> list[list[TableCell]]:
-    """Return the cells in groups that were scored on the same images and classes."""
-    groups: dict[tuple[str, ...], list[TableCell]] = {}
-    for cell in cells:
-        first = cell.evaluations[0]
-        groups.setdefault((first.split_fingerprint, *first.class_names), []).append(cell)
-    return list(groups.values())
-
-
-def _ranking(cells: list[TableCell], published: list[Published]) -> str:
-    axes = [axis for axis in cells[0].axes if axis != "dataset"]
-    has_boundary = any("boundary_iou" in cell.evaluations[0].figures for cell in cells)
+def _ranking(board: Board) -> str:
+    models = board.models
+    axes = [axis for axis in models[0].axes if axis != "dataset"]
+    has_boundary = any("boundary_iou" in model.figures for model in models)
     shown = {**FIGURES, **({"boundary_iou": "boundary IoU"} if has_boundary else {})}
-    best = {figure: max(_mean(cell.summary(figure)) for cell in cells) for figure in shown}
+    best = {figure: max(_mean(model.figures.get(figure)) for model in models) for figure in shown}
     table = []
-    for rank, cell in enumerate(cells, start=1):
-        row: list[str | int] = [rank, *(cell.axes[axis] for axis in axes)]
+    for model in models:
+        standing = model.standing
+        row = [standing.place, standing.letters or "-", *(model.axes[a] or "-" for a in axes)]
         for figure in shown:
-            summary = cell.summary(figure)
-            row.append(percent(summary, is_best=_mean(summary) == best[figure] and len(cells) > 1))
-        row.append("external" if cell.is_external else len(cell.evaluations))
-        theirs = [p for p in published if matches(cell.axes, p.where)]
-        row.append("; ".join(f"{p.percent:.1f} {FIGURES[p.metric]} ({p.source})" for p in theirs))
+            summary = model.figures.get(figure)
+            is_best = len(models) > 1 and _mean(summary) == best[figure]
+            row.append(percent(summary, is_best=is_best))
+            if figure == "mean_iou":
+                row.append(f"[{standing.low:.1f}, {standing.high:.1f}]")
+        row.append("external" if model.is_external else str(standing.num_seeds))
+        row.append(published_in_words(model.published))
         table.append(row)
-    headers = ["rank", *axes, *shown.values(), "seeds", "published"]
+    figures = [title for key, title in shown.items() if key != "mean_iou"]
+    headers = ["place", "group", *axes, FIGURES["mean_iou"], "95 % interval", *figures]
+    headers += ["seeds", "published"]
     if not any(row[-1] for row in table):
         headers, table = headers[:-1], [row[:-1] for row in table]
     return markdown_table(table, headers)
+
+
+def published_in_words(published: Sequence[Published]) -> str:
+    """Return published figures, each with its source."""
+    return "; ".join(f"{p.percent:.1f} {FIGURES[p.metric]} ({p.source})" for p in published)
 
 
 def _incomplete_section(record: RunRecord, rows: Sequence[Row]) -> list[str]:
@@ -193,23 +174,14 @@ def _elsewhere_section(published: tuple[Published, ...]) -> list[str]:
     return ["## Published under other protocols, not ranked", markdown_table(table, headers)]
 
 
-def render_per_class(
-    record: RunRecord, rows: Sequence[Row], dataset: str, externals: Sequence[External] = ()
-) -> str:
-    """Return the IoU of every class of a data set for every complete cell; empty without any."""
+def render_per_class(record: RunRecord, rows: Sequence[Row], boards: Sequence[Board]) -> str:
+    """Return the IoU of every class of the boards' data set for each of their models."""
+    dataset = boards[0].dataset
     parts = [f"# IoU per class: {dataset}", "Per cent, mean ± standard deviation over seeds."]
-    for name, protocol in _all_protocols(record, externals).items():
-        every = gather(rows, name) + external_cells(externals, protocol, record.axis_names)
-        cells = [cell for cell in every if cell.axes["dataset"] == dataset and cell.is_complete]
-        for alike in _comparable(cells):
-            names = alike[0].evaluations[0].class_names
-            parts += [
-                f"## Protocol `{name}` ({protocol.digest()})",
-                f"Split `{protocol.split}`; {protocol.description()}.",
-                _class_table(alike, names),
-            ]
+    for board in boards:
+        parts += [*_protocol_heading(board), _class_table(board)]
     parts += _crf_gains(record, rows, dataset)
-    return "\n\n".join(parts) + "\n" if len(parts) > 2 else ""
+    return "\n\n".join(parts) + "\n"
 
 
 def _crf_gains(record: RunRecord, rows: Sequence[Row], dataset: str) -> list[str]:
@@ -266,22 +238,28 @@ def _gain_table(pairs: Sequence[tuple[TableCell, TableCell]]) -> str:
     return markdown_table(table, ["class", *headers])
 
 
-def _class_table(cells: list[TableCell], names: tuple[str, ...]) -> str:
-    table = []
-    for index, name in enumerate(names):
-        summaries = [cell.class_summary(index) for cell in cells]
+def _comparable(cells: Sequence[TableCell]) -> list[list[TableCell]]:
+    """Return the cells in groups that were scored on the same images and classes."""
+    groups: dict[tuple[str, ...], list[TableCell]] = {}
+    for cell in cells:
+        first = cell.evaluations[0]
+        groups.setdefault((first.split_fingerprint, *first.class_names), []).append(cell)
+    return list(groups.values())
+
+
+def _class_table(board: Board) -> str:
+    def row(name: str, summaries: Sequence[Summary | None]) -> list[str]:
         best = max(map(_mean, summaries))
-        marked = [percent(s, is_best=_mean(s) == best and len(cells) > 1) for s in summaries]
-        table.append([name, *marked])
-    means = [cell.summary("mean_iou") for cell in cells]
-    best = max(map(_mean, means))
-    table.append(
-        ["**mean**", *(percent(m, is_best=_mean(m) == best and len(cells) > 1) for m in means)]
-    )
-    headers = [
-        " ".join(value for axis, value in cell.axes.items() if axis != "dataset") for cell in cells
+        many = len(summaries) > 1
+        return [name, *(percent(s, is_best=many and _mean(s) == best) for s in summaries)]
+
+    models = board.models
+    table = [
+        row(name, [model.class_iou[index] for model in models])
+        for index, name in enumerate(board.class_names)
     ]
-    return markdown_table(table, ["class", *headers])
+    table.append(row("**mean**", [model.figures.get("mean_iou") for model in models]))
+    return markdown_table(table, ["class", *(model.name for model in models)])
 
 
 def percent(summary: Summary | None, *, is_best: bool = False, is_signed: bool = False) -> str:

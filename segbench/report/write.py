@@ -34,7 +34,7 @@ def write_report(run_folder: Path) -> list[Path]:
         ResultError: a file of the run is damaged.
     """
     found = read_run(run_folder)
-    written = write_tables(run_folder, found.record, found.rows)
+    written = write_tables(run_folder, found.record, found.rows, found.boards)
     written += write_exports(run_folder, found.record, found.boards)
     pages = {"report.html": page_of(run_folder, found)}
     if found.verdicts:

@@ -92,11 +92,14 @@
     select(byId("cost-kind"), costs, state.cost, (value) => { state.cost = value; cost(); });
     seedChoice();
     confusion();
+    compare();
   }
+
+  const seedOf = (model, place) => (model.trials.length ? String(trials[model.trials[place]].seed) : "–");
 
   function seedChoice() {
     const model = board().models[Number(byId("confusion-model").value)];
-    select(byId("confusion-seed"), model.confusions.map((_, place) => model.trials[place]).map((trial, place) => [place, String(trials[trial].seed)]), 0, confusion);
+    select(byId("confusion-seed"), model.confusions.map((_, place) => [place, seedOf(model, place)]), 0, confusion);
   }
 
   function filter() {
@@ -104,7 +107,7 @@
     const rows = all(`#leaderboard [data-board="${state.board}"] tr[data-model]`);
     rows.forEach((row) => { row.hidden = !visible.has(Number(row.dataset.model)); });
     byId("count").textContent = `${visible.size} of ${board().models.length} models shown.`;
-    heat(); compare(); cost(); curves();
+    heat(); cost(); curves();
   }
 
   // The leaderboard's rows come from the file; here they are sorted and open their trials.
@@ -145,6 +148,9 @@
     return cell;
   }
 
+  // A model's name with a line for each axis.
+  const lines = (model) => Object.entries(model.axes).filter(([axis, value]) => axis !== "dataset" && value).flatMap(([, value]) => [el("span", {}, value), " "]);
+
   function classOrder() {
     const { classes, share } = board(), first = shown()[0];
     const order = classes.map((_, index) => index);
@@ -156,7 +162,7 @@
   function heat() {
     const columns = shown().slice(0, MOST_COLUMNS);
     const head = el("tr", {}, el("th", { scope: "col" }, "class"), ...columns.map(({ model, index }) =>
-      el("th", { scope: "col" }, el("button", { type: "button", class: "link", onclick: () => openModel(index) }, model.name))));
+      el("th", { scope: "col" }, el("button", { type: "button", class: "link lines", onclick: () => openModel(index) }, ...lines(model)))));
     const row = (name, values, attributes) => el("tr", attributes, el("th", { scope: "row", title: name }, name), ...values.map((value, place) => {
       const cell = el("td", { "data-model": columns[place].index }, percent(value, 1));
       return value === null ? cell : shaded(cell, CIVIDIS, value);
@@ -199,7 +205,8 @@
       const found = [];
       for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
         for (const step of high / low > 100 ? [1] : [1, 2, 5]) found.push(step * 10 ** power);
-      return found.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
+      const inside = found.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
+      return inside.length > 2 ? inside : ticks(low, high, false).filter((tick) => tick > 0);
     }
     const raw = (high - low) / 5 || 1, size = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 5, 10].find((factor) => factor * size >= raw) * size;
@@ -285,7 +292,7 @@
   function spaced(labels, chart) {
     const placed = [];
     for (const label of labels.sort((one, two) => one.y - two.y)) {
-      const width = 6.6 * label.text.length;
+      const width = 7 * label.text.length;
       let x = label.x + width > chart.width - chart.box.right ? label.x - 16 - width : label.x, y = label.y + 4;
       const hits = () => placed.some((other) => Math.abs(other.y - y) < 12 && x < other.x + other.width && other.x < x + width);
       for (let tries = 0; hits() && tries < 4; tries++) y += 6;
@@ -318,7 +325,7 @@
       point.addEventListener("click", () => openModel(index));
       chart.node.append(point);
     }
-    if (points.length <= MOST_LABELS && chart.width > 500) spaced(points.map(({ model, x, y }) => ({ text: model.name, x: chart.atX(x) + 8, y: chart.atY(y) })), chart);
+    if (points.length <= MOST_LABELS && chart.width > 500) spaced(points.map(({ model, x, y }) => ({ text: model.name, x: chart.atX(x) + 8, y: chart.atY(y) - 9 })), chart);
     const keys = [];
     if (hue) values(hue).forEach((value, place) => keys.push([mark(0, colour(place), 13, 7, ""), value || "–"]));
     if (shape) values(shape).forEach((value, place) => keys.push([mark(place, "var(--faint)", 13, 7, ""), value || "–"]));
@@ -335,7 +342,7 @@
     const losses = every.flatMap((trial) => [...trial.loss[1], ...trial.validation[1]]).sort((x, y) => x - y);
     const high = losses[Math.floor(0.995 * (losses.length - 1))];
     const chart = frame(target, {
-      x: { low: 0, high: Math.max(...every.map((trial) => trial.loss[0].at(-1))), title: "optimizer step" },
+      x: { low: 0, high: 1.02 * Math.max(...every.map((trial) => trial.loss[0].at(-1))), title: "optimizer step" },
       y: { low: Math.min(0, losses[0]), high: high * 1.05 || 1, title: "loss" },
       label: `Training and validation loss of ${drawn.map(({ model }) => model.name).join(", ")}`,
     });
@@ -366,7 +373,7 @@
         return shaded(cell, CIVIDIS, share);
       }));
     });
-    byId("confusion-caption").textContent = `Per cent of each class's labelled pixels, by what they were taken for; ${model.name}, seed ${trials[model.trials[place]].seed}, ${board().title}.`;
+    byId("confusion-caption").textContent = `Per cent of each class's labelled pixels, by what they were taken for; ${model.name}, seed ${seedOf(model, place)}, ${board().title}.`;
     byId("confusion-table").replaceChildren(el("table", { class: "heat confusion", "aria-describedby": "confusion-caption" }, el("thead", {}, head), el("tbody", {}, ...body)));
   }
 
@@ -384,9 +391,9 @@
     byId("details-body").replaceChildren(
       el("p", {}, `${board().title}; ${board().protocol_words}`),
       el("ul", {}, ...figures, ...costs),
-      el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Trials of this model" }, el("table", {}, el("thead", {}, el("tr", {}, ...["seed", "mean IoU, %", "trial", "segbench", "device", "files"].map((title) => el("th", { scope: "col" }, title)))), el("tbody", {}, ...rows))),
+      rows.length ? el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Trials of this model" }, el("table", {}, el("thead", {}, el("tr", {}, ...["seed", "mean IoU, %", "trial", "segbench", "device", "files"].map((title) => el("th", { scope: "col" }, title)))), el("tbody", {}, ...rows))) : el("p", {}, "External: scored here, made elsewhere."),
       el("p", {}, "The command:"), el("pre", { tabindex: 0 }, model.command),
-      el("p", {}, "What its worker printed:"), el("pre", { tabindex: 0 }, `segbench logs results/${data.name} ${trials[model.trials[0]].id}`));
+      ...(rows.length ? [el("p", {}, "What its worker printed:"), el("pre", { tabindex: 0 }, `segbench logs results/${data.name} ${trials[model.trials[0]].id}`)] : []));
     byId("details").showModal();
   }
 
