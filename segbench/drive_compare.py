@@ -107,6 +107,12 @@ def compare_results(
     return Compared(comparison, tuple(_notes(sides, protocols, shared)))
 
 
+def counts_of(text: str, asked: Asked, machine: Machine) -> list[Counts]:
+    """Return the counts of every seed of a side; raises as `compare_results` does."""
+    card = None if asked.dataset is None else Catalog.on_path(asked.cards).dataset(asked.dataset)
+    return [seed.counts for seed in _side(text, asked, card, machine, lambda *_: None)]
+
+
 def _notes(
     sides: Sequence[Sequence[_Seed]], protocols: dict[str, Protocol], shared: bool
 ) -> list[str]:

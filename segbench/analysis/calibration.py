@@ -2,18 +2,16 @@
 
     python -m segbench.analysis.calibration            400 repetitions of each world, minutes
     python -m segbench.analysis.calibration --quick    few repetitions, seconds
-    python -m segbench.analysis.calibration --counts RUNS_OF_A RUNS_OF_B
 
 A drawn world has images with a difficulty, classes with a frequency, two methods whose gap differs
-from image to image, and seeds that move a whole model. With --counts the world is made of real
-counts: each folder holds the counts (.npz) of one method's seeds under one protocol, and images and
-seeds are drawn from them. Prints a Markdown table. Letters: N images, C classes.
+from image to image, and seeds that move a whole model. `real_world` makes a world of the counts of
+real runs instead: `benchmarks/calibration_on_runs.py`. Prints a Markdown table. Letters: N images,
+C classes.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +22,6 @@ from segbench.analysis.inference import Estimate, Sample, Term, direction, estim
 from segbench.analysis.power import ALPHA, settle_schedule
 from segbench.analysis.resample import Scored, image_draws, point
 from segbench.counts import Counts, mean_iou
-from segbench.results import load_counts
 
 SEEDS = 5
 
@@ -209,11 +206,6 @@ def real_world(left: Sequence[Counts], right: Sequence[Counts]) -> tuple[Draw, f
     return draw, float(gap)
 
 
-def read_folder(folder: Path) -> list[Counts]:
-    """Return the counts of every seed below a folder; one protocol's files, equal images."""
-    return [load_counts(path).as_counts() for path in sorted(folder.rglob("*.npz"))]
-
-
 def report(rows: Sequence[tuple[str, Rates]], settling: tuple[float, float] | None = None) -> str:
     """Return the Markdown table, rates in per cent."""
     table = [[name, *(f"{100 * rate:.1f}" for rate in rates)] for name, rates in rows]
@@ -234,21 +226,12 @@ def main(arguments: Sequence[str] | None = None) -> str:
     parser.add_argument("--quick", action="store_true", help="40 repetitions of 300 resamples")
     parser.add_argument("--repetitions", type=int, default=400)
     parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--counts", type=Path, nargs=2, metavar=("A", "B"))
     options = parser.parse_args(arguments)
     repetitions, resamples = (
         (40, 300) if options.quick else (options.repetitions, options.resamples)
     )
     head = f"{SEEDS} seeds, {repetitions} repetitions of {resamples} resamples; per cent\n\n"
     size = {"repetitions": repetitions, "resamples": resamples}
-    if options.counts:
-        left, right = map(read_folder, options.counts)
-        worlds = {
-            f"{options.counts[0].name} twice": real_world(left, left),
-            f"{options.counts[1].name} twice": real_world(right, right),
-            "one against the other, margin = true gap": real_world(left, right),
-        }
-        return head + report([(n, measure(*world, **size)) for n, world in worlds.items()])
     rows = [(w.name, measure(drawn_world(w), true_gap(w), **size)) for w in WORLDS]
     return head + report(rows, measure_settling(drawn_world(WORLDS[1]), **size))
 
