@@ -266,7 +266,8 @@ def _command(
     """Return what to type to get these trials again; where they run changes no table."""
     words = ["segbench", "run", str(file), *(["--settle"] if settle else [])]
     for setting in settings:
-        words += ["--set", setting]
+        if setting.partition("=")[0].partition(".")[0] != "launch":
+            words += ["--set", setting]
     for selector in only:
         words += ["--only", selector]
     return shlex.join(words if seeds is None else [*words, "--seeds", str(seeds)])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from torch import Tensor
 from segbench import results
 from segbench.code_version import code_version
 from segbench.data import SegmentationSplit, open_split, training_batches, training_positions
+from segbench.data.staging import staged
+from segbench.engine import ranks
 from segbench.engine.checkpoint import (
     load_checkpoint,
     load_weights,
@@ -31,7 +33,7 @@ from segbench.engine.checkpoint import (
 )
 from segbench.engine.cost import forward_flops, forward_ms
 from segbench.engine.device import chosen_device, device_name, make_repeatable, peak_memory_mib
-from segbench.engine.evaluate import evaluate, scored_label
+from segbench.engine.evaluate import Counted, evaluate, merged, scored_label
 from segbench.engine.features import CachedFeatures, cached_features
 from segbench.engine.predict import score_map
 from segbench.engine.train import (
@@ -45,7 +47,7 @@ from segbench.engine.train import (
 from segbench.engine.training_log import read_log
 from segbench.errors import DataError, ResultError, SegbenchError, TrialError
 from segbench.files import digest, write_text
-from segbench.lease import STALE_SECONDS, Lease, attempts, claim
+from segbench.lease import STALE_SECONDS, attempts, claim
 from segbench.models import Segmenter, backbone_weights_path, build_segmenter
 from segbench.results import Evaluation, Provenance, Result, StoredCounts
 from segbench.spec.machine import Machine
@@ -53,19 +55,19 @@ from segbench.spec.protocol import Protocol
 from segbench.spec.trial import Trial
 
 LOG = logging.getLogger(__name__)
-Outcome = Literal["done", "failed", "held", "interrupted"]
+Outcome = Literal["done", "failed", "held", "interrupted", "lost"]
 _OF_THE_TRAINING = ("train_seconds", "step_seconds", "peak_memory_mib", "train_split_fingerprint")
 _REPORTED_PACKAGES = ("torch", "torchvision", "numpy", "datasets", "pydensecrf2")
 
 
 class _Work(NamedTuple):
-    """What the phases of one trial share."""
+    """What the phases of one trial share. report: tells others how far it is."""
 
     trial: Trial
     workdir: Path
     machine: Machine
     device: torch.device
-    lease: Lease
+    report: Callable[..., None]
     should_stop: Callable[[], bool]
     pause_at_step: int | None
 
@@ -83,34 +85,48 @@ def run_trial(
 ) -> Outcome:
     """Train the trial and score it under every protocol; do only what is missing.
 
+    In several ranks (`segbench.engine.ranks`) all make the same call; the first claims the trial and
+    writes its files, the others write none, but for the failure of their own.
+
     A failure of the trial (diverged, out of memory, bad data, a bug) becomes a failed Result with
     its traceback on file. `held`: another worker has the trial. `interrupted`: `should_stop` said
-    so, or the training came to `pause_at_step` before its end; the state is saved.
+    so, or the training came to `pause_at_step` before its end; the state is saved. `lost`: another
+    rank is gone.
 
     Raises:
         ResultError: the folder cannot be written to.
     """
-    results.write_trial(workdir, trial)
-    if results.is_done(workdir, protocols):
-        return "done"
-    lease = claim(workdir, stale_seconds=stale_seconds)
-    if lease is None:
-        return "held"
-    with lease:
-        if results.is_done(workdir, protocols):  # the holder before us finished meanwhile
-            return "done"
+
+    def attempt(report: Callable[..., None]) -> Outcome:
         try:
             device = chosen_device(machine)
-            work = _Work(trial, workdir, machine, device, lease, should_stop, pause_at_step)
+            work = _Work(trial, workdir, machine, device, report, should_stop, pause_at_step)
             _run(work, protocols, submitted_code_version)
         except Interrupted:
             return "interrupted"
         except ResultError:
             raise  # nothing can be recorded in a folder that takes no files
         except Exception as error:  # the sweep goes on: whatever a trial dies of is a row
+            if ranks.count() > 1 and ranks.is_loss_of_a_rank(error):
+                LOG.warning("another rank is gone: %s", error)
+                return "lost"
             _write_failure(workdir, trial, error)
             return "failed"
-    return "done"
+        return "done"
+
+    if not ranks.is_first():
+        return ranks.agreed(None) or attempt(lambda **_: None)
+    results.write_trial(workdir, trial)
+    if results.is_done(workdir, protocols):
+        return ranks.agreed("done")
+    lease = claim(workdir, stale_seconds=stale_seconds)
+    if lease is None:
+        return ranks.agreed("held")
+    with lease:
+        if results.is_done(workdir, protocols):  # the holder before us finished meanwhile
+            return ranks.agreed("done")
+        ranks.agreed(None)
+        return attempt(lease.report)
 
 
 def _run(work: _Work, protocols: tuple[Protocol, ...], submitted: str | None) -> None:
@@ -123,19 +139,25 @@ def _run(work: _Work, protocols: tuple[Protocol, ...], submitted: str | None) ->
     weights_path = work.workdir / "model.safetensors"
     before = results.load_result(work.workdir)
     loss, steps_done, fingerprint = (before.final_loss if before else None), 0, ""
-    if weights_path.exists():
-        segmenter.load_state_dict(load_weights(weights_path))
+    # a shared disk may show a file late to another node, so the first rank alone looks
+    has_weights = ranks.is_first() and weights_path.exists()
+    weights = ranks.agreed(load_weights(weights_path) if has_weights else None)
+    if weights is not None:
+        segmenter.load_state_dict(weights)
         if before is None:  # killed between the training's end and its record
             loss = _last_logged_loss(work.workdir)
     else:
         loss, steps_done, fingerprint = _train(work, segmenter, protocols)
-        save_weights(weights_path, segmenter.state_dict())
+        if ranks.is_first():
+            save_weights(weights_path, segmenter.state_dict())
     train_seconds = time.perf_counter() - clock
     clock = time.perf_counter()
     for index, protocol in enumerate(protocols):
-        if results.load_evaluation(work.workdir, protocol) is None:
+        if ranks.agreed(results.load_evaluation(work.workdir, protocol) is None):
             _evaluate(work, segmenter, protocol, of=f"{index + 1}/{len(protocols)}")
     evaluate_seconds = time.perf_counter() - clock
+    if not ranks.is_first():
+        return
     provenance = Provenance(
         code_version=code_version(),
         packages=_package_versions(),
@@ -183,10 +205,14 @@ def _training_counts(work: _Work, before: Result | None) -> tuple[tuple[int, ...
     if before is not None and before.status == "done":
         return before.training_pixels, before.training_images
     trial = work.trial
-    split = open_split(
-        trial.dataset, trial.train.split, work.machine, max_images=trial.train.max_images
-    )
+    split = _open(work, trial.train.split, max_images=trial.train.max_images)
     return tuple(split.class_pixels().tolist()), tuple(split.class_images().tolist())
+
+
+def _open(work: _Work, split: str, **chosen: Any) -> SegmentationSplit:
+    """Return a split, from the node's own disk where the machine names one."""
+    card = work.trial.dataset
+    return open_split(card, split, staged(card, split, work.machine), **chosen)
 
 
 def _last_logged_loss(workdir: Path) -> float | None:
@@ -223,7 +249,8 @@ def _train(
     trial, recipe = work.trial, work.trial.train
     if trial.start_from is not None:
         _start_from(segmenter, work.workdir.parent / trial.start_from / "model.safetensors")
-    split = open_split(trial.dataset, recipe.split, work.machine, max_images=recipe.max_images)
+    with ranks.first_before_others():  # one converts what nobody has converted yet
+        split = _open(work, recipe.split, max_images=recipe.max_images)
     if len(split) == 0:
         raise DataError(f"{trial.dataset.name} {recipe.split}: has no images to train on")
     source = (
@@ -236,14 +263,14 @@ def _train(
     def on_step(step: int, loss: float | None) -> None:
         nonlocal steps_done, reached
         steps_done, reached = steps_done + 1, step
-        work.lease.report(step=step, **({} if loss is None else {"loss": loss}))
+        work.report(step=step, **({} if loss is None else {"loss": loss}))
 
     def should_stop() -> bool:
         return work.should_stop() or (
             work.pause_at_step is not None and reached >= work.pause_at_step
         )
 
-    work.lease.report(phase="train", step=0, steps=recipe.steps)
+    work.report(phase="train", step=0, steps=recipe.steps)
     loss = train(
         segmenter,
         recipe,
@@ -279,6 +306,8 @@ def _image_source(work: _Work, split: SegmentationSplit) -> BatchSource:
             first_step=first,
             last_step=last,
             loader_workers=work.machine.loader_workers,
+            rank=ranks.rank(),
+            ranks=ranks.count(),
         ):
             yield Batch(batch.image.to(work.device, non_blocking=True).float() / 255, batch.label)
 
@@ -290,28 +319,30 @@ def _feature_source(work: _Work, segmenter: Segmenter, split: SegmentationSplit)
     trial, recipe = work.trial, work.trial.train
     squash = recipe.images.squash
     assert squash is not None  # Recipe checks it
-    work.lease.report(phase="features", step=0, steps=len(split))
+    work.report(phase="features", step=0, steps=len(split))
     parts = {name: part.identity_digest() for name, part in trial.parts().items()}
     key = {name: parts.get(name) for name in ("backbone", "model", "weights")}
     # A trunk that is drawn, or that another trial trained, is this trial's own.
     own = () if "weights" in parts and trial.start_from is None else (trial.id(),)
     name = digest([key, split.fingerprint, squash, *own], length=16)
-    features: CachedFeatures = cached_features(
-        segmenter,
-        split,
-        squash,
-        strides=trial.head.strides,
-        folder=Path(work.machine.cache) / "features" / name,
-        device=work.device,
-        on_image=lambda done: work.lease.report(step=done),
-    )
+    with ranks.first_before_others():
+        features: CachedFeatures = cached_features(
+            segmenter,
+            split,
+            squash,
+            strides=trial.head.strides,
+            folder=Path(work.machine.cache) / "features" / name,
+            device=work.device,
+            on_image=lambda done: work.report(step=done),
+        )
+    mine = slice(ranks.rank(), None, ranks.count())
 
     def batches(first: int, last: int) -> Iterator[Batch]:
         for step in range(first, last):
             indices, flipped = training_positions(
                 len(split), recipe.images, seed=trial.seed, batch_size=recipe.batch_size, step=step
             )
-            yield Batch(*features.batch(indices, flipped))
+            yield Batch(*features.batch(indices[mine], flipped[mine]))
 
     return batches
 
@@ -332,14 +363,9 @@ def _validation_loss(
 
     It is drawn in the learning curves and decides nothing. None where there is nothing to report.
     """
-    if not protocols:
+    if not protocols or not ranks.is_first():
         return None
-    split = open_split(
-        work.trial.dataset,
-        protocols[0].split,
-        work.machine,
-        max_images=work.machine.monitor.validate_images,
-    )
+    split = _open(work, protocols[0].split, max_images=work.machine.monitor.validate_images)
 
     @torch.inference_mode()
     def measure() -> float:
@@ -357,28 +383,33 @@ def _validation_loss(
 
 def _evaluate(work: _Work, segmenter: Segmenter, protocol: Protocol, *, of: str) -> None:
     trial = work.trial
-    split = open_split(
-        trial.dataset,
-        protocol.split,
-        work.machine,
-        max_images=protocol.max_images,
-        subset_seed=protocol.subset_seed,
-    )
-    work.lease.report(phase=f"evaluate {of}", step=0, steps=len(split))
+    with ranks.first_before_others():
+        split = _open(
+            work, protocol.split, max_images=protocol.max_images, subset_seed=protocol.subset_seed
+        )
+    share = split.share(ranks.rank(), ranks.count())
+    work.report(phase=f"evaluate {of}", step=0, steps=len(share))
 
     def on_image(done: int) -> None:
-        work.lease.report(step=done)
+        work.report(step=done)
         if work.should_stop():
             raise Interrupted
 
-    counted = evaluate(
-        segmenter,
-        split,
-        protocol,
-        num_classes=trial.dataset.num_classes,
-        device=work.device,
-        on_image=on_image,
-    )
+    counted: Counted | None = None
+    with contextlib.suppress(Interrupted):
+        counted = evaluate(
+            segmenter,
+            share,
+            protocol,
+            num_classes=trial.dataset.num_classes,
+            device=work.device,
+            on_image=on_image,
+        )
+    if ranks.any_of(counted is None):
+        raise Interrupted
+    counted = merged([part for part in ranks.gathered(counted) if part is not None])
+    if not ranks.is_first():
+        return
     evaluation = results.evaluation_of(
         StoredCounts(*counted),
         trial_id=trial.id(),
@@ -437,7 +468,7 @@ def _facts(trial: Trial, segmenter: Segmenter) -> dict[str, float]:
 def _forward_ms(work: _Work, segmenter: Segmenter, protocols: tuple[Protocol, ...]) -> float | None:
     if not protocols:
         return None
-    split = open_split(work.trial.dataset, protocols[0].split, work.machine)
+    split = _open(work, protocols[0].split)
     measured = forward_ms(segmenter, split, protocols[0], work.device)
     return None if measured is None else round(measured, 3)
 

@@ -3,7 +3,8 @@
     python -m segbench.worker JOB.json TRIAL_ID [TRIAL_ID ...]
 
 The same on one machine, under Ray and under Slurm; nothing is pickled. Exit codes: 0 all done (or
-held by another worker), 1 a trial failed, 75 interrupted and to be continued (sysexits' TEMPFAIL).
+held by another worker), 1 a trial failed, 75 interrupted and to be continued (sysexits' TEMPFAIL),
+76 another rank of the trial is gone.
 Knows nothing of who started it.
 """
 
@@ -21,6 +22,7 @@ from segbench.spec.job import Job
 from segbench.trial import Outcome, run_trial
 
 INTERRUPTED = 75
+RANK_LOST = 76
 _STOP = threading.Event()
 
 
@@ -34,10 +36,12 @@ def main(arguments: list[str]) -> int:
     return exit_code([work(job, trial_id) for trial_id in arguments[1:] if not _STOP.is_set()])
 
 
-def work(job: Job, trial_id: str, *, pause_at_step: int | None = None) -> Outcome:
+def work(
+    job: Job, trial_id: str, *, pause_at_step: int | None = None, log_name: str = "worker.log"
+) -> Outcome:
     """Do one trial of the job; its folder receives what the process prints."""
     workdir = results.trial_folder(Path(job.run_folder), trial_id)
-    _log_to(workdir / "worker.log")
+    _log_to(workdir / log_name)
     if job.code_version != code_version():
         logging.getLogger(__name__).warning(
             "this worker runs segbench %s, but the run was submitted by %s",
@@ -75,6 +79,8 @@ def exit_code(outcomes: list[Outcome]) -> int:
     """Return the process's exit code for these outcomes."""
     if _STOP.is_set() or "interrupted" in outcomes:
         return INTERRUPTED
+    if "lost" in outcomes:
+        return RANK_LOST
     return 1 if "failed" in outcomes else 0
 
 

@@ -26,7 +26,18 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (True, ("launch",)),
     (True, ("analysis",)),
     (True, ("report",)),
-    (True, ("drive", "drive_compare", "drive_evaluate", "drive_settle", "model_folder", "listing", "console")),
+    (
+        True,
+        (
+            "drive",
+            "drive_compare",
+            "drive_evaluate",
+            "drive_settle",
+            "model_folder",
+            "listing",
+            "console",
+        ),
+    ),
     (True, ("cli", "__main__")),
 ]
 HEAVY = ("torch", "torchvision", "ray", "datasets", "submitit", "matplotlib")

@@ -71,6 +71,21 @@ def open_prepared(
     Raises:
         DataError: the files are not here, or something is wrong with them; all problems at once.
     """
+    return _opened(prepared_folder(card, split, machine, progress, notice_changes=notice_changes))
+
+
+def prepared_folder(
+    card: DatasetCard,
+    split: str,
+    machine: Machine,
+    progress: Progress | None = None,
+    *,
+    notice_changes: bool = False,
+) -> Path:
+    """Return the folder of the split's Arrow files, made where that was not done yet.
+
+    See `open_prepared`.
+    """
     if split not in known_splits(card):
         raise DataError(not_here(card, split, machine))
     root = None if card.drawn else find_root(card, card.splits[split], machine)
@@ -84,7 +99,7 @@ def open_prepared(
     if not (folder / "about.json").exists():
         source = None if root is None else raw_pairs(card, split, root)
         _convert(card, split, source, folder, progress)
-    return _opened(folder)
+    return folder
 
 
 def is_here(card: DatasetCard, split: str, machine: Machine) -> bool:
@@ -113,12 +128,12 @@ def _made_folders(card: DatasetCard, split: str, machine: Machine) -> list[Path]
     return sorted(path.parent for path in arrow.glob(f"{_stem(card, split)}-*/about.json"))
 
 
-def _without_raw_files(card: DatasetCard, split: str, machine: Machine) -> Prepared:
-    made = [_opened(folder) for folder in _made_folders(card, split, machine)]
+def _without_raw_files(card: DatasetCard, split: str, machine: Machine) -> Path:
+    made = _made_folders(card, split, machine)
     if not made:
         raise DataError(not_here(card, split, machine))
-    if len({prepared.fingerprint for prepared in made}) > 1:
-        folders = ", ".join(str(folder) for folder in _made_folders(card, split, machine))
+    if len(made) > 1 and len({_opened(folder).fingerprint for folder in made}) > 1:
+        folders = ", ".join(str(folder) for folder in made)
         raise DataError(
             f"{card.name} {split}: was converted from different files to {folders}; delete all but "
             "one, or name the folder of the raw files with --data"

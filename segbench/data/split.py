@@ -35,6 +35,7 @@ class SegmentationSplit:
     def __init__(self, prepared: Prepared, card: DatasetCard, chosen: NDArray[np.int64]) -> None:
         self._prepared = prepared
         self._chosen = chosen
+        self._card = card
         self._lookup = view_lookup(card)
         self._num_classes = card.num_classes
         self._class_map = card.class_map
@@ -51,6 +52,10 @@ class SegmentationSplit:
         """Return image `index` in the split's order."""
         row = self._prepared.table[int(self._chosen[index])]
         return Sample(row["name"], decoded_image(row["image"]), self._label(row["label"]))
+
+    def share(self, rank: int, ranks: int) -> "SegmentationSplit":
+        """Return the part of one of several processes: every `ranks`-th image from `rank` on."""
+        return SegmentationSplit(self._prepared, self._card, self._chosen[rank::ranks])
 
     def label(self, index: int) -> Tensor:
         """Return the (H, W) uint8 label of image `index`; the image is not decoded."""

@@ -2,6 +2,7 @@
 
 import torch
 
+from segbench.engine import ranks
 from segbench.errors import LaunchError
 from segbench.spec.machine import Machine
 
@@ -9,9 +10,15 @@ from segbench.spec.machine import Machine
 def chosen_device(machine: Machine) -> torch.device:
     """Return the device that the machine names; `auto` is the first GPU, or the CPU.
 
+    Each of several processes that do a trial has a GPU of its own.
+
     Raises:
         LaunchError: the device does not exist here.
     """
+    if machine.device in {"auto", "cuda"} and ranks.count() > 1 and torch.cuda.is_available():
+        device = torch.device("cuda", ranks.local_rank() % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+        return device
     if machine.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -41,8 +48,9 @@ def make_repeatable(machine: Machine, seed: int) -> None:
 
 
 def device_name(device: torch.device) -> str:
-    """Return what the device calls itself, for provenance."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    """Return what the device calls itself, and how many ranks have one each, for provenance."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return name if ranks.count() == 1 else f"{ranks.count()} x {name}"
 
 
 def peak_memory_mib(device: torch.device) -> float:

@@ -3,7 +3,7 @@
 Letters: N images, C classes. Knows nothing of where results are kept.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -80,6 +80,31 @@ def evaluate(
             on_image(index + 1)
 
     return count(pairs(), num_classes=num_classes, protocol=protocol)
+
+
+def merged(shares: Sequence[Counted]) -> Counted:
+    """Return the counts of a whole split from those of `SegmentationSplit.share`, in its order."""
+    if len(shares) == 1:
+        return shares[0]
+    ranks, total = len(shares), sum(len(share.names) for share in shares)
+
+    def rows(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+        whole = np.zeros((total, *parts[0].shape[1:]), dtype=np.int64)
+        for rank, part in enumerate(parts):
+            whole[rank::ranks] = part
+        return whole
+
+    # where there are few images the last ranks have none
+    edges = [s.boundary.swapaxes(0, 1) for s in shares if s.boundary is not None]  # (N, 3, C)
+    edges += [edges[0][:0]] * (ranks - len(edges)) if edges else []
+    return Counted(
+        tuple(shares[index % ranks].names[index // ranks] for index in range(total)),
+        rows([share.tp for share in shares]),
+        rows([share.label for share in shares]),
+        rows([share.pred for share in shares]),
+        np.sum([share.confusion for share in shares], axis=0),
+        rows(edges).swapaxes(0, 1) if edges else None,
+    )
 
 
 def scored_label(label: Tensor, protocol: Protocol) -> Tensor:

@@ -5,6 +5,7 @@ Batches are a pure function of (seed, step), so resuming needs a step number and
 Letters: N images, C classes, H W input size. Knows nothing of files of images or of launchers.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from segbench.engine import ranks
 from segbench.engine.checkpoint import load_checkpoint, save_checkpoint
 from segbench.engine.training_log import TrainingLog
 from segbench.errors import DivergedError, OutOfMemoryError
@@ -69,6 +71,10 @@ def train(
     Continues from the newest sound checkpoint in `folder`. On a CPU an interrupted training gives
     the same bits as one that was not.
 
+    In several ranks each has an equal share of every batch, and the gradients are those of the whole
+    batch, batch statistics included: batch size and learning rate stay the recipe's. Weights then
+    differ from those of one rank by the order of sums, and by what dropout draws.
+
     Raises:
         DivergedError: the loss is not finite. OutOfMemoryError: the device is too small.
         Interrupted: `hooks.should_stop` said so; the checkpoint is written.
@@ -110,12 +116,18 @@ class _Loop:
         self.loss_sum = torch.zeros((), device=device)
         self.loss_steps = 0
         self.last_loss = math.nan
-        self.saved = load_checkpoint(folder, device)
+        self.seed = torch.initial_seed()
+        if ranks.count() > 1:  # a shared disk may show an older checkpoint to another node
+            ranks.share_batch_norm(segmenter)
+            found = load_checkpoint(folder, torch.device("cpu")) if ranks.is_first() else None
+            self.saved = ranks.agreed(found)
+        else:
+            self.saved = load_checkpoint(folder, device)
         if self.saved is not None:
             self.step = self.saved["step"]
 
     def run(self, source: BatchSource) -> float:
-        is_writer = _rank() == 0
+        is_writer = ranks.is_first()
         with TrainingLog(self.folder, first_step=self.step) if is_writer else _NoLog() as log:
             start = 0
             for stage in self.recipe.stages:
@@ -164,11 +176,15 @@ class _Loop:
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         optimizer.zero_grad(set_to_none=True)
-        for _ in range(self.recipe.accumulate):
+        if ranks.count() > 1:  # draws of its own for each rank, the same after a resume
+            torch.manual_seed((self.seed * 2**20 + self.step) * 2**10 + ranks.rank())
+        for part in range(self.recipe.accumulate):
             batch = next(batches)
-            loss = self._loss(model, batch) / self.recipe.accumulate
-            self.scaler.scale(loss).backward()
-            self.loss_sum += loss.detach()
+            is_last = part == self.recipe.accumulate - 1
+            with contextlib.nullcontext() if is_last else _gradients_kept(model):
+                loss = self._loss(model, batch) / self.recipe.accumulate
+                self.scaler.scale(loss).backward()
+            self.loss_sum += ranks.mean_of(loss.detach())
         if self.recipe.clip_grad_norm is not None:
             self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.segmenter.parameters(), self.recipe.clip_grad_norm)
@@ -188,6 +204,7 @@ class _Loop:
             label[:, ::every, ::every],
             reduction=self.recipe.loss_reduction,
             class_weights=self.class_weights,
+            over_ranks=True,
         )
 
     def _after_step(self, stage: Stage, end: int, log: "TrainingLog | _NoLog") -> None:
@@ -204,7 +221,7 @@ class _Loop:
             log.add(step, stage.name, validation_loss=self.hooks.validation_loss())
             set_frozen(self.segmenter, stage, self.kinds)  # validation left evaluation mode behind
         self.hooks.on_step(step, loss)
-        stop = self.hooks.should_stop()
+        stop = ranks.any_of(self.hooks.should_stop())
         if stop or step % monitor.checkpoint_every_steps == 0:
             self._save(end)
         if stop and step < self.recipe.steps:
@@ -223,11 +240,11 @@ class _Loop:
         return value
 
     def _save(self, stage_end: int) -> None:
-        if _rank() != 0:
-            return
         assert self.optimizer is not None
         if self.loss_steps and not math.isfinite(float(self.loss_sum)):
             self._mean_loss()  # raises: a diverged state is never saved
+        if not ranks.is_first():
+            return
         state: dict[str, Any] = {
             "step": self.step,
             "stage_end": stage_end,
@@ -250,27 +267,29 @@ def segmentation_loss(
     *,
     reduction: str = "mean",
     class_weights: Tensor | None = None,
+    over_ranks: bool = False,
 ) -> Tensor:
     """Return the cross-entropy of (N, C, H, W) score maps over labelled pixels, a scalar.
 
-    `mean` divides by the labelled pixels (or their class weights) of the whole batch on all
-    devices; a batch without any gives 0. `sum` is the FCN paper's unnormalised loss.
+    `mean` divides by the labelled pixels (or their class weights) of the whole batch; a batch
+    without any gives 0. `sum` is the FCN paper's unnormalised loss. over_ranks: the batch is one of
+    equal shares; the mean over ranks is the whole batch's loss, as is that of the gradients.
     """
     total = F.cross_entropy(
         score_map, label, weight=class_weights, ignore_index=IGNORE_INDEX, reduction="sum"
     )
-    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    shares = ranks.count() if over_ranks else 1
     if reduction == "sum":
-        return total * ranks  # gradients are averaged over devices; a sum is wanted
+        return total * shares
     labelled = label[label != IGNORE_INDEX]
     count = torch.as_tensor(
         labelled.numel() if class_weights is None else class_weights[labelled].sum(),
         dtype=torch.float32,
         device=score_map.device,
     )
-    if ranks > 1:
+    if shares > 1:
         dist.all_reduce(count)
-    return total * ranks / count.clamp(min=1e-12 if class_weights is not None else 1)
+    return total * shares / count.clamp(min=1e-12 if class_weights is not None else 1)
 
 
 def schedule_factor(schedule: Schedule, step: int, steps: int) -> float:
@@ -344,14 +363,16 @@ class _TrainingStep(nn.Module):
 
 def _parallel(segmenter: Segmenter, device: torch.device) -> nn.Module:
     step = _TrainingStep(segmenter)
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if ranks.count() == 1:
         return step
     devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(step, device_ids=devices, broadcast_buffers=True)
+    return DistributedDataParallel(step, device_ids=devices)
 
 
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+def _gradients_kept(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which gradients add up on each rank, until the last part shares them."""
+    is_parallel = isinstance(model, DistributedDataParallel)
+    return model.no_sync() if is_parallel else contextlib.nullcontext()
 
 
 def _to(inputs: Tensor | tuple[Tensor, ...], device: torch.device) -> Tensor | tuple[Tensor, ...]:

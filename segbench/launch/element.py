@@ -25,7 +25,8 @@ from segbench.spec.launching import Launch
 
 LOG = logging.getLogger(__name__)
 UNAVAILABLE = 69  # sysexits' EX_UNAVAILABLE
-INTERRUPTED = 75  # segbench.worker's
+INTERRUPTED = 75  # segbench.worker's, and the next one too
+RANK_LOST = 76
 _VISIBLE_SECONDS = 60.0  # how late a shared disk may show a file to another node
 _POLITE_SECONDS = 90.0  # how long a job waits for a trial that another has or must do first
 
@@ -57,16 +58,13 @@ def _interrupt(number: int, _frame: object) -> None:
 
 
 def _run(job_path: Path, trial_ids: list[str], launch: Launch, restarts: int) -> int:
-    _until_visible(job_path)
+    until_visible(job_path)
     job = Job.read(job_path)
     workdirs = {t: results.trial_folder(Path(job.run_folder), t) for t in trial_ids}
     trials = {}
     for trial_id, workdir in workdirs.items():
-        _until_visible(workdir / "trial.json")
-        is_stuck = restarts >= launch.max_attempts - 1 and (
-            fruitless_attempts(workdir) >= launch.max_attempts
-        )
-        if not is_stuck or not _give_up(trial_id, workdir, launch.max_attempts):
+        until_visible(workdir / "trial.json")
+        if not has_given_up(trial_id, workdir, launch.max_attempts, restarts):
             trials[trial_id] = results.load_trial(workdir)
     launch_local(
         Work(job, trials, launch),
@@ -77,11 +75,13 @@ def _run(job_path: Path, trial_ids: list[str], launch: Launch, restarts: int) ->
     return int(any(result is not None and result.status == "failed" for result in ended))
 
 
-def _give_up(trial_id: str, workdir: Path, max_attempts: int) -> bool:
-    """Record the trial as failed; return False where another worker holds it."""
+def has_given_up(trial_id: str, workdir: Path, max_attempts: int, restarts: int) -> bool:
+    """Return whether the trial made no headway for too long, and is recorded as failed now."""
+    if restarts < max_attempts - 1 or fruitless_attempts(workdir) < max_attempts:
+        return False
     lease = claim(workdir)
     if lease is None:
-        return False
+        return False  # another worker holds it
     with lease:
         message = (
             f"{max_attempts} attempts in a row ended before anything was saved; see "
@@ -92,7 +92,7 @@ def _give_up(trial_id: str, workdir: Path, max_attempts: int) -> bool:
     return True
 
 
-def _until_visible(path: Path) -> None:
+def until_visible(path: Path) -> None:
     """Wait for a file that another node has written: shared disks may show it late."""
     deadline = time.monotonic() + _VISIBLE_SECONDS
     while not path.exists():
@@ -105,13 +105,18 @@ def _until_visible(path: Path) -> None:
 
 
 def end_with_parent() -> None:
-    """Interrupt this process when the one that started it is gone, so that nothing runs unseen."""
+    """Interrupt this process when the one that started it is gone, so that nothing runs unseen.
+
+    One that cannot stop by itself, since it waits for others, ends without saving.
+    """
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_POLITE_SECONDS)
+        os._exit(INTERRUPTED)
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -17,7 +17,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from segbench import results
 from segbench.errors import LaunchError, SegbenchError
@@ -152,7 +152,9 @@ class _Pool:
     def _start(self, trial_id: str) -> None:
         slot = self.free.popleft()
         process = self.context.Process(
-            target=_worker, args=(str(self.job_path), trial_id, slot.gpus), name=f"trial-{trial_id}"
+            target=_worker,
+            args=(str(self.job_path), trial_id, slot.gpus, self.work.launch),
+            name=f"trial-{trial_id}",
         )
         process.start()
         self.running.append(_Running(trial_id, slot, process))
@@ -213,9 +215,9 @@ class _Pool:
 
 def slots(launch: Launch) -> list[Slot]:
     """Return the room on this machine: whole or shared GPUs, or shares of the CPU's cores."""
-    gpus = visible_gpus() if launch.gpus_per_trial != 0 else []
+    gpus = visible_gpus() if launch.gpus_wanted else []
     if gpus:
-        per_trial = launch.gpus_per_trial or 1
+        per_trial = launch.gpus_wanted
         if per_trial < 1:
             found = [Slot(gpu) for _ in range(int(1 / per_trial)) for gpu in gpus]
         else:
@@ -228,7 +230,7 @@ def slots(launch: Launch) -> list[Slot]:
     cores = len(os.sched_getaffinity(0))
     count = launch.workers
     if count == "auto":
-        count = max(cores // (launch.cpus_per_trial or 1), 1)
+        count = max(cores // (launch.cpus_per_rank * launch.ranks_per_trial), 1)
     return [Slot(None)] * count
 
 
@@ -259,10 +261,12 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else f"see {path}"
 
 
-def _worker(job_path: str, trial_id: str, gpus: str | None) -> None:
+def _worker(job_path: str, trial_id: str, gpus: str | None, launch: Launch) -> None:
     """Run in the new process."""
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    if launch.ranks_per_trial > 1:
+        _ranks(job_path, trial_id, launch)
     from segbench import worker
     from segbench.spec.job import Job
 
@@ -273,3 +277,20 @@ def _worker(job_path: str, trial_id: str, gpus: str | None) -> None:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 - the trial's worker.log
         raise SystemExit(_UNRECORDED) from error
     raise SystemExit(worker.exit_code([outcome]))
+
+
+def _ranks(job_path: str, trial_id: str, launch: Launch) -> NoReturn:
+    """Start a trial's ranks, hand signals on to them, and end as they do."""
+    from segbench.launch.rank import start_all, wait_for_all
+
+    processes = start_all(Path(job_path), trial_id, launch)
+
+    def hand_on(number: int, _frame: object) -> None:
+        for process in processes:
+            process.send_signal(number)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the driver's
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, hand_on)
+    code = wait_for_all(processes)
+    raise SystemExit(code if code >= 0 else 128 - code)

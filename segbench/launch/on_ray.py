@@ -16,6 +16,7 @@ from typing import Any
 from segbench import results
 from segbench.errors import LaunchError
 from segbench.launch import Event, Work
+from segbench.launch.rank import GRACE_SECONDS, free_port, log_name, variables, worst
 from segbench.launch.rung import read_score
 from segbench.spec.launching import Launch
 from segbench.spec.search import Search
@@ -119,8 +120,15 @@ def _run(
     from ray import tune
 
     launch = work.launch
+    reserved = resources(launch)
+    do = tune.with_resources(_do_trial, reserved)
+    if launch.ranks_per_trial > 1:
+        names = {"cpu": "CPU", "gpu": "GPU", "memory": "memory"}
+        bundles = [{names[name]: amount for name, amount in reserved.items() if amount}]
+        placed = tune.PlacementGroupFactory([{}, *bundles * launch.ranks_per_trial])
+        do = tune.with_resources(_do_trial_in_ranks, placed)
     tuner = tune.Tuner(
-        tune.with_resources(_do_trial, resources(launch)),
+        do,
         param_space={
             "trial_id": tune.grid_search(list(trial_ids)),
             "job_path": str(job_path),
@@ -165,6 +173,8 @@ def _run_asha(
     cells = {
         (trial.backbone.name, trial.head.name, trial.dataset.name) for trial in work.trials.values()
     }
+    if work.launch.ranks_per_trial > 1:
+        raise LaunchError("launch.ranks_per_trial: asha's samples are trained in one process each")
     if len(steps) > 1 or len(cells) > 1:
         raise LaunchError(
             f"asha compares samples of one cell with equal steps; there are {len(cells)} cells and "
@@ -223,15 +233,14 @@ def _do_sample(config: dict[str, Any]) -> None:
 
 
 def resources(launch: Launch) -> dict[str, float]:
-    """Return what Ray reserves for a trial; a GPU where the cluster has any, unless told."""
+    """Return what Ray reserves for a rank of a trial; a GPU where it has any, unless told."""
     import ray
 
-    gpus = launch.gpus_per_trial
-    if gpus is None:
-        gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
-    reserved = {"cpu": float(launch.cpus_per_trial or 1), "gpu": gpus}
+    has_any = launch.gpus_per_trial is not None or ray.cluster_resources().get("GPU")
+    gpus = launch.gpus_wanted / launch.ranks_per_trial if has_any else 0.0
+    reserved = {"cpu": float(launch.cpus_per_rank), "gpu": gpus}
     if launch.memory_gib is not None:
-        reserved["memory"] = launch.memory_gib * 2**30
+        reserved["memory"] = launch.memory_gib * 2**30 / launch.ranks_per_trial
     return reserved
 
 
@@ -252,6 +261,72 @@ def _do_trial(config: dict[str, str]) -> None:
         )
     if done.returncode not in {0, 1}:
         raise RuntimeError(f"exit code {done.returncode}; see {workdir / 'ray.log'}")
+
+
+def _do_trial_in_ranks(config: dict[str, str]) -> None:
+    """Run in a Ray worker: do one trial in several processes, wherever Ray has placed them.
+
+    Raises:
+        RuntimeError: one of them ended before the trial did; Tune then starts all again.
+    """
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    launch = Launch.model_validate_json(config["launch"])
+    here = ray.util.get_current_placement_group()
+    assert here is not None  # made by `_run`
+    reserved = resources(launch)
+    member: Any = ray.remote(_Member).options(
+        num_cpus=reserved["cpu"],
+        num_gpus=reserved["gpu"],
+        scheduling_strategy=PlacementGroupSchedulingStrategy(here),
+    )
+    members = [member.remote(config) for _ in range(launch.ranks_per_trial)]
+    addresses = ray.get([one.address.remote() for one in members])
+    address, port = addresses[0]
+    if len({found for found, _ in addresses}) == 1:
+        address = "127.0.0.1"
+    running = [
+        one.run.remote(variables(rank, len(members), address=address, port=port), rank)
+        for rank, one in enumerate(members)
+    ]
+    codes: list[int | None] = []
+    while running:  # if one ends badly the others are not left alone
+        ended, running = ray.wait(running, timeout=GRACE_SECONDS if any(codes) else None)
+        codes += ray.get(ended)
+        if not ended:
+            break
+    for one in members:
+        ray.kill(one)  # what it started ends with it
+    if (code := worst(codes)) not in {0, 1}:
+        workdir = results.trial_folder(Path(config["run_folder"]), config["trial_id"])
+        raise RuntimeError(f"exit code {code}; see {workdir / 'worker.log'}")
+
+
+class _Member:
+    """A Ray actor that does one rank's part in a process of its own."""
+
+    def __init__(self, config: dict[str, str]) -> None:
+        self.config = config
+
+    def address(self) -> tuple[str, int]:
+        """Return where the others find this node, and a free port on it."""
+        import ray
+
+        return ray.util.get_node_ip_address(), free_port()
+
+    def run(self, environment: dict[str, str], rank: int) -> int:
+        """Return the exit code of the rank's process."""
+        config = self.config
+        workdir = results.trial_folder(Path(config["run_folder"]), config["trial_id"])
+        command = [sys.executable, "-m", "segbench.launch.rank"]
+        # Ray shows each rank its own GPU alone, so it is the first that the process sees
+        own = {**os.environ, **environment, "LOCAL_RANK": "0"}
+        with (workdir / log_name(rank)).open("ab") as log:
+            return subprocess.run(
+                [*command, config["job_path"], config["launch"], config["trial_id"]],
+                env=own, stdout=log, stderr=subprocess.STDOUT, check=False,
+            ).returncode  # fmt: skip
 
 
 def _events(work: Work, on_event: Callable[[Event], None]) -> Any:

@@ -4,8 +4,9 @@
 the job file's path and trial ids; submitit pickles no more than that, and a call by its name.
 
 An element that is to go on (75: interrupted with its state saved; 69: what it waits for is not
-there; killed by a signal) is requeued by its own batch script under the same id, unless Slurm is
-ending or requeueing the job itself. A trial that makes no headway in `max_attempts` attempts fails.
+there; 76: a rank of its trial is gone; killed by a signal) is requeued by its own batch script under
+the same id, unless Slurm is ending or requeueing the job itself. A trial that makes no headway in
+`max_attempts` attempts fails.
 """
 
 import os
@@ -16,8 +17,9 @@ from typing import Any, NamedTuple
 
 from segbench import results
 from segbench.errors import LaunchError
-from segbench.launch import Event, Work, element, slurm_queue
-from segbench.launch.element import INTERRUPTED, UNAVAILABLE
+from segbench.launch import Event, Work, element, rank, slurm_queue
+from segbench.launch.element import INTERRUPTED, RANK_LOST, UNAVAILABLE
+from segbench.launch.rank import variables
 from segbench.launch.slurm_queue import Submission
 from segbench.lease import claim
 from segbench.spec.launching import Launch
@@ -206,8 +208,10 @@ def sbatch_options(launch: Launch) -> dict[str, Any]:
         "account": launch.account,
         "time": launch.time_minutes,
         "mem": memory,
-        "cpus_per_task": (launch.cpus_per_trial or 1) * together,
+        "ntasks_per_node": launch.ranks_per_trial,
+        "cpus_per_task": launch.cpus_per_rank * together,
         "gpus_per_node": (max(int(gpus), 1) if gpus else None),
+        "srun_args": ["--kill-on-bad-exit=1"],
         "signal_delay_s": delay,
         "setup": [*launch.setup, "set +e"],
         "teardown": _requeue_lines(launch.max_attempts),
@@ -231,7 +235,7 @@ def _requeue_lines(max_attempts: int) -> list[str]:
         "me=$SLURM_JOB_ID",
         '[ -n "$SLURM_ARRAY_JOB_ID" ] && me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID',
         f"again=$([ $code -eq {INTERRUPTED} ] && echo yes)",
-        f"if [ $code -eq {UNAVAILABLE} ] || [ $code -gt 128 ]; then",
+        f"if [ $code -eq {UNAVAILABLE} ] || [ $code -eq {RANK_LOST} ] || [ $code -gt 128 ]; then",
         f'  [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_attempts - 1} ] && again=yes',
         "fi",
         'if [ "$again" = yes ] && scontrol -o show job "$me" | grep -q "JobState=RUNNING "; then',
@@ -246,6 +250,20 @@ def run_element(job_path: str, trial_ids: list[str], launch: str) -> None:
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     resources = Launch.model_validate_json(launch)
     together = resources.revised(launcher="local", workers=_side_by_side(resources))
-    code = element.run(Path(job_path), trial_ids, together, restarts=restarts)
+    if resources.ranks_per_trial > 1:  # Slurm has started this job's call once for each
+        _join_rank()
+        code = rank.run(Path(job_path), trial_ids[0], together, restarts=restarts)
+    else:
+        code = element.run(Path(job_path), trial_ids, together, restarts=restarts)
     if code:
         sys.exit(code)
+
+
+def _join_rank() -> None:
+    """Put torchrun's variables into this process's environment, from Slurm's own."""
+    from submitit.helpers import TorchDistributedEnvironment
+
+    known = TorchDistributedEnvironment()
+    os.environ.update(
+        variables(known.rank, known.world_size, address="127.0.0.1", port=known.master_port)
+    )

@@ -6,7 +6,7 @@ Knows nothing of the engines; launch/ does what this record says.
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from segbench.spec.base import Spec
 
@@ -35,6 +35,11 @@ class Launch(Spec):
     that run before a worker on a cluster (module load ...). sbatch: further options, name -> value.
     throttle: how many trials of the whole grid run at a time on Slurm. trials_per_job: on Slurm, as
     many share a GPU at once as gpus_per_trial allows. address: of a Ray to join.
+    gpus_per_trial: None is one for each rank where there are any. ranks_per_trial: how many
+    processes train one trial together, a GPU each; the batch is shared out among them, so it stays
+    the recipe's and so does the learning rate. cpus_per_trial is shared out among them too.
+    stage_data_to: a folder on each node's own disk (variables such as $TMPDIR are the node's) to
+    which data are copied once, and read from.
     """
 
     launcher: Literal["local", "ray", "slurm"] = "local"
@@ -47,13 +52,38 @@ class Launch(Spec):
     account: str | None = None
     throttle: Count | None = None
     trials_per_job: Count = 1
-    ranks: Count = 1
+    ranks_per_trial: Count = 1
     max_attempts: Count = 5
     setup: tuple[str, ...] = ()
     sbatch: dict[str, str | int | float | bool] = Field(default_factory=dict)
     address: str | None = None
     stage_data_to: str | None = None
     cells: tuple[CellResources, ...] = ()
+
+    @model_validator(mode="after")
+    def _ranks_fit(self) -> Self:
+        ranks = self.ranks_per_trial
+        if ranks == 1:
+            return self
+        if self.trials_per_job > 1:
+            raise ValueError(f"ranks_per_trial {ranks}: a job has one such trial, not several")
+        for gpus in (self.gpus_per_trial, *(cell.gpus_per_trial for cell in self.cells)):
+            if gpus not in {None, 0, ranks}:
+                raise ValueError(
+                    f"ranks_per_trial {ranks}: each rank has one GPU, so gpus_per_trial is {ranks}, "
+                    f"or 0 without GPUs, found {gpus:g}"
+                )
+        return self
+
+    @property
+    def gpus_wanted(self) -> float:
+        """How many GPUs a trial gets where there are any."""
+        return self.ranks_per_trial if self.gpus_per_trial is None else self.gpus_per_trial
+
+    @property
+    def cpus_per_rank(self) -> int:
+        """CPU threads of each of a trial's processes."""
+        return max((self.cpus_per_trial or 1) // self.ranks_per_trial, 1)
 
     def of_cell(self, axes: Mapping[str, str]) -> Self:
         """Return the launch of a cell with these axes, without `cells`."""

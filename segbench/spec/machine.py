@@ -29,7 +29,8 @@ class Machine(Spec):
 
     data: folders in which data sets are looked for. cache: Arrow files, downloaded archives and
     weights, cached features. weights: folders in which cards' weights files are looked for.
-    threads: CPU threads of a trial; equal bits need equal threads.
+    threads: CPU threads of a trial; equal bits need equal threads. stage_data_to: see `Launch`; may
+    hold variables of the node, so it is the one path that is not absolute.
     """
 
     data: tuple[str, ...] = ()
@@ -38,6 +39,7 @@ class Machine(Spec):
     device: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
     loader_workers: Annotated[int, Field(ge=0)] = 0
+    stage_data_to: str | None = None
     monitor: Monitor = Monitor()
 
     @classmethod
