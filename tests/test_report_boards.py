@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from drawn_run import made_run
+from drawn_run import drawn_counts, made_run
 
 from segbench import results
+from segbench.external import ExternalMethod, write_external
 from segbench.report.boards import Confusion, _confusion, boards
 from segbench.run import load_rows, load_run
 
@@ -81,7 +82,6 @@ def test_shares_are_those_of_the_labelled_pixels(made, found):
         results.counts_path(made / "trials" / board.models[0].rows[0].cell.trial_id, board.protocol)
     )
     assert board.label_share == pytest.approx(counts.label.sum(0) / counts.label.sum())
-    assert board.training_share is None
 
 
 def test_a_large_confusion_matrix_keeps_every_pixel_and_its_most_confused_classes():
@@ -111,3 +111,80 @@ def test_equal_models_are_called_equal(tmp_path):
             (workdir / "evaluations" / path.name).write_bytes(path.read_bytes())
     for board in boards_of(run_folder):
         assert board.rivals[0].certainty == "Equal: there is no difference to be sure of."
+
+
+def test_costs_are_what_the_trials_measured(found):
+    for model in found[0].models:
+        size = len(model.axes["backbone"])
+        assert model.costs == pytest.approx(
+            {
+                "parameters": 1e6 * size,
+                "flops": 1e9 * size,
+                "forward_ms": 2.0 * size,
+                "step_ms": 100 + 50 * size,
+                "training_s": 60 * (0.1 + 0.05 * size),
+                "peak_memory_mib": 500,
+            }
+        )
+
+
+def test_shares_are_of_the_training_split_where_it_was_counted(found):
+    few = next(board for board in found if board.dataset == "few")
+    assert few.training_share == pytest.approx([1 / 7, 2 / 7, 4 / 7])
+
+
+def test_backbones_meet_where_all_else_is_alike(found):
+    duels = found[0].duels
+    assert [[model.name for model in duel.models] for duel in duels] == [
+        ["resnet18 fcn32s", "googlenet fcn32s"],
+        ["resnet18 fcn8s", "googlenet fcn8s"],
+    ]
+    assert all(duel.is_decided for duel in duels)
+
+
+def external_in(run_folder, *, quality=0.99, name="theirs"):
+    """Write the scores of predictions of somebody else, on the run's images."""
+    record = load_run(run_folder)
+    protocol = record.protocols["native"]
+    trial = results.load_trial(next(results.trial_folders(run_folder)))
+    counts = drawn_counts(np.random.default_rng(5), trial.dataset.num_classes, 30, quality)
+    evaluation = results.evaluation_of(
+        counts, trial_id="", protocol=protocol, dataset=trial.dataset,
+        split_fingerprint=f"{trial.dataset.name} val",
+    )  # fmt: skip
+    method = ExternalMethod(name=name, dataset=trial.dataset.name, predictions_digest="0" * 64)
+    write_external(run_folder, method, evaluation, counts)
+    return evaluation
+
+
+def test_an_external_method_stands_on_its_board_without_a_letter(tmp_path):
+    run_folder = made_run(tmp_path, datasets={"few": ("background", "cat", "dog")})
+    evaluation = external_in(run_folder)
+    flipped, native = boards_of(run_folder)
+    assert not any(model.is_external for model in flipped.models)
+    first = native.models[0]
+    assert (first.name, first.is_external, first.rows) == ("theirs", True, ())
+    assert first.standing.mean == pytest.approx(100 * evaluation.figures["mean_iou"])
+    assert (first.standing.letters, first.standing.num_seeds) == ("", 1)
+    assert [rival.certainty for rival in native.rivals[:1]] == [
+        "One seed on a side: this speaks of these trained weights, not of the methods."
+    ]
+    assert not any(model.is_external for duel in native.duels for model in duel.models)
+    assert (first.confusions[0].matrix[0][0]) > 0
+
+
+def test_an_external_method_under_a_protocol_of_its_own_has_a_board_of_its_own(tmp_path):
+    run_folder = made_run(tmp_path, datasets={"few": ("background", "cat", "dog")}, seeds=1)
+    record = load_run(run_folder)
+    trial = results.load_trial(next(results.trial_folders(run_folder)))
+    protocol = record.protocols["native"].revised(name="squashed", size=(32, 32))
+    counts = drawn_counts(np.random.default_rng(5), 3, 30, 0.8)
+    evaluation = results.evaluation_of(
+        counts, trial_id="", protocol=protocol, dataset=trial.dataset, split_fingerprint="few val"
+    )
+    method = ExternalMethod(name="theirs", dataset="few", predictions_digest="0" * 64)
+    write_external(run_folder, method, evaluation, counts)
+    found = boards_of(run_folder)
+    assert [(b.protocol_name, len(b.models)) for b in found] == [
+        ("flipped", 4), ("native", 4), ("squashed", 1),
+    ]  # fmt: skip

@@ -8,11 +8,12 @@ import shutil
 
 import pytest
 from drawn_run import made_run
+from test_report_boards import external_in
 
 from segbench import results
 from segbench.analysis.judge import judge
 from segbench.report.observed import observations
-from segbench.report.page import command_of, render_page
+from segbench.report.page import command_of, duration, effect, render_page
 from segbench.report.write import page_of, read_run, write_report
 from segbench.results import Result
 from segbench.run import load_run
@@ -212,3 +213,53 @@ def test_the_live_page_may_ask_its_own_server_and_nothing_else(made, found):
     text = page_of(made, found, live="abc")
     assert "connect-src 'self'" in html.unescape(text)
     assert 'data-version="abc"' in text
+
+
+def test_costs_and_training_shares_reach_the_charts(text):
+    data = data_of(text)
+    board = data["boards"][0]
+    assert {key for key, _ in data["costs"]} == set(board["models"][0]["costs"])
+    resnet = next(m for m in board["models"] if m["axes"]["backbone"] == "resnet18")
+    assert resnet["costs"]["flops"] == 8e9
+    assert resnet["costs"]["forward_ms"] == 16
+    assert board["share"] == pytest.approx([1 / 7, 2 / 7, 4 / 7], rel=1e-4)
+    assert board["share_of"] == "training split's labelled pixels"
+
+
+def test_an_external_method_is_on_the_page_with_how_it_was_scored(tmp_path):
+    run_folder = made_run(tmp_path, datasets={"few": ("background", "cat", "dog")}, seeds=1)
+    external_in(run_folder, name="their-net")
+    text = page(run_folder)
+    assert "how they were made is not on file." in text
+    model = data_of(text)["boards"][1]["models"][0]
+    assert (model["name"], model["trials"], len(model["seeds"])) == ("their-net", [], 1)
+    assert model["command"] == (
+        "segbench evaluate --predictions DIR --dataset few --name their-net --run results/made"
+    )
+
+
+def test_the_page_says_how_to_run_again_from_nothing(text):
+    again = text[text.index('id="again"') :]
+    assert "segbench prepare experiments/made.yaml" in again
+    assert "segbench run experiments/made.yaml" in again
+    assert "segbench report results/made" in again
+
+
+def test_the_page_says_what_the_whole_run_took(made, text):
+    steps = {8: 60 * 0.5, 9: 60 * 0.55}  # 60 steps, by the length of the backbone's name
+    seconds = 8 * (steps[8] + 1) + 8 * (steps[9] + 1)
+    assert f"{seconds / 60:.2g} min of training and evaluation" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(59, "59 s"), (90, "1.5 min"), (3600, "1 h"), (45000, "12 h")]
+)
+def test_durations_are_short(seconds, words):
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(2.345, "+2.35"), (-0.004, "+0.00"), (-8249408, "\u22128.25 M")]
+)
+def test_effects_are_short_where_they_are_large(value, words):
+    assert effect(value) == words

@@ -148,6 +148,12 @@
     return cell;
   }
 
+  // What tells a model from the others of its board, short enough for a chart.
+  function short(model) {
+    const varied = Object.keys(model.axes).filter((axis) => axis !== "dataset" && board().models.some((other) => other.axes[axis] !== model.axes[axis]));
+    return varied.map((axis) => model.axes[axis]).filter(Boolean).join(" ") || model.name;
+  }
+
   // A model's name with a line for each axis.
   const lines = (model) => Object.entries(model.axes).filter(([axis, value]) => axis !== "dataset" && value).flatMap(([, value]) => [el("span", {}, value), " "]);
 
@@ -159,23 +165,34 @@
     return order;
   }
 
+  // A column of the heat map is made once for each model of the board: filters only choose.
+  let columnsOf = -1, columns = new Map();
+  function column(model, index) {
+    if (columnsOf !== state.board) { columnsOf = state.board; columns = new Map(); }
+    if (!columns.has(index)) {
+      const cell = (value) => {
+        const node = el("td", { "data-model": index }, percent(value, 1));
+        return value === null ? node : shaded(node, CIVIDIS, value);
+      };
+      const head = el("th", { scope: "col" }, el("button", { type: "button", class: "link lines", onclick: () => openModel(index) }, ...lines(model)));
+      columns.set(index, { head, mean: cell(model.figures.mean_iou[0]), cells: model.iou.map(cell) });
+    }
+    return columns.get(index);
+  }
+
   function heat() {
-    const columns = shown().slice(0, MOST_COLUMNS);
-    const head = el("tr", {}, el("th", { scope: "col" }, "class"), ...columns.map(({ model, index }) =>
-      el("th", { scope: "col" }, el("button", { type: "button", class: "link lines", onclick: () => openModel(index) }, ...lines(model)))));
-    const row = (name, values, attributes) => el("tr", attributes, el("th", { scope: "row", title: name }, name), ...values.map((value, place) => {
-      const cell = el("td", { "data-model": columns[place].index }, percent(value, 1));
-      return value === null ? cell : shaded(cell, CIVIDIS, value);
-    }));
-    const body = el("tbody", {}, row("mean", columns.map(({ model }) => model.figures.mean_iou[0])),
-      ...classOrder().map((index) => row(board().classes[index], columns.map(({ model }) => model.iou[index]))));
+    const drawn = shown().slice(0, MOST_COLUMNS).map(({ model, index }) => column(model, index));
+    const head = el("tr", {}, el("th", { scope: "col" }, "class"), ...drawn.map((each) => each.head));
+    const row = (name, cells) => el("tr", {}, el("th", { scope: "row", title: name }, name), ...cells);
+    const body = el("tbody", {}, row("mean", drawn.map((each) => each.mean)),
+      ...classOrder().map((index) => row(board().classes[index], drawn.map((each) => each.cells[index]))));
     body.addEventListener("click", (event) => {
       const cell = event.target.closest("td[data-model]");
       if (cell) openModel(Number(cell.dataset.model));
     });
     byId("heat-caption").textContent = `IoU in per cent, mean over seeds; ${board().title}. Dark is low, bright is high. A click shows the model's trials.`;
     byId("heat").replaceChildren(el("table", { class: "heat", "aria-describedby": "heat-caption" }, el("thead", {}, head), body));
-    const left = shown().length - columns.length;
+    const left = shown().length - drawn.length;
     byId("heat-note").textContent = left > 0 ? `The ${MOST_COLUMNS} best of ${shown().length} models are drawn; the filters above bring out the others.` : "";
   }
 
@@ -202,11 +219,13 @@
   // Charts: one frame with axes; points and lines are put into it.
   function ticks(low, high, isLog) {
     if (isLog) {
-      const found = [];
-      for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
-        for (const step of high / low > 100 ? [1] : [1, 2, 5]) found.push(step * 10 ** power);
-      const inside = found.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
-      return inside.length > 2 ? inside : ticks(low, high, false).filter((tick) => tick > 0);
+      for (const steps of [[1], [1, 3], [1, 2, 5]]) {
+        const found = [];
+        for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
+          found.push(...steps.map((step) => step * 10 ** power).filter((tick) => tick >= low * 0.999 && tick <= high * 1.001));
+        if (found.length > 2) return found;
+      }
+      return ticks(low, high, false).filter((tick) => tick > 0);
     }
     const raw = (high - low) / 5 || 1, size = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 5, 10].find((factor) => factor * size >= raw) * size;
@@ -266,11 +285,11 @@
       y: { low: 0, high: 100, title: "IoU, per cent" },
       label: `Class IoU against the share of pixels for ${chosen.map((index) => models[index].name).join(" and ")}; ${board().title}`,
     });
-    const notes = chosen.map((index, place) => {
+    const notes = chosen.map((index, place) => [index, place]).reverse().map(([index, place]) => {
       const known = points.filter((point) => models[index].iou[point.index] !== null);
       known.forEach((point) => chart.node.append(mark(place, colour(place), chart.atX(point.share), chart.atY(100 * models[index].iou[point.index]), `${point.name}: IoU ${percent(models[index].iou[point.index], 1)} %, ${point.share.toPrecision(3)} % of the pixels; ${models[index].name}`)));
       return `${models[index].name}: rank correlation ${correlation(known.map((p) => p.share), known.map((p) => models[index].iou[p.index])).toFixed(2)} over ${known.length} classes`;
-    });
+    }).reverse();
     if (points.length <= 25 && chart.width > 500)
       spaced(points.map((point) => ({ text: point.name, x: chart.atX(point.share) + 8, y: chart.atY(100 * (models[state.a].iou[point.index] ?? 0)) })), chart);
     target.append(legend(chosen.map((index, place) => [mark(place, colour(place), 13, 7, ""), models[index].name, index])));
@@ -325,7 +344,7 @@
       point.addEventListener("click", () => openModel(index));
       chart.node.append(point);
     }
-    if (points.length <= MOST_LABELS && chart.width > 500) spaced(points.map(({ model, x, y }) => ({ text: model.name, x: chart.atX(x) + 8, y: chart.atY(y) - 9 })), chart);
+    if (points.length <= MOST_LABELS && chart.width > 500) spaced(points.map(({ model, x, y }) => ({ text: short(model), x: chart.atX(x) + 8, y: chart.atY(y) - 9 })), chart);
     const keys = [];
     if (hue) values(hue).forEach((value, place) => keys.push([mark(0, colour(place), 13, 7, ""), value || "–"]));
     if (shape) values(shape).forEach((value, place) => keys.push([mark(place, "var(--faint)", 13, 7, ""), value || "–"]));
