@@ -1,5 +1,6 @@
 """The experiment files: constants with their sources, variants that turn what they say, claims."""
 
+import itertools
 import re
 from functools import cache
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_each_backbone_of_table_1_has_its_own_rate():
     ("name", "all_together", "one_at_a_time"),
     [
         ("kth_protocol", "paper", ["unsquashed", "void_ignored", "scores", "batch_20"]),
-        ("kth_protocol_small", "kth", ["flip_off", "batch_3", "void_class", "fused"]),
+        ("kth_protocol_small", "paper", ["size_321", "void_ignored", "scores", "batch_20"]),
     ],
 )
 def test_all_together_turns_exactly_what_is_turned_one_at_a_time(name, all_together, one_at_a_time):
@@ -124,12 +125,35 @@ def test_the_kth_protocol_is_the_studys_and_its_other_end_the_papers():
     assert (study.head.fuse, paper.head.fuse) == ("features", "scores")
     assert study.train.stages[0].optimizer.lr == 3.2e-4
     assert study.train.steps == 100_000
+    assert {t.train.images.flip for t in (study, paper)} == {False}  # neither of them augments
     protocols = plan_of("kth_protocol").experiment.evaluate
     assert (protocols["kth"].max_images, protocols["kth"].score_at) == (900, "input")
     assert (
         protocols["paper"].description()
         == "whole images at native size, single scale, void ignored"
     )
+
+
+@pytest.mark.parametrize("name", ["kth_protocol", "kth_protocol_small"])
+def test_each_of_the_kth_protocols_turns_one_field_more_to_the_papers(name):
+    turned = [p.identity() for p in plan_of(name).experiment.evaluate.values()]
+    for one, other in itertools.pairwise(turned):
+        assert len({key for key in {*one, *other} if one.get(key) != other.get(key)}) == 1
+
+
+def test_every_model_of_the_small_kth_experiment_is_shown_3000_images():
+    recipes = [c.trial.train for c in cells("kth_protocol_small")]
+    assert {recipe.steps * recipe.batch_size for recipe in recipes} == {3000}
+
+
+def test_the_two_stages_are_the_studys_with_its_void_class_and_its_900_images():
+    trials = [c.trial for c in cells("fcn_googlenet_two_stage")]
+    assert {(t.dataset.name, t.dataset.num_classes) for t in trials} == {
+        ("voc2012", 22), ("ade20k", 151),
+    }  # fmt: skip
+    assert {t.train.steps for t in trials} == {100_000}
+    squashed = plan_of("fcn_googlenet_two_stage").experiment.evaluate["squashed"]
+    assert (squashed.size, squashed.score_at, squashed.max_images) == ((224, 224), "input", 900)
 
 
 def test_class_counts_vary_by_views_alone_and_the_kept_classes_are_nested():
