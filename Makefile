@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: install quickstart test test-all check wheel clean
+.PHONY: install quickstart test test-engines test-all test-nightly check wheel clean
 
 install: $(VENV)/.installed  ## a virtual environment with segbench and all it can use
 
@@ -18,8 +18,14 @@ quickstart: install  ## 24 trials on drawn shapes, ending in a leaderboard
 test: install  ## the default suite, under three minutes
 	$(BIN)/python -m pytest -n 2
 
+test-engines: install  ## the slow tests alone, with real Slurm, Ray and Chromium; a busy machine may take its time
+	$(BIN)/python -m pytest -m 'slow and not gpu and not network' --timeout 900 --durations 12 -rs $(PYTEST)
+
 test-all: install  ## everything, with real Slurm, Ray and Chromium where they are installed
 	$(BIN)/python -m pytest -m 'not gpu and not network'
+
+test-nightly: install  ## 200 kills of workers over one grid, and all other harm
+	SEGBENCH_TEST_KILLS=200 $(BIN)/python -m pytest -m slow --timeout 3600 tests/test_launch_faults.py
 
 check: install  ## lint, types, cards and experiments
 	$(BIN)/ruff format --check segbench tests benchmarks

@@ -134,6 +134,12 @@ def run_command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trials at a time on this machine.")
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="The Ray to join, or `auto` (else one is started here)."
+        ),
+    ] = None,
     results: Results = Path("results"),
     retry: Annotated[
         str | None, typer.Option(metavar="failed", help="Start failed trials again.")
@@ -167,7 +173,7 @@ def run_command(
         raise ExperimentError(f"--retry {retry}: the only choice is `failed`")
     flags = drive.Flags(
         cards=tuple(cards or ()),
-        settings=(*(settings or ()), *_launch_settings(launcher, workers)),
+        settings=(*(settings or ()), *_launch_settings(launcher, workers, address)),
         only=tuple(only or ()),
         seeds=seeds,
         data=tuple(data or ()),
@@ -273,8 +279,13 @@ def _command(
     return shlex.join(words if seeds is None else [*words, "--seeds", str(seeds)])
 
 
-def _launch_settings(launcher: str | None, workers: int | None) -> list[str]:
-    given = {"launcher": launcher, "workers": workers}
+def _launch_settings(
+    launcher: str | None, workers: int | None = None, address: str | None = None
+) -> list[str]:
+    """Return the settings that the flags stand for; an address names a Ray, unless told."""
+    if address is not None:
+        launcher = launcher or "ray"
+    given = {"launcher": launcher, "workers": workers, "address": address}
     return [f"launch.{name}={value}" for name, value in given.items() if value is not None]
 
 
@@ -434,7 +445,12 @@ def _draw_panels(run: Path, trial: str, protocol: str | None, where: tuple[Any, 
 @app.command()
 def plot(
     run: RunFolder,
-    kind: Annotated[str, typer.Option(help="heatmap, curves, pareto, frequency or leaderboard.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="heatmap, difference, confusion, images, curves, pareto, frequency, leaderboard."
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="A .png, .svg or .pdf file.")
     ],
@@ -442,7 +458,9 @@ def plot(
     protocol: Annotated[str | None, typer.Option(help="Needed where the run has several.")] = None,
     cost: Annotated[
         str,
-        typer.Option(help="For pareto: parameters, flops, forward_ms, step_ms or peak_memory_mib."),
+        typer.Option(
+            help="For pareto: parameters, flops, forward_ms, step_ms, training_s, peak_memory_mib."
+        ),
     ] = "parameters",
 ) -> None:
     """Draw one figure of a run for a paper; the same results give the same bytes."""
@@ -503,6 +521,16 @@ def plan(
     only: Only = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Plan the first N seeds alone.")] = None,
     launcher: Annotated[str | None, typer.Option(help="local, ray or slurm.")] = None,
+    seed_sd: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Standard deviation over seeds of a figure, in points (else as measured)."
+        ),
+    ] = None,
+    image_sd: Annotated[
+        float | None,
+        typer.Option(min=0, help="That of a difference over draws of images, in points."),
+    ] = None,
     results: Results = Path("results"),
 ) -> None:
     """Say what would run, and how long it takes where step times were measured; start nothing."""
@@ -510,14 +538,15 @@ def plan(
     from segbench.launch.estimate import estimated
 
     flags = drive.Flags(
-        cards=tuple(cards or ()), settings=(*(settings or ()), *_launch_settings(launcher, None)),
+        cards=tuple(cards or ()), settings=(*(settings or ()), *_launch_settings(launcher)),
         only=tuple(only or ()), seeds=seeds, results=results,
     )  # fmt: skip
     prepared = drive.prepare_run(file, flags)
     left = drive.unfinished(prepared, retry_failed=False)
     _say_plan(prepared, left)
     found = estimated(prepared.asked.cells, left, prepared.run_folder)
-    gpus = prepared.asked.experiment.launch.gpus_per_trial
+    launch = prepared.asked.experiment.launch
+    gpus = launch.gpus_wanted if launch.gpus_per_trial or launch.ranks_per_trial > 1 else 0
     if found.measured:
         OUT.print(
             f"{found.hours:.2f} h for {found.measured} of the {found.trials} trials, one after another, "
@@ -531,13 +560,13 @@ def plan(
             "cell first (--seeds 1), then plan again"
         )
     if prepared.asked.experiment.claims:
-        _say_claims_plan(prepared)
+        _say_claims_plan(prepared, seed_sd, image_sd)
 
 
-def _say_claims_plan(prepared: Any) -> None:
-    """Say what each claim could show, with the spreads of this run where it has results."""
+def _say_claims_plan(prepared: Any, seed_sd: float | None, image_sd: float | None) -> None:
+    """Say what each claim could show, with spreads as stated, else as this run has measured them."""
     from segbench.analysis.planning import measured_spread, plan_claims, planned_cells
-    from segbench.analysis.power import STATED_SPREAD
+    from segbench.analysis.power import STATED_SPREAD, Spread
     from segbench.errors import ResultError
     from segbench.report.claims_page import render_plan
     from segbench.report.write import judged_claims
@@ -548,11 +577,18 @@ def _say_claims_plan(prepared: Any) -> None:
         record = load_run(prepared.run_folder)
         rows = list(load_rows(prepared.run_folder, record))
         measured = measured_spread(judged_claims(prepared.run_folder, record, rows, resamples=1000))
-    spread = measured or STATED_SPREAD
+    known = measured or STATED_SPREAD
+    spread = Spread(
+        known.seed_sd if seed_sd is None else seed_sd,
+        known.image_sd if image_sd is None else image_sd,
+    )
+    how = "measured in this run" if measured else "taken from other studies; measure your own"
     planned = plan_claims(
         prepared.asked.experiment.claims, planned_cells(prepared.asked), spread=spread
     )
-    OUT.print(f"\n{render_plan(planned, spread, is_measured=measured is not None)}", end="")
+    if seed_sd is not None and image_sd is not None:
+        how = "as stated"
+    OUT.print(f"\n{render_plan(planned, spread, how)}", end="")
 
 
 @app.command("status")

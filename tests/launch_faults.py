@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from conftest import TOY, TOY_BACKBONE, TOY_DATASET
 
 from segbench.lease import Holder, attempts, holder_is_gone
@@ -143,7 +144,10 @@ def small_disk(folder: Path, *, mebibytes: int) -> Iterator[Path]:
     """Mount a file system in memory that is soon full. Needs root's rights."""
     folder.mkdir(parents=True, exist_ok=True)
     size = f"size={mebibytes}m"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"this machine mounts no file system in memory: {done.stderr.strip()}")
     try:
         yield folder
     finally:

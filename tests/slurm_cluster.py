@@ -26,7 +26,7 @@ from typing import Self
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
 NEEDED_FOR_ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db")
 NODES = ("n1", "n2")
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 180.0
 
 _SLURM_CONF = """
 ClusterName=toy
@@ -140,7 +140,7 @@ class SlurmCluster:
                 self.start_node(node)
             self._until("both nodes are idle", self._nodes_are_idle)
         except BaseException:
-            self.stop()
+            self.close()
             raise
         return self
 
@@ -150,7 +150,7 @@ class SlurmCluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        self.close()
 
     def ask(self, *command: str) -> str:
         """Return what a Slurm command prints, an error's text included."""
@@ -188,7 +188,7 @@ class SlurmCluster:
         self.ask("scancel", "--user", "root")
         self._until("the queue is empty", lambda: not self.ask("squeue", "-h").strip())
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Take everything down, in the reverse of the order in which it came up."""
         if "slurmctld" in self._processes and self._processes["slurmctld"].poll() is None:
             with contextlib.suppress(Exception):

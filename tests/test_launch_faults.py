@@ -53,7 +53,7 @@ def test_workers_killed_at_random_moments_leave_the_bytes_of_an_undisturbed_run(
         run_folder, times=KILLS, until=lambda: process.poll() is not None,
         signals=(signal.SIGKILL, signal.SIGKILL, signal.SIGTERM), pause=(0.2, 2.0),
     )  # fmt: skip
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out + err
     assert sent[signal.SIGKILL] >= min(KILLS, 20) // 2
     assert out.count("done: ") == 24
@@ -63,7 +63,7 @@ def test_workers_killed_at_random_moments_leave_the_bytes_of_an_undisturbed_run(
 def test_the_same_command_twice_at_once_does_each_trial_once(toy, undisturbed):
     both = [toy.start("results", "--seeds", "3") for _ in range(2)]
     for process in both:
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == 0, out + err
     run_folder = toy.folder("results")
     assert {len(list(f.glob("claims/*.json"))) for f in run_folder.glob("trials/*")} == {1}
@@ -92,7 +92,7 @@ def test_a_trial_on_ray_whose_process_is_killed_goes_on(toy, undisturbed):
         run_folder, times=4, until=lambda: process.poll() is not None,
         signals=(signal.SIGKILL,), pause=(0.5, 2.0),
     )  # fmt: skip
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out + err
     part_of(undisturbed, run_folder)
 

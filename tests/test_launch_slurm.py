@@ -1,7 +1,10 @@
 """Slurm itself, two nodes of it here: submit and leave, survive anything, do nothing twice."""
 
+import contextlib
 import os
+import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +31,19 @@ GRID = ("sweep.seeds=3", "train.stages.0.steps=80", "monitor.checkpoint_every_st
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
     if missing := missing_programs():
         pytest.skip(f"needs a real Slurm; not here: {', '.join(missing)}")
-    with SlurmCluster(tmp_path_factory.mktemp("slurm"), max_array_size=5) as running:
+    with come_up(SlurmCluster(tmp_path_factory.mktemp("slurm"), max_array_size=5)) as running:
         yield running
+
+
+@contextlib.contextmanager
+def come_up(cluster: SlurmCluster) -> Iterator[SlurmCluster]:
+    """Bring a cluster up; skip where the machine forbids it (devices, users, ports)."""
+    try:
+        cluster.__enter__()
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"a Slurm does not come up on this machine: {error}")
+    with contextlib.closing(cluster):
+        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +65,9 @@ def jobs_in_queue(cluster: SlurmCluster) -> list[str]:
     return cluster.ask("squeue", "-h", "-r", "-o", "%i").split()
 
 
-def until_done(toy: Toy, number: int = 6, *, seconds: float = 400.0) -> None:
-    wait_until(lambda: len(results_so_far(toy.folder("results"))) == number, seconds=seconds)
-    toy.do("report", "results/toy")
+def until_done(toy: Toy, number: int = 6, *, results: str = "results") -> None:
+    wait_until(lambda: len(results_so_far(toy.folder(results))) == number, seconds=600)
+    toy.do("report", f"{results}/toy")
 
 
 def test_three_launchers_give_the_same_bytes(toy, cluster):
@@ -61,8 +75,7 @@ def test_three_launchers_give_the_same_bytes(toy, cluster):
     toy.run("local", "--launcher", "local", "--set", "launch.workers=2")
     toy.run("slurm", "--launcher", "slurm", "--set", "launch.trials_per_job=3")
     toy.run("ray", "--launcher", "ray")
-    wait_until(lambda: len(results_so_far(toy.folder("slurm"))) == 12)
-    toy.do("report", "slurm/toy")
+    until_done(toy, 12, results="slurm")
     assert len(result_bytes(toy.folder("local"))) >= 12 * 5
     assert_same(toy.folder("slurm"), toy.folder("local"))
     assert_same(toy.folder("ray"), toy.folder("local"))
@@ -129,7 +142,7 @@ def test_a_job_whose_processes_are_all_killed_is_requeued(toy, cluster, undistur
     job = jobs_in_queue(cluster)[0]
     for pid in _processes_of_job(job):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: "Restarts=1" in cluster.ask("scontrol", "show", "job", job), seconds=30)
+    wait_until(lambda: "Restarts=1" in cluster.ask("scontrol", "show", "job", job), seconds=200)
     until_done(toy, 1)
     ours = {
         name: data for name, data in result_bytes(run_folder).items() if name.startswith("trials")
@@ -161,11 +174,50 @@ def test_a_dead_node_is_survived(toy, cluster, undisturbed):
     node = cluster.ask("squeue", "-h", "-t", "RUNNING", "-o", "%N").split()[0]
     cluster.kill_node(node)
     wait_until(
-        lambda: "down" in cluster.ask("sinfo", "-h", "-N", "-n", node, "-o", "%T"), seconds=60
+        lambda: "down" in cluster.ask("sinfo", "-h", "-N", "-n", node, "-o", "%T"), seconds=200
     )
     cluster.start_node(node)
     until_done(toy)
     assert_same(run_folder, undisturbed)
+
+
+def test_a_drained_node_ends_its_job_and_gets_no_other(toy, cluster, undisturbed):
+    toy.run("results")
+    run_folder = toy.folder("results")
+    wait_until(lambda: list(run_folder.glob("trials/*/last.ckpt")))
+    node = cluster.ask("squeue", "-h", "-t", "RUNNING", "-o", "%N").split()[0]
+    cluster.ask("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    try:
+        wait_until(lambda: set(_on(node, cluster)) <= _have_been_on(node, cluster))
+        before = _have_been_on(node, cluster)
+        until_done(toy)
+        assert "drain" in cluster.ask("sinfo", "-h", "-N", "-n", node, "-o", "%T")
+        assert _have_been_on(node, cluster) == before
+    finally:
+        cluster.ask("scontrol", "update", f"nodename={node}", "state=resume")
+    assert_same(run_folder, undisturbed)
+
+
+def _on(node: str, cluster: SlurmCluster) -> list[str]:
+    running = ("-t", "RUNNING", "-w", node, "-o", "%i")
+    return cluster.ask("squeue", "-h", "-r", *running).split()
+
+
+def _have_been_on(node: str, cluster: SlurmCluster) -> set[str]:
+    chosen = ("-S", "now-1days", "-N", node, "-o", "JobID")
+    return set(cluster.ask("sacct", "-X", "-n", "-P", *chosen).split())
+
+
+def test_two_ranks_of_a_trial_are_two_tasks_of_a_job_with_a_gpu_each(toy, cluster):
+    ranks = ("launch.ranks_per_trial=2", "sweep.head=[fcn8s]", "sweep.seeds=1")
+    toy = Toy(toy.project, *ranks, environment=cluster.environment)
+    toy.run("slurm", "--launcher", "slurm")
+    shown = cluster.ask("scontrol", "show", "job")
+    assert "NumTasks=2" in shown
+    assert re.search(r"(gres/gpu|gpu)[:=]2", shown)
+    until_done(toy, 1, results="slurm")
+    toy.run("local", "--launcher", "local")
+    assert_same(toy.folder("slurm"), toy.folder("local"))
 
 
 def test_cancelled_trials_are_told_and_the_same_command_goes_on(toy, cluster, undisturbed):
@@ -173,7 +225,7 @@ def test_cancelled_trials_are_told_and_the_same_command_goes_on(toy, cluster, un
     run_folder = toy.folder("results")
     wait_until(lambda: list(run_folder.glob("trials/*/last.ckpt")))
     assert "cancelled: " in toy.do("cancel", "results/toy").stdout
-    wait_until(lambda: not jobs_in_queue(cluster), seconds=30)
+    wait_until(lambda: not jobs_in_queue(cluster), seconds=200)
     time.sleep(2)
     done = len(results_so_far(run_folder))
     status = toy.do("status", "results/toy").stdout
@@ -185,7 +237,7 @@ def test_cancelled_trials_are_told_and_the_same_command_goes_on(toy, cluster, un
 
 def test_the_same_command_twice_at_once_submits_once(toy, cluster, undisturbed):
     both = [toy.start("results", "--set", "launch.trials_per_job=2") for _ in range(2)]
-    outputs = [process.communicate(timeout=200) for process in both]
+    outputs = [process.communicate(timeout=600) for process in both]
     assert 0 in {process.returncode for process in both}
     told = "".join(out + err for out, err in outputs)
     assert "is submitting it just now" in told or told.count("waiting: ") == 6
@@ -226,7 +278,7 @@ def test_a_trial_that_starts_from_another_waits_for_its_job(toy, cluster):
 def test_without_accounting_all_is_the_same(toy_project, tmp_path, undisturbed):
     if missing := missing_programs(accounting=False):
         pytest.skip(f"needs a real Slurm; not here: {', '.join(missing)}")
-    with SlurmCluster(tmp_path / "plain", accounting=False) as cluster:
+    with come_up(SlurmCluster(tmp_path / "plain", accounting=False)) as cluster:
         toy = Toy(toy_project, *GRID, "launch.launcher=slurm", environment=cluster.environment)
         toy.run("results", "--set", "launch.trials_per_job=3")
         run_folder = toy.folder("results")

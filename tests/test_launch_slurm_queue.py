@@ -10,7 +10,7 @@ from segbench.drive import Flags, prepare_run
 from segbench.errors import ExperimentError, LaunchError
 from segbench.launch import Work, slurm_queue
 from segbench.launch.estimate import estimated
-from segbench.launch.on_slurm import arrays_of, sbatch_options
+from segbench.launch.on_slurm import arrays_of, sbatch_options, with_gpus
 from segbench.lease import claim, fruitless_attempts
 from segbench.results import Provenance, write_provenance
 from segbench.spec.job import Job
@@ -202,6 +202,32 @@ def test_trials_that_share_a_gpu_ask_for_the_memory_and_cores_of_all():
     assert options["gpus_per_node"] == 1
     assert (options["cpus_per_task"], options["mem"]) == (6, "3072M")
     assert sbatch_options(Launch())["gpus_per_node"] is None
+
+
+@pytest.mark.parametrize(
+    ("launch", "expected"),
+    [
+        ({}, 1),
+        ({"partition": "cpu"}, None),
+        ({"partition": "gpu"}, 1),
+        ({"gpus_per_trial": 0}, None),
+        ({"gpus_per_trial": 3}, 3),
+        ({"ranks_per_trial": 4}, 4),
+        ({"sbatch": {"gres": "gpu:a100:1"}}, None),
+    ],
+)
+def test_a_trial_gets_a_gpu_where_there_are_any_unless_told(work, answers, launch, expected):
+    nodes = {"cpu": "cpu|(null)", "gpu": "gpu|gpu:a100:4(S:0-1)"}
+    answers("sinfo", nodes.get(launch.get("partition"), "cpu|(null)\nmain*|lustre,gpu:2"))
+    asked = with_gpus(work(**launch)).launch
+    assert sbatch_options(asked)["gpus_per_node"] == expected
+
+
+def test_a_run_for_the_cpu_asks_for_no_gpu(work, answers):
+    answers("sinfo", "main*|gpu:2")
+    grid = work()
+    job = grid.job.revised(machine=grid.job.machine.revised(device="cpu"))
+    assert with_gpus(grid._replace(job=job)).launch.gpus_per_trial is None
 
 
 def test_attempts_that_save_something_are_not_fruitless(tmp_path):

@@ -69,7 +69,29 @@ def launch_on_slurm(work: Work, on_event: Callable[[Event], None]) -> None:
             else:
                 left.append(trial_id)
         queued = {trial_id: job.job_id for trial_id, job in jobs.items() if job.is_queued}
-        _submit(work, left, queued, on_event)
+        _submit(with_gpus(work), left, queued, on_event)
+
+
+def with_gpus(work: Work) -> Work:
+    """Return the work in which every trial says how many GPUs it wants: one where there are any.
+
+    Nothing is added to what the experiment says, in `gpus_per_trial` or in words of sbatch.
+    """
+    if work.job.machine.device == "cpu":
+        return work
+    have: dict[str | None, bool] = {}
+
+    def told(launch: Launch) -> Launch:
+        in_words = any(key.startswith("gpu") or key == "gres" for key in launch.sbatch)
+        if launch.gpus_per_trial is not None or in_words:
+            return launch
+        if launch.partition not in have:
+            have[launch.partition] = slurm_queue.has_gpus(launch.partition)
+        wanted = launch.gpus_wanted if have[launch.partition] else 0.0
+        return launch.model_copy(update={"gpus_per_trial": wanted})
+
+    shapes = {trial_id: told(launch) for trial_id, launch in work.shapes.items()}
+    return work._replace(launch=told(work.launch), shapes=shapes)
 
 
 def _is_done(work: Work, trial_id: str) -> bool:

@@ -211,6 +211,19 @@ def max_array_size() -> int:
     return int(found[1])
 
 
+def has_gpus(partition: str | None) -> bool:
+    """Return whether any node of the partition (Slurm's default one if None) has a GPU."""
+    where = [] if partition is None else [f"--partition={partition}"]
+    text = _ask("sinfo", "--noheader", "--format=%P|%G", *where)
+    found = (line.split("|", 1) for line in text.splitlines())
+    return any(
+        resource.startswith("gpu")
+        for name, resources in found
+        if partition is not None or name.endswith("*")
+        for resource in resources.split(",")
+    )
+
+
 def room_to_submit(account: str | None) -> int | None:
     """Return how many jobs this user may still submit; None without a limit or accounting."""
     who = ["where", f"user={_user()}", *([f"account={account}"] if account else [])]
