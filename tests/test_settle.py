@@ -101,6 +101,8 @@ def test_plan_says_what_each_claim_could_show(project):
     assert "any" in said
     assert "can never be decided: its data sets have too few classes" in " ".join(said.split())
     assert "taken from other studies" in said
+    stated = segbench("plan", "experiments/toy.yaml", "--seed-sd", "0.1", "--image-sd", "0")[1]
+    assert "over seeds 0.10 points, of a difference over images 0.00 (as stated)" in stated
     few = segbench("plan", "experiments/toy.yaml", "--set", "sweep.seeds=3")[1]
     assert "can never be decided with 3 seeds" in " ".join(few.split())
 

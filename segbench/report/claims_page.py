@@ -72,8 +72,11 @@ def render_comparison(found: Comparison, left: str, right: str, notes: Sequence[
     )
 
 
-def render_plan(planned: Sequence[PlannedClaim], spread: Spread, *, is_measured: bool) -> str:
-    """Return what `segbench plan` says of claims: what each could show, and what it cannot."""
+def render_plan(planned: Sequence[PlannedClaim], spread: Spread, how: str) -> str:
+    """Return what `segbench plan` says of claims: what each could show, and what it cannot.
+
+    how: where the spreads come from.
+    """
     rows = [
         [
             one.claim.says,
@@ -82,7 +85,6 @@ def render_plan(planned: Sequence[PlannedClaim], spread: Spread, *, is_measured:
         ]
         for one in planned
     ]
-    how = "measured in this run" if is_measured else "taken from other studies; measure your own"
     headers = ["claim", "found 4 times in 5 if this far off the margin", "warning"]
     return (
         f"{tabulate(rows, headers=headers, tablefmt='simple', maxcolwidths=[48, 24, 60])}\n\n"
