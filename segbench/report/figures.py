@@ -11,6 +11,7 @@ from segbench import results
 from segbench.errors import ResultError
 from segbench.files import write_atomically
 from segbench.report.boards import COSTS, Board, Model
+from segbench.report.panels import PARTS, Panel, Panels, load_panels
 from segbench.report.training_curves import load_curves
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":", "-.", (0, (4, 1)), (0, (6, 2, 1, 2)))
 _MOST_CURVES = 6
 _LABELLED_CLASSES = 25
+_UPRIGHT_NAMES = 12  # models of a heat map whose names need not be turned
 _SETTINGS: Any = {"svg.hashsalt": "segbench", "font.size": 9, "axes.spines.top": False,
              "axes.spines.right": False, "figure.dpi": 100}  # fmt: skip
 
@@ -75,7 +77,9 @@ def _heatmap(figure: "Figure", board: Board, _: Path, __: str) -> None:
     import numpy as np
 
     models, classes = board.models, board.class_names
-    figure.set_size_inches(2.2 + 0.62 * len(models), 1.4 + 0.19 * len(classes))
+    is_narrow = len(models) <= _UPRIGHT_NAMES
+    width = 0.95 if is_narrow else 0.62
+    figure.set_size_inches(2.2 + width * len(models), 1.4 + 0.19 * len(classes))
     axes = figure.subplots()
     values = np.array(
         [
@@ -88,9 +92,112 @@ def _heatmap(figure: "Figure", board: Board, _: Path, __: str) -> None:
         if not np.isnan(value):
             ink = "black" if value > 50 else "white"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=7)
-    axes.set_xticks(range(len(models)), [_plain(m.name) for m in models], rotation=45, ha="right")
+    names = [_plain(m.name.replace(" ", "\n") if is_narrow else m.name) for m in models]
+    turned: dict[str, Any] = {} if is_narrow else {"rotation": 45, "ha": "right"}
+    axes.set_xticks(range(len(models)), names, fontsize=7, **turned)
     axes.set_yticks(range(len(classes)), list(map(_plain, classes)))
     figure.colorbar(image, label="IoU, per cent")
+
+
+def _difference(figure: "Figure", board: Board, _: Path, __: str) -> None:
+    if len(board.models) < 2:
+        raise ResultError(f"{board.title}: holds one model; a difference takes two")
+    one, two = board.models[:2]
+    gaps = sorted(
+        (100 * (a.mean - b.mean), name)
+        for a, b, name in zip(one.class_iou, two.class_iou, board.class_names, strict=True)
+        if a is not None and b is not None
+    )
+    figure.set_size_inches(5, 1.2 + 0.19 * len(gaps))
+    axes = figure.subplots()
+    ahead = [gap > 0 for gap, _ in gaps]
+    axes.barh(
+        range(len(gaps)),
+        [gap for gap, _ in gaps],
+        color=[COLOURS[0] if is_ahead else COLOURS[1] for is_ahead in ahead],
+    )
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(gaps)), [_plain(name) for _, name in gaps], fontsize=7)
+    axes.set_title(_plain(f"{one.name} minus {two.name}"), fontsize=8)
+    _finished(axes, "points of IoU, means over seeds", "")
+
+
+def _confusion(figure: "Figure", board: Board, _: Path, __: str) -> None:
+    import numpy as np
+
+    names, matrix = board.models[0].confusions[0]
+    pixels = np.array(matrix, dtype=float)
+    shares = 100 * pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
+    outside = shares[:, -1].any()
+    shares = shares if outside else shares[:, :-1]
+    columns = [*names, "no class"] if outside else names
+    figure.set_size_inches(2.4 + 0.24 * len(columns), 1.8 + 0.2 * len(names))
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 1:
+            ink = "black" if share > 50 else "white"
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=ink, fontsize=5)
+    axes.set_xticks(range(len(columns)), list(map(_plain, columns)), rotation=90, fontsize=7)
+    axes.set_yticks(range(len(names)), list(map(_plain, names)), fontsize=7)
+    axes.set_title(_plain(f"{board.models[0].name}, first seed"), fontsize=8)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("label")
+    figure.colorbar(image, label="per cent of the label's pixels")
+
+
+def _images(figure: "Figure", board: Board, run_folder: Path, _: str) -> None:
+    """Draw one image of each kind, of the trial that stands highest among those with pictures."""
+    import numpy as np
+    from matplotlib.patches import Patch
+    from PIL import Image
+
+    pictured = {
+        panels.trial_id: (folder, panels)
+        for folder, panels in load_panels(run_folder)
+        if panels.protocol == board.protocol_name
+    }
+    ranked = [(model, row) for model in board.models for row in model.rows]
+    found = next(((m, r) for m, r in ranked if r.cell.trial_id in pictured), None)
+    if found is None:
+        raise ResultError(
+            f"{board.title}: no pictures are on file; segbench report RUN --panels TRIAL draws them"
+        )
+    model, row = found
+    folder, panels = pictured[row.cell.trial_id]
+    shown = _one_of_each(panels)
+    opened = []
+    for panel in shown:
+        sources = [Image.open(folder / panel.files[part]) for part in PARTS]
+        opened.append([np.asarray(source.convert("RGB")) for source in sources])
+    heights = [parts[0].shape[0] / parts[0].shape[1] for parts in opened]
+    figure.set_size_inches(4.8, 1.1 + 1.1 * sum(heights))
+    grid = figure.subplots(len(shown), len(PARTS), squeeze=False, height_ratios=heights)
+    for axes_row, parts, panel in zip(grid, opened, shown, strict=True):
+        for axes, pixels, part in zip(axes_row, parts, PARTS, strict=True):
+            axes.imshow(pixels, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            if panel is shown[0]:
+                axes.set_title(part, fontsize=8)
+        axes_row[0].set_ylabel(f"{panel.kind}\nIoU {100 * panel.iou:.1f} %", fontsize=8)
+    indices = sorted({index for panel in shown for index in panel.class_indices})
+    patches = [
+        Patch(
+            color="#" + bytes(panels.colours[index]).hex(), label=_plain(panels.class_names[index])
+        )
+        for index in indices
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=5, fontsize=6, frameon=False)
+    figure.suptitle(_plain(f"{model.name}, seed {row.cell.seed}"), fontsize=8)
+
+
+def _one_of_each(panels: Panels) -> list[Panel]:
+    """Return the best, the first typical, and the very worst."""
+    kinds = {kind: [p for p in panels.panels if p.kind == kind] for kind in ("best", "typical")}
+    worst = [panel for panel in panels.panels if panel.kind == "worst"]
+    return [*(p for found in kinds.values() for p in found[:1]), *worst[-1:]]
 
 
 def _curves(figure: "Figure", board: Board, run_folder: Path, _: str) -> None:
@@ -198,6 +305,9 @@ def _plain(text: str) -> str:
 
 KINDS: dict[str, Callable[["Figure", Board, Path, str], None]] = {
     "heatmap": _heatmap,
+    "difference": _difference,
+    "confusion": _confusion,
+    "images": _images,
     "curves": _curves,
     "pareto": _pareto,
     "frequency": _frequency,
