@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: install quickstart test test-engines test-all test-nightly check wheel clean
+.PHONY: install quickstart test test-engines test-all test-nightly check pictures wheel clean
 
 install: $(VENV)/.installed  ## a virtual environment with segbench and all it can use
 
@@ -19,7 +19,7 @@ test: install  ## the default suite, under three minutes
 	$(BIN)/python -m pytest -n 2
 
 test-engines: install  ## the slow tests alone, with real Slurm, Ray and Chromium; a busy machine may take its time
-	$(BIN)/python -m pytest -m 'slow and not gpu and not network' --timeout 900 --durations 12 -rs $(PYTEST)
+	$(BIN)/python -m pytest -m 'slow and not gpu and not network' -n 2 --dist loadfile --timeout 900 --durations 12 -rs $(PYTEST)
 
 test-all: install  ## everything, with real Slurm, Ray and Chromium where they are installed
 	$(BIN)/python -m pytest -m 'not gpu and not network'
@@ -32,6 +32,13 @@ check: install  ## lint, types, cards and experiments
 	$(BIN)/ruff check segbench tests benchmarks
 	$(BIN)/pyright
 	$(BIN)/segbench check backbones/*.yaml datasets/*.yaml experiments/*.yaml
+
+RUN = results/voc_transfer
+pictures: install  ## the README's pictures, from the files of a run; needs Chromium
+	$(BIN)/segbench plot $(RUN) --kind heatmap -o docs/images/heatmap.png
+	$(BIN)/segbench plot $(RUN) --kind images -o docs/images/images.png
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1280 \
+	  --screenshot=docs/images/page.png file://$(CURDIR)/$(RUN)/report.html
 
 wheel: install  ## dist/*.whl and dist/*.tar.gz
 	$(BIN)/python -m build

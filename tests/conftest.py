@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,21 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+START = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--budget-seconds", type=float, help="skip the tests that have not begun by then"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    budget = item.config.getoption("--budget-seconds")
+    if budget is not None and time.monotonic() - START > budget:
+        pytest.skip(f"the run's {budget:.0f} s are over; `make test-engines` has no such bound")
 
 
 @pytest.fixture(autouse=True)

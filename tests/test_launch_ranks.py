@@ -113,7 +113,7 @@ def test_one_two_and_four_ranks_give_the_same_counts_and_the_whole_batchs_gradie
 
 @pytest.mark.slow
 def test_a_killed_rank_takes_the_others_along_and_all_go_on_from_the_checkpoint(a_job):
-    many = ("train.stages.0.steps=60", "model.dropout=0.5")
+    many = ("train.stages.0.steps=16", "model.dropout=0.5")
     launch = Launch(ranks_per_trial=2)
     _, path, straight = a_job("straight", *many)
     assert wait_for_all(start_all(path, straight.name, launch)) == 0

@@ -70,6 +70,7 @@ def until_done(toy: Toy, number: int = 6, *, results: str = "results") -> None:
     toy.do("report", f"{results}/toy")
 
 
+@pytest.mark.timeout(1800)
 def test_three_launchers_give_the_same_bytes(toy, cluster):
     toy = Toy(toy.project, "sweep.seeds=6", environment=cluster.environment)  # 12 trials
     toy.run("local", "--launcher", "local", "--set", "launch.workers=2")
