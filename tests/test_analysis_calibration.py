@@ -45,6 +45,8 @@ def test_real_counts_make_a_world_with_their_own_gap():
     assert "| real" in report([("real", rates)])
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_looking_thrice_by_the_rule_keeps_the_error_rate_and_without_it_does_not():
     world = World("null", seed_sd=0.03, images=120, classes=5)
     by_rule, without = measure_settling(drawn_world(world), repetitions=150, resamples=100)
