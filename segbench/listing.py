@@ -173,39 +173,45 @@ def prepare_all(
     machine = Machine.from_environment(
         dict(os.environ), data=tuple(map(str, data)), cache=None if cache is None else str(cache)
     )
-    for kind, name in _wanted(names, catalog):
+    for (kind, name), known in _wanted(names, catalog, cards).items():
         if kind == "datasets":
-            card = catalog.dataset(name)
+            card = known.dataset(name)
             yield name, prepare(card, machine, download_missing=download, progress=progress)
         else:
             path = fetch_weights(
-                catalog.backbone(name),
+                known.backbone(name),
                 machine,
                 progress=progress and partial(progress, f"downloading weights of {name}"),
             )
             yield name, "has no weights to fetch" if path is None else f"ready: {path}"
 
 
-def _wanted(names: list[str], catalog: Catalog) -> list[tuple[str, str]]:
-    """Return (kind, name) of all that the arguments name, experiments unfolded; all typos at once."""
-    wanted: dict[tuple[str, str], None] = {}
+def _wanted(
+    names: list[str], catalog: Catalog, cards: tuple[Path, ...]
+) -> dict[tuple[str, str], Catalog]:
+    """Return (kind, name) of all that the arguments name, experiments unfolded; all typos at once.
+
+    With each the catalog that has it: an experiment's own project comes before the built-in cards.
+    """
+    wanted: dict[tuple[str, str], Catalog] = {}
     problems = []
     for name in names:
         if name.endswith((".yaml", ".yml")):
             experiment, _ = read_experiment(Path(name))
+            own = Catalog.on_path(cards, experiment=Path(name))
             for dataset in experiment.sweep.dataset:
-                wanted["datasets", dataset] = None
+                wanted["datasets", dataset] = own
             if experiment.model.weights != "none":
                 for backbone in experiment.sweep.backbone:
-                    if catalog.backbone(backbone).weights:
-                        wanted["backbones", backbone] = None
+                    if own.backbone(backbone).weights:
+                        wanted["backbones", backbone] = own
         elif name in catalog.names("datasets"):
-            wanted["datasets", name] = None
+            wanted["datasets", name] = catalog
         elif name in catalog.names("backbones"):
-            wanted["backbones", name] = None
+            wanted["backbones", name] = catalog
         else:
             known = (*catalog.names("datasets"), *catalog.names("backbones"))
             problems.append(f"no data set or backbone {name!r}{yamlfile.did_you_mean(name, known)}")
     if problems:
         raise ExperimentError("\n".join(problems))
-    return list(wanted)
+    return wanted

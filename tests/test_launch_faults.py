@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from launch_faults import (
     small_disk,
     wait_until,
 )  # fmt: skip
+
+from segbench.launch.rank import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +98,27 @@ def test_a_trial_on_ray_whose_process_is_killed_goes_on(toy, undisturbed):
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out + err
     part_of(undisturbed, run_folder)
+
+
+def test_a_run_joins_a_ray_that_is_there_and_leaves_it_running(toy, undisturbed, tmp_path):
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+    options = [
+        f"--port={port}",
+        "--num-cpus=2",
+        "--include-dashboard=false",
+        "--disable-usage-stats",
+    ]
+    with (tmp_path / "ray.out").open("wb") as out:
+        there = subprocess.Popen([*command, *options], stdout=out, stderr=out)
+    try:
+        wait_until(lambda: "runtime started" in (tmp_path / "ray.out").read_text())
+        toy.run("results", "--seeds", "1", "--address", f"127.0.0.1:{port}")
+        assert there.poll() is None
+    finally:
+        there.terminate()  # ends what it has started; `ray stop` would end every Ray of this machine
+        there.wait(120)
+    part_of(undisturbed, toy.folder("results"))
 
 
 def test_torn_files_are_made_again_and_nothing_else(toy, undisturbed):

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from segbench.cli import _launch_settings
 from segbench.drive import Flags, prepare_run
 from segbench.errors import ExperimentError, LaunchError
 from segbench.launch import Work, slurm_queue
 from segbench.launch.estimate import estimated
 from segbench.launch.on_slurm import arrays_of, sbatch_options, with_gpus
 from segbench.lease import claim, fruitless_attempts
+from segbench.listing import prepare_all
 from segbench.results import Provenance, write_provenance
 from segbench.spec.job import Job
 from segbench.spec.launching import Launch
@@ -228,6 +230,21 @@ def test_a_run_for_the_cpu_asks_for_no_gpu(work, answers):
     grid = work()
     job = grid.job.revised(machine=grid.job.machine.revised(device="cpu"))
     assert with_gpus(grid._replace(job=job)).launch.gpus_per_trial is None
+
+
+def test_preparing_an_experiment_finds_the_cards_of_its_own_project(toy_project, tmp_path):
+    made = prepare_all(
+        [str(toy_project / "experiments" / "toy.yaml")],
+        data=(), cache=tmp_path, cards=(), download=False,
+    )  # fmt: skip
+    assert list(made) == [("toyshapes", "ready: train 8 images, val 4 images")]
+
+
+def test_the_address_of_a_ray_chooses_it():
+    assert _launch_settings(None, address="head:6379") == [
+        "launch.launcher=ray",
+        "launch.address=head:6379",
+    ]
 
 
 def test_attempts_that_save_something_are_not_fruitless(tmp_path):
