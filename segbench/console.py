@@ -47,7 +47,9 @@ def grid_view(found: Sequence[TrialStatus]) -> RenderableType:
         table.add_row(*_line(status))
     if len(shown) > _MOST_ROWS:
         table.add_row(f"and {len(shown) - _MOST_ROWS} more")
-    return Group(header, ProgressBar(total=max(total, 1), completed=ended, width=60), table)
+    bar = Table.grid()  # a bar ends without a newline; as a row it gets one
+    bar.add_row(ProgressBar(total=max(total, 1), completed=ended, width=60))
+    return Group(header, bar, table)
 
 
 def _line(status: TrialStatus) -> tuple[RenderableType, ...]:
