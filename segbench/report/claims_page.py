@@ -146,11 +146,15 @@ def _seeds(parts: Sequence[Part]) -> str:
 def _published(verdict: Verdict) -> str:
     source = verdict.claim.source
     figures = source.published if source else {}
-    listed = ", ".join(f"{name} {figure:g}" for name, figure in figures.items())
+    listed = ", ".join(f"{name} {_plain(figure)}" for name, figure in figures.items())
     if isinstance(verdict.claim, Value) and not listed:
-        listed = f"{verdict.claim.published:g}"
+        listed = _plain(verdict.claim.published)
     where = ", ".join(filter(None, (source.paper, source.table))) if source else ""
     return f"{listed} ({where})" if listed and where else listed or where
+
+
+def _plain(figure: float) -> str:
+    return f"{figure / 1e6:g} M" if figure >= 1e6 else f"{figure:g}"
 
 
 def _details(number: int, verdict: Verdict) -> str:
