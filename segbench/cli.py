@@ -741,6 +741,7 @@ def prepare(
         ),
     ],
     data: Data = None,
+    weights: Weights = None,
     cache: Cache = None,
     cards: Cards = None,
     offline: Annotated[
@@ -769,6 +770,7 @@ def prepare(
         for name, summary in listing.prepare_all(
             names,
             data=tuple(data or ()),
+            weights=tuple(weights or ()),
             cache=cache,
             cards=tuple(cards or ()),
             download=not offline,

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from segbench.errors import CardError, ExperimentError, SegbenchError
+from segbench.errors import CardError, DataError, ExperimentError, SegbenchError
 from segbench.spec import yamlfile
 from segbench.spec.cards import BackboneCard, DatasetCard
 from segbench.spec.catalog import Catalog, built_in_root, read_card
@@ -156,6 +156,7 @@ def prepare_all(
     names: list[str],
     *,
     data: tuple[Path, ...],
+    weights: tuple[Path, ...] = (),
     cache: Path | None,
     cards: tuple[Path, ...],
     download: bool,
@@ -163,55 +164,67 @@ def prepare_all(
 ) -> Iterator[tuple[str, str]]:
     """Make every named data set and backbone ready; yield each name with what was done.
 
+    What cannot be made ready does not stop the others; all of it is told at the end.
+
     Raises:
         SegbenchError: a name is unknown, or a download, a checksum or a conversion failed.
     """
     from segbench.data import prepare
     from segbench.models.weights import fetch_weights
 
-    catalog = Catalog.on_path(cards)
     machine = Machine.from_environment(
-        dict(os.environ), data=tuple(map(str, data)), cache=None if cache is None else str(cache)
+        dict(os.environ),
+        data=tuple(map(str, data)),
+        weights=tuple(map(str, weights)),
+        cache=None if cache is None else str(cache),
     )
-    for (kind, name), known in _wanted(names, catalog, cards).items():
-        if kind == "datasets":
-            card = known.dataset(name)
-            yield name, prepare(card, machine, download_missing=download, progress=progress)
-        else:
+    datasets, backbones = _wanted(names, cards)
+    problems = []
+    for card in datasets:
+        try:
+            yield card.name, prepare(card, machine, download_missing=download, progress=progress)
+        except DataError as error:
+            problems.append(str(error))
+    for backbone, chosen in backbones:
+        shown = progress and partial(progress, f"downloading weights of {backbone.name}")
+        try:
             path = fetch_weights(
-                known.backbone(name),
-                machine,
-                progress=progress and partial(progress, f"downloading weights of {name}"),
+                backbone, machine, name=chosen, may_download=download, progress=shown
             )
-            yield name, "has no weights to fetch" if path is None else f"ready: {path}"
+        except DataError as error:
+            problems.append(str(error))
+        else:
+            yield backbone.name, "has no weights to fetch" if path is None else f"ready: {path}"
+    if problems:
+        raise DataError("\n".join(problems))
 
 
 def _wanted(
-    names: list[str], catalog: Catalog, cards: tuple[Path, ...]
-) -> dict[tuple[str, str], Catalog]:
-    """Return (kind, name) of all that the arguments name, experiments unfolded; all typos at once.
+    names: list[str], cards: tuple[Path, ...]
+) -> tuple[list[DatasetCard], list[tuple[BackboneCard, str]]]:
+    """Return the data sets, and the backbones with their weights' names, that the arguments name.
 
-    With each the catalog that has it: an experiment's own project comes before the built-in cards.
+    Of an experiment those of its cells, after overrides and variants; all typos come at once.
     """
-    wanted: dict[tuple[str, str], Catalog] = {}
+    catalog = Catalog.on_path(cards)
+    datasets: dict[str, DatasetCard] = {}
+    backbones: dict[tuple[str, str], BackboneCard] = {}
     problems = []
     for name in names:
         if name.endswith((".yaml", ".yml")):
-            experiment, _ = read_experiment(Path(name))
+            experiment, document = read_experiment(Path(name))
             own = Catalog.on_path(cards, experiment=Path(name))
-            for dataset in experiment.sweep.dataset:
-                wanted["datasets", dataset] = own
-            if experiment.model.weights != "none":
-                for backbone in experiment.sweep.backbone:
-                    if own.backbone(backbone).weights:
-                        wanted["backbones", backbone] = own
+            for trial in expand(experiment, own, document).trials.values():
+                datasets.setdefault(trial.dataset.name, trial.dataset)
+                if trial.weights is not None:
+                    backbones[trial.backbone.name, trial.model.weights] = trial.backbone
         elif name in catalog.names("datasets"):
-            wanted["datasets", name] = catalog
+            datasets[name] = catalog.dataset(name)
         elif name in catalog.names("backbones"):
-            wanted["backbones", name] = catalog
+            backbones[name, "default"] = catalog.backbone(name)
         else:
             known = (*catalog.names("datasets"), *catalog.names("backbones"))
             problems.append(f"no data set or backbone {name!r}{yamlfile.did_you_mean(name, known)}")
     if problems:
         raise ExperimentError("\n".join(problems))
-    return wanted
+    return list(datasets.values()), [(card, chosen) for (_, chosen), card in backbones.items()]

@@ -1,0 +1,63 @@
+"""What `list`, `show`, `check` and `prepare` say, and what `prepare` looks for."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from segbench.cli import app
+from segbench.listing import prepare_all
+from segbench.models import weights as weights_module
+from segbench.spec.cards import BackboneCard
+from segbench.spec.machine import Machine
+
+ROOT = Path(__file__).parents[1]
+
+
+def typed(*words: object) -> tuple[int, str]:
+    """Return the exit code of a command and all that it printed, with its spaces put together."""
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_prepare_asks_for_the_weights_and_data_that_the_cells_of_a_file_resolve_to(
+    monkeypatch, toy_project
+):
+    path = toy_project / "experiments" / "toy.yaml"
+    text = path.read_text().replace("[toynet]", "[squeezenet1_1, vgg16]")
+    text = text.replace("model: {weights: none}", "")
+    text = text.replace("[fcn32s, fcn8s]", "[fcn4s_from16]")
+    path.write_text(
+        f"{text}overrides:\n"
+        "  - {where: {backbone: squeezenet1_1}, set: {model.weights: imagenet_caffe}}\n"
+        "  - {where: {backbone: vgg16}, set: {model.weights: none}}\n"
+    )
+    asked = []
+
+    def fetched(card: BackboneCard, _: Machine, **chosen: object) -> None:
+        asked.append((card.name, chosen["name"]))
+
+    monkeypatch.setattr(weights_module, "fetch_weights", fetched)
+    made = prepare_all([str(path)], data=(), cache=None, cards=(), download=False)
+    assert [name for name, _ in made] == ["toyshapes", "squeezenet1_1"]
+    assert asked == [("squeezenet1_1", "imagenet_caffe")]
+
+
+def test_prepare_finds_weights_in_a_folder_that_is_named(tmp_path, shared_weights):
+    code, said = typed(
+        "prepare", ROOT / "experiments" / "voc_transfer.yaml", "--offline",
+        "--cache", tmp_path, "--weights", shared_weights,
+    )  # fmt: skip
+    assert code == 2  # the photographs are not here
+    assert "squeezenet1_1: ready:" in said
+    assert "inception_v3_7a: ready:" in said
+    assert "voc2012_2007 train: no files here" in said
+
+
+def test_prepare_offline_downloads_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr("segbench.data.download.download", pytest.fail)
+    code, said = typed("prepare", "vgg16", "alexnet", "--offline", "--cache", tmp_path)
+    assert code == 2
+    for name in ("vgg16", "alexnet"):  # what one lacks does not hide what the other lacks
+        assert f"{name}: the file {name}-" in said
+        assert f"run `segbench prepare {name}` on a machine with a network" in said
