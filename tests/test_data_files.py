@@ -262,7 +262,10 @@ def test_without_files_one_sentence_says_which_where_and_the_command(tmp_path):
     (sentence,) = preflight([card()], ["val"], machine)
     assert "masks/val/{name}.png" in sentence
     assert str(tmp_path / "nowhere" / "street") in sentence
-    assert "`segbench prepare street`" in sentence
+    assert sentence.endswith("with --data (the card names no archive to fetch)")
+    fetched = card(archives=({"url": "https://example.org/street.zip"},))
+    (sentence,) = preflight([fetched], ["val"], machine)
+    assert "with --data, or run `segbench prepare street` on a machine with" in sentence
     with pytest.raises(DataError, match="no files here"):
         prepare(card(), machine, download_missing=False)
 

@@ -162,8 +162,10 @@ def test_another_file_under_the_same_name_is_refused(tmp_path):
     path = _saved(_network(), tmp_path / "own.pth")
     card = _with_file(path, sha256="0" * 64)
     machine = Machine(cache="/nowhere", weights=(str(tmp_path),))
-    with pytest.raises(DataError, match="is not the file that the card squeezenet1_1 means"):
+    with pytest.raises(DataError, match="not the file that the card squeezenet1_1 means") as caught:
         backbone_weights_path(card, Model(), machine)
+    assert "put the right one there; no address is known" in str(caught.value)
+    assert "segbench prepare" not in str(caught.value)
 
 
 def test_leading_digits_are_enough_where_a_publisher_gives_no_more(tmp_path):
@@ -182,12 +184,13 @@ def test_missing_weights_say_where_they_belong_and_how_to_fetch_them(tmp_path):
         backbone_weights_path(CARD, Model(), machine)
     message = str(caught.value)
     assert f"expected {tmp_path}/weights/squeezenet1_1-b8a52dc0.pth" in message
-    assert "run `segbench prepare squeezenet1_1` on a machine with a network" in message
+    assert "name its folder with --weights, or run `segbench prepare squeezenet1_1`" in message
     asked = [(CARD, Model()), (CARD, Model()), (CARD, Model(weights="imagenet_caffe"))]
     sentences = missing_weights(asked, machine)
     assert sentences[0] == message
     assert len(sentences) == 2
     assert "put it into one of /some/folder, " in sentences[1]
+    assert "segbench prepare" not in sentences[1]
 
 
 def test_an_unknown_name_of_weights_gets_a_suggestion(tmp_path):

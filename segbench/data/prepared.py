@@ -154,10 +154,11 @@ def not_here(card: DatasetCard, split: str, machine: Machine) -> str:
         return f"{card.name}: has no split {split!r}; it has: {', '.join(known_splits(card))}"
     expected = " or ".join(str(root) for root in _likely_roots(card, machine))
     wanted = card.splits[split]
+    fetch = f", or run `segbench prepare {card.name}` on a machine with a network"
     return (
         f"{card.name} {split}: no files here; expected {wanted.list or wanted.labels} and "
-        f"{wanted.images} under {expected}; name their folder with --data, or run "
-        f"`segbench prepare {card.name}` on a machine with a network"
+        f"{wanted.images} under {expected}; name their folder with --data"
+        f"{fetch if card.archives else ' (the card names no archive to fetch)'}"
     )
 
 

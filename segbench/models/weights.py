@@ -62,10 +62,14 @@ def backbone_weights_path(backbone: BackboneCard, model: Model, machine: Machine
         raise DataError(_missing(backbone, model, weights, machine))
     actual = sha256_of_file(path)
     if not actual.startswith(weights.sha256):
+        mend = (
+            "put the right one there; no address is known to fetch it from"
+            if weights.url is None
+            else f"delete it and run {_fetching(backbone, weights_name(backbone, model))}"
+        )
         raise DataError(
             f"{path}: is not the file that the card {backbone.name} means (its sha256 begins "
-            f"{actual[:12]}, expected {weights.sha256[:12]}); delete it and run "
-            f"`segbench prepare {backbone.name}`"
+            f"{actual[:12]}, expected {weights.sha256[:12]}); {mend}"
         )
     return path
 
@@ -85,6 +89,7 @@ def fetch_weights(
     machine: Machine,
     *,
     name: str = "default",
+    may_download: bool = True,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Path | None:
     """Download a card's weights into the cache unless they are here; return the verified file.
@@ -93,11 +98,12 @@ def fetch_weights(
         None where the card has no weights to fetch.
 
     Raises:
-        DataError: the download failed, or the weights are a local file that is not here.
+        DataError: the download failed, or the file is not here and cannot, or may not, be fetched.
     """
     model = Model(weights=name)
     weights = weights_named(backbone, model)
-    if weights is not None and weights.url is not None and _found(weights, machine) is None:
+    is_here = weights is None or _found(weights, machine) is not None
+    if weights is not None and weights.url is not None and may_download and not is_here:
         from segbench.data.download import download
 
         download(weights.url, _cached(weights, machine), sha256=weights.sha256, progress=progress)
@@ -181,13 +187,22 @@ def _missing(backbone: BackboneCard, model: Model, weights: Weights, machine: Ma
     what = f"{backbone.name}: the file {_file_name(weights)} of weights {name!r} is not here"
     if weights.url is not None:
         return (
-            f"{what}: expected {_cached(weights, machine)}; run `segbench prepare {backbone.name}` "
-            "on a machine with a network"
+            f"{what}: expected {_cached(weights, machine)}; name its folder with --weights, or run "
+            f"{_fetching(backbone, name)} on a machine with a network"
         )
     folders = ", ".join((*machine.weights, str(Path(machine.cache) / "weights")))
     return (
-        f"{what}, and no address is known to fetch it from: put it into one of {folders}, name its "
-        f"folder with --weights, or let `segbench prepare {backbone.name}` say what is missing"
+        f"{what}, and no address is known to fetch it from: put it into one of {folders}, or name "
+        "its folder with --weights"
+    )
+
+
+def _fetching(backbone: BackboneCard, name: str | None) -> str:
+    """Return the command that fetches these weights: a backbone's name alone means its default."""
+    return (
+        f"`segbench prepare {backbone.name}`"
+        if name == backbone.default_weights
+        else "`segbench prepare FILE` with the experiment's file"
     )
 
 
