@@ -1,6 +1,7 @@
 """Harm done to runs on one machine and on Ray: the same bytes afterwards, nothing done twice."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -109,8 +110,9 @@ def test_a_run_joins_a_ray_that_is_there_and_leaves_it_running(toy, undisturbed,
         "--include-dashboard=false",
         "--disable-usage-stats",
     ]
+    toy.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with (tmp_path / "ray.out").open("wb") as out:
-        there = subprocess.Popen([*command, *options], stdout=out, stderr=out)
+        there = subprocess.Popen([*command, *options], env=toy.environment, stdout=out, stderr=out)
     try:
         wait_until(lambda: "runtime started" in (tmp_path / "ray.out").read_text())
         toy.run("results", "--seeds", "1", "--address", f"127.0.0.1:{port}")

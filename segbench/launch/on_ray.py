@@ -82,7 +82,8 @@ def _join(launch: Launch) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise LaunchError(
             f"launch.address {launch.address}: no Ray answers there ({error}); start one with "
-            "`ray start --head`, or leave the address out to have one started here"
+            "`ray start --head`, set RAY_AUTH_MODE=token where it asks for its token, or leave the "
+            "address out to have one started here"
         ) from error
 
 
