@@ -139,7 +139,7 @@ def test_a_matlab_label_is_read_from_its_variable(folder, machine):
 
     for path in list((folder / "masks" / "val").iterdir()):
         savemat(path.with_suffix(".mat"), {"GTcls": {"Segmentation": np.asarray(Image.open(path))}})
-    splits = {"val": {"images": "photos/val/{name}", "labels": "masks/val/{name}.mat"}}
+    splits = {"val": {"images": "photos/val/{name}", "labels": "masks/val/{name}.mat", "count": 1}}
     encoding = {"format": "mat", "variable": "GTcls.Segmentation", "vanish": (255,)}
     label = open_split(card(splits=splits, encoding=encoding), "val", machine).sample(1).label
     raw = np.asarray(Image.open(folder / "masks" / "val" / "im1.png"))
@@ -308,7 +308,7 @@ def test_a_matlab_label_of_other_than_whole_numbers_is_refused(folder, machine, 
     from scipy.io import savemat
 
     savemat(folder / "masks" / "val" / "im0.mat", {"S": np.full((33, 47), value)})
-    splits = {"val": {"images": "photos/val/{name}", "labels": "masks/val/{name}.mat"}}
+    splits = {"val": {"images": "photos/val/{name}", "labels": "masks/val/{name}.mat", "count": 1}}
     encoding = {"format": "mat", "variable": "S", "vanish": (255, 65535)}
     with pytest.raises(DataError, match="must be a matrix of whole numbers"):
         open_split(card(splits=splits, encoding=encoding), "val", machine)
@@ -341,6 +341,7 @@ def test_a_label_of_16_bits_keeps_its_values(folder, machine):
     Image.fromarray(np.where(raw == 2, 700, raw).astype(np.uint16)).save(buffer, format="PNG")
     for other in ("im1", "im2"):
         (folder / "masks" / "val" / f"{other}.png").unlink()
+        (folder / "photos" / "val" / f"{other}.jpg").unlink()
     path.write_bytes(buffer.getvalue())
     label = (
         open_split(card(encoding={"ids": (0, 1, 700), "vanish": (255,)}), "val", machine)
@@ -429,3 +430,41 @@ def test_the_other_official_layouts_are_read(shared_data, tmp_path, name, train,
         labels = {v for i in range(min(number, 8)) for v in split.sample(i).label.unique().tolist()}
         assert labels <= {*range(dataset.num_classes), 255}
         assert len(labels) > 3
+
+
+def test_an_image_without_a_label_and_a_label_without_an_image_are_told(folder, machine):
+    (folder / "masks" / "train" / "im2.png").unlink()
+    (folder / "photos" / "train" / "im4.jpg").unlink()
+    with pytest.raises(DataError) as caught:
+        open_split(card(), "train", machine)
+    unlabelled, missing = str(caught.value).splitlines()
+    photos = folder / "photos" / "train"
+    assert f"images without a label: {photos / 'im2.jpg'}; add their labels, or" in unlabelled
+    assert f"missing files: {photos / 'im4'} (.jpg, .png, " in missing
+    assert "add them, or take their names out of the labels" in missing
+
+
+def test_images_that_nobody_labelled_may_lie_beside_when_the_card_counts_the_others(
+    folder, machine
+):
+    (folder / "masks" / "train" / "im2.png").unlink()
+    pattern = {"images": "photos/train/{name}", "labels": "masks/train/{name}.png"}
+    counted = card(splits={"train": {**pattern, "count": 5}})
+    assert len(open_split(counted, "train", machine)) == 5
+
+
+def test_prepare_names_what_is_wrong_with_every_split(folder, machine):
+    for split in ("train", "val"):
+        (folder / "photos" / split / "im0.jpg").write_bytes(b"not an image")
+        (folder / "photos" / split / "im1.jpg").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        prepare(card(), machine, download_missing=False)
+    said = str(caught.value).splitlines()
+    assert said == [
+        f"{folder / 'photos' / split / name}.jpg: {what}; fetch it again"
+        for split in ("train", "val")
+        for name, what in (
+            ("im0", "is of no image format that Pillow knows"),
+            ("im1", "is empty"),
+        )
+    ]

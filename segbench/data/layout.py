@@ -16,6 +16,7 @@ from segbench.spec.catalog import built_in_root
 from segbench.spec.machine import Machine
 
 _IMAGE_TYPES = (".jpg", ".png", ".jpeg", ".JPG", ".JPEG")
+_ANY_TYPE = ", ".join(_IMAGE_TYPES[:-1]) + f" or {_IMAGE_TYPES[-1]}"
 _CARD_LIST = "card:"
 
 
@@ -96,23 +97,55 @@ def raw_pairs(card: DatasetCard, split_name: str, root: Path) -> list[RawPair]:
             f"{split.count}; complete the folder, or make a card of your own with "
             f"`base: {card.name}` and the right `count`"
         )
+    if split.list is None and (split.count is None or problems):  # the labels alone made the names
+        without = [str(path) for path in _images_without_label(root, split)]
+        if without:
+            problems.append(
+                f"{card.name} {split_name}: images without a label: {_listed(without)}; add their "
+                "labels, or take them out of the folder"
+            )
     pairs = []
     missing = []
     for name in names:
-        image = _image_file(root, split.images.replace("{name}", name))
+        place = split.images.replace("{name}", name)
+        image = _image_file(root, place)
         label = root / split.labels.replace("{name}", name)
         if image is None:
-            missing.append(str(root / split.images.replace("{name}", name)))
+            has_suffix = Path(place).suffix in _IMAGE_TYPES
+            missing.append(f"{root / place}{'' if has_suffix else f' ({_ANY_TYPE})'}")
         elif not label.is_file():
             missing.append(str(label))
         else:
             pairs.append(RawPair(name, image, label))
     if missing:
-        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
-        problems.append(f"{card.name} {split_name}: missing files: {', '.join(missing[:10])}{more}")
+        problems.append(
+            f"{card.name} {split_name}: missing files: {_listed(missing)}; add them, or take their "
+            f"names out of {'the labels' if split.list is None else split.list}"
+        )
     if problems:
         raise DataError("\n".join(problems))
     return pairs
+
+
+def _listed(paths: list[str]) -> str:
+    return ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
+
+
+def _images_without_label(root: Path, split: Split) -> list[Path]:
+    """Return the images that the split's pattern finds and whose label file is not there."""
+    before, _, after = split.images.partition("{name}")
+    endings = (after,) if after else _IMAGE_TYPES
+    known = {name for path in split.minus for name in _read_list(path, root)}
+    found = []
+    for path in _files_named(root, before):
+        text = path.relative_to(root).as_posix()
+        ending = next((ending for ending in endings if text.endswith(ending)), None)
+        if ending is None:
+            continue
+        name = text[len(before) : len(text) - len(ending)]
+        if name not in known and not (root / split.labels.replace("{name}", name)).is_file():
+            found.append(path)
+    return sorted(found)
 
 
 def image_names(split: Split, root: Path) -> list[str]:
@@ -139,11 +172,14 @@ def _read_list(place: str, root: Path) -> list[str]:
 
 
 def _label_files(root: Path, split: Split) -> Iterator[Path]:
-    folder, _, rest = split.labels.partition("{name}")
-    where = root / folder
-    yield from (where if folder.endswith("/") else where.parent).glob(
-        (Path(folder).name if not folder.endswith("/") and folder else "") + "*" + rest
-    )
+    before, _, after = split.labels.partition("{name}")
+    yield from _files_named(root, before, after)
+
+
+def _files_named(root: Path, before: str, after: str = "") -> Iterator[Path]:
+    """Yield the files whose place below `root` begins and ends so; deeper folders are left out."""
+    folder, _, stem = before.rpartition("/")
+    yield from (root / folder).glob(f"{stem}*{after}")
 
 
 def _name_of(path: Path, root: Path, split: Split) -> str:

@@ -9,7 +9,7 @@ import io
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from segbench.errors import DataError
@@ -30,6 +30,9 @@ def checked_image(raw: bytes, name: str) -> tuple[bytes, int, int]:
             buffer = io.BytesIO()
             _eight_bits(image).convert("RGB").save(buffer, format="PNG", compress_level=3)
             return buffer.getvalue(), height, width
+    except UnidentifiedImageError as error:  # its own words hold an address in memory
+        what = "is empty" if not raw else "is of no image format that Pillow knows"
+        raise DataError(f"{name}: {what}; fetch it again") from error
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise DataError(f"{name}: is not a readable image ({error}); fetch it again") from error
 

@@ -28,7 +28,7 @@ def prepare(
     another is ready.
 
     Raises:
-        DataError: a file is wrong, or no split is ready.
+        DataError: a file is wrong, of whichever split, or no split is ready.
     """
     ready, absent, reason = [], [], ""
     if download_missing and _missing_splits(card, machine):
@@ -38,14 +38,20 @@ def prepare(
             if len(_missing_splits(card, machine)) == len(card.splits):
                 raise
             reason = f" ({error})"
+    wrong = []
     for split in known_splits(card):
         if not is_here(card, split, machine):
             absent.append(split)
             continue
-        prepared = open_prepared(
-            card, split, machine, _named(progress, f"converting {split}"), notice_changes=True
-        )
-        ready.append(f"{split} {len(prepared.names)} images")
+        try:
+            prepared = open_prepared(
+                card, split, machine, _named(progress, f"converting {split}"), notice_changes=True
+            )
+            ready.append(f"{split} {len(prepared.names)} images")
+        except DataError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise DataError("\n".join(wrong))
     if not ready:
         raise DataError("\n".join(not_here(card, split, machine) for split in absent))
     without = f"; not here: {', '.join(absent)}{reason}" if absent else ""
