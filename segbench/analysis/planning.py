@@ -5,6 +5,7 @@ are added. A planned sweep is laid out like results, cell by cell, so that a cla
 cells with the same weights before and after. Units are points for figures.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ def planned_cells(plan: Plan) -> list[Cell]:
     unknown = dict.fromkeys(get_args(Fact), math.nan)
     none = np.zeros((0, 1), dtype=np.int64)
     nothing = Counts(none, none, none, ())
+    datasets = {id(cell.trial.dataset): cell.trial.dataset for cell in plan.cells if cell.trial}
+    names = {key: card.class_names for key, card in datasets.items()}
     return cells_of(
         [
             Observation(
@@ -65,8 +68,8 @@ def planned_cells(plan: Plan) -> list[Cell]:
                 protocol,
                 cell.seed,
                 nothing,
-                cell.trial.dataset.class_names,
-                facts={**unknown, "num_classes": cell.trial.dataset.num_classes},
+                names[id(cell.trial.dataset)],
+                facts={**unknown, "num_classes": len(names[id(cell.trial.dataset)])},
                 training_pixels=_NONE_YET,
                 training_images=_NONE_YET,
             )
@@ -155,9 +158,12 @@ def _detectable(claim: AnyClaim, step: Step, spread: Spread, alpha: float) -> fl
         return None
     seeds = min(len(cell.seeds) for _, cell in step.weights)
     images = 0.0 if isinstance(claim, Value) else spread.image_sd * math.sqrt(sum(weights) / 2)
-    return minimum_detectable_effect(
-        Spread(spread.seed_sd, images), seeds, squared_weights=weights, alpha=alpha
-    )
+    return _smallest(Spread(spread.seed_sd, images), seeds, tuple(weights), alpha)
+
+
+@functools.cache  # a large sweep asks the same of hundreds of combinations
+def _smallest(spread: Spread, seeds: int, weights: tuple[float, ...], alpha: float) -> float:
+    return minimum_detectable_effect(spread, seeds, squared_weights=weights, alpha=alpha)
 
 
 def _detectable_correlation(
