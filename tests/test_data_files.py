@@ -139,7 +139,7 @@ def test_a_matlab_label_is_read_from_its_variable(folder, machine):
 
     for path in list((folder / "masks" / "val").iterdir()):
         savemat(path.with_suffix(".mat"), {"GTcls": {"Segmentation": np.asarray(Image.open(path))}})
-    splits = {"val": {"images": "photos/val/{name}", "labels": "masks/val/{name}.mat", "count": 1}}
+    splits = {"val": {"images": "photos/val/{name}", "labels": "masks/val/{name}.mat"}}
     encoding = {"format": "mat", "variable": "GTcls.Segmentation", "vanish": (255,)}
     label = open_split(card(splits=splits, encoding=encoding), "val", machine).sample(1).label
     raw = np.asarray(Image.open(folder / "masks" / "val" / "im1.png"))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from segbench.errors import CardError, ExperimentError, SegbenchError
 from segbench.spec import yamlfile
 from segbench.spec.cards import DatasetCard
+from segbench.spec.experiment import read_experiment
 from segbench.spec.recipe import Recipe
 
 
@@ -84,3 +85,30 @@ def test_any_text_is_read_or_refused_in_words(text):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CardError, match="cannot be read"):
         yamlfile.read(tmp_path / "none.yaml", DatasetCard, CardError)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        (
+            "train.stages.all.optimizer.lr=-1",
+            "train.stages[0].optimizer.lr: should be greater than 0, but got -1",
+        ),
+        ("sweep.seeds=0", "sweep.seeds: should be greater than or equal to 1, but got 0"),
+        ("launch.workers=0", "launch.workers: should be greater than or equal to 1, but got 0"),
+    ],
+)
+def test_one_mistake_is_one_line_that_names_the_setting_and_its_key(toy_project, setting, sentence):
+    with pytest.raises(ExperimentError) as caught:
+        read_experiment(toy_project / "experiments" / "toy.yaml", (setting,))
+    assert str(caught.value) == f"--set {setting}: {sentence}"
+
+
+def test_a_broken_item_does_not_make_its_list_too_short(write):
+    path = write(
+        "recipe.yaml", "batch_size: 1\nstages:\n  - {name: a, steps: 0, optimizer: {lr: 1}}\n"
+    )
+    with pytest.raises(ExperimentError) as caught:
+        yamlfile.read(path, Recipe, ExperimentError)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{path}:3: stages[0].steps: should be greater than or equal to 1")

@@ -176,10 +176,12 @@ def read_experiment(
     document = yamlfile.read_document(path, ExperimentError)
     if isinstance(document.data, dict):
         data = {"name": path.stem, **document.data}
+        changed: dict[yamlfile.Place, str] = {}
         for setting in settings:
+            changed[_place_of(data, setting)] = setting
             data = _with_setting(data, setting)
         _name_parts(data)
-        document = document._replace(data=data)
+        document = document._replace(data=data, settings=changed)
     return yamlfile.validate(document, Experiment, ExperimentError), document
 
 
@@ -193,6 +195,23 @@ def _with_setting(data: dict[str, Any], setting: str) -> dict[str, Any]:
         return with_value(data, key, yamlfile.parse_value(text))
     except (KeyError, IndexError, ValueError) as error:
         raise ExperimentError(f"--set {setting}: {error.args[0]}") from error
+
+
+def _place_of(data: Any, setting: str) -> yamlfile.Place:
+    """Return the place that a setting's key leads to; names of items become their index."""
+    place: yamlfile.Place = ()
+    for step in setting.partition("=")[0].split("."):
+        found: str | int = step
+        if isinstance(data, tuple):
+            try:
+                found = _index_in(data, step)
+            except ValueError:  # `_with_setting` says so
+                return place
+            data = data[found]
+        else:
+            data = data.get(step) if isinstance(data, dict) else None
+        place = (*place, found)
+    return place
 
 
 def with_value(data: Any, key: str, value: Any) -> Any:

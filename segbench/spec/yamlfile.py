@@ -26,14 +26,24 @@ _MAX_DEPTH = 32
 
 
 class Document(NamedTuple):
-    """A YAML file as plain data, with the line of every key and item."""
+    """A YAML file as plain data, with the line of every key and item.
+
+    settings: what changed the data since it was read, `key=value`, by place.
+    """
 
     path: str
     data: Any
     lines: dict[Place, int]
+    settings: Mapping[Place, str] = types.MappingProxyType({})
 
     def where(self, place: Place) -> str:
-        """Return `file:line: key` for the nearest place that the file has a line for."""
+        """Return `file:line: key` for the nearest place that the file has a line for.
+
+        A place that a setting has changed is the setting's: `--set key=value: key`.
+        """
+        for end in range(len(place), 0, -1):
+            if place[:end] in self.settings:
+                return f"--set {self.settings[place[:end]]}: {dotted(place)}"
         for end in range(len(place), -1, -1):
             if place[:end] in self.lines:
                 line = self.lines[place[:end]]
@@ -174,23 +184,59 @@ def validate(document: Document, spec: type[AnySpec], error_type: type[SegbenchE
 
 def problems_of(error: ValidationError, spec: type[BaseModel], document: Document) -> list[str]:
     """Return one sentence for each problem that pydantic found, in the order of the lines."""
+    details = error.errors(include_url=False)
+    places = [_place_in_file(detail["loc"], document) for detail in details]
     found = []
-    for detail in error.errors(include_url=False):
-        place = _place_in_file(detail["loc"], document)
-        found.append(
-            (document.lines.get(place, 0), f"{document.where(place)}: {_sentence(detail, spec)}")
-        )
+    for detail, place in zip(details, places, strict=True):
+        if not _only_follows(detail, place, list(zip(details, places, strict=True))):
+            found.append(
+                (
+                    document.lines.get(place, 0),
+                    f"{document.where(place)}: {_sentence(detail, spec)}",
+                )
+            )
     return [sentence for _, sentence in sorted(dict.fromkeys(found), key=lambda pair: pair[0])]
+
+
+_WRONG_TYPES = ("_type", "_parsing", "literal_error")
+
+
+def _only_follows(
+    detail: ErrorDetails, place: Place, every: list[tuple[ErrorDetails, Place]]
+) -> bool:
+    """Return whether the problem says only that another one was found, below it or beside it.
+
+    Broken items do not count, so their list is "too short". Of a union's members the one whose type
+    was right tells what is wrong with the value; the others tell that it is not theirs.
+    """
+    if detail["type"] == "too_short":
+        return any(len(other) > len(place) and other[: len(place)] == place for _, other in every)
+    if detail["type"].endswith(_WRONG_TYPES):
+        return any(
+            other == place and len(one["loc"]) == len(detail["loc"])
+            and not one["type"].endswith(_WRONG_TYPES)
+            for one, other in every
+        )  # fmt: skip
+    return False
 
 
 def _place_in_file(loc: Place, document: Document) -> Place:
     """Return `loc` without the names of union members, which pydantic adds and no file has."""
     place: Place = ()
+    value = document.data
     for index, step in enumerate(loc):
         last = index == len(loc) - 1
-        if (*place, step) in document.lines or (last and isinstance(step, str) and _is_name(step)):
+        inside = _holds(value, step)
+        if inside or (last and isinstance(step, str) and _is_name(step)):
             place = (*place, step)
+            value = value[step] if inside else None
     return place
+
+
+def _holds(value: Any, step: str | int) -> bool:
+    if isinstance(value, Mapping):
+        return step in value
+    return isinstance(value, tuple | list) and isinstance(step, int) and step < len(value)
 
 
 def _is_name(step: str) -> bool:
