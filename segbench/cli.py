@@ -728,7 +728,7 @@ def check(
     ]
     if problems:
         _fail("\n".join(problems))
-    OUT.print(f"{len(files)} files are in order")
+    OUT.print("the file is in order" if len(files) == 1 else f"{len(files)} files are in order")
 
 
 @app.command()

@@ -61,3 +61,24 @@ def test_prepare_offline_downloads_nothing(monkeypatch, tmp_path):
     for name in ("vgg16", "alexnet"):  # what one lacks does not hide what the other lacks
         assert f"{name}: the file {name}-" in said
         assert f"run `segbench prepare {name}` on a machine with a network" in said
+
+
+def test_check_tells_broken_fields_and_unknown_names_together(toy_project):
+    path = toy_project / "experiments" / "toy.yaml"
+    assert typed("check", path) == (0, "the file is in order")
+    text = path.read_text().replace("steps: 6", "steps: 0")
+    path.write_text(text.replace("toynet", "toynt").replace("toyshapes", "toyshape"))
+    code, said = typed("check", path)
+    assert code == 2
+    assert "train.stages[0].steps: should be greater than or equal to 1" in said
+    assert "sweep.backbone: no backbone 'toynt'; did you mean 'toynet'?" in said
+    assert "sweep.dataset: no data set 'toyshape'; did you mean 'toyshapes'?" in said
+
+
+def test_two_stages_of_one_name_are_refused(toy_project):
+    path = toy_project / "experiments" / "toy.yaml"
+    stage = "    - {name: all, steps: 1, optimizer: {lr: 0.1}}\n"
+    path.write_text(path.read_text().replace("  stages:\n", f"  stages:\n{stage}"))
+    code, said = typed("check", path)
+    assert code == 2
+    assert "stages: a name stands twice in ['all', 'all']" in said

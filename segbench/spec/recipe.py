@@ -124,6 +124,9 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages: a name stands twice in {names}; --set tells them by it")
         if not self.images.is_fixed_size and self.batch_size != 1:
             raise ValueError(
                 f"batch_size {self.batch_size} needs images of one size: give images.crop or "

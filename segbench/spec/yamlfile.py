@@ -223,7 +223,7 @@ def _only_follows(
 def _place_in_file(loc: Place, document: Document) -> Place:
     """Return `loc` without the names of union members, which pydantic adds and no file has."""
     place: Place = ()
-    value = document.data
+    value: Any = document.data
     for index, step in enumerate(loc):
         last = index == len(loc) - 1
         inside = _holds(value, step)
