@@ -42,6 +42,7 @@ def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None
 
     Nothing in the file is executed: only tensors and plain data are read.
     """
+    damaged = []
     for path in _paths(folder):
         try:
             raw = path.read_bytes()
@@ -49,11 +50,13 @@ def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None
             continue
         found = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
         if hashlib.sha256(found[1]).hexdigest().encode() != found[0]:
-            LOG.warning(
-                "%s: is damaged or half-written; falling back to the checkpoint before", path
-            )
+            damaged.append(str(path))
             continue
+        if damaged:
+            LOG.warning("%s: is damaged or half-written; going on from %s", damaged[0], path.name)
         return torch.load(io.BytesIO(found[1]), map_location=device, weights_only=True)
+    if damaged:
+        LOG.warning("%s: damaged or half-written; training starts again", ", ".join(damaged))
     return None
 
 
