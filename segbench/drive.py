@@ -4,6 +4,7 @@ Knows nothing of terminals. No torch here.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,8 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
     Raises:
         ExperimentError: the file, a setting or a selector is wrong; all problems at once.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", flags.device):
+        raise ExperimentError(f"--device {flags.device}: expected auto, cpu, cuda or cuda:N")
     experiment, document = read_experiment(path, flags.settings)
     if flags.seeds is not None and isinstance(experiment.sweep.seeds, int):
         seeds = max(experiment.sweep.seeds, flags.seeds)

@@ -82,3 +82,11 @@ def test_two_stages_of_one_name_are_refused(toy_project):
     code, said = typed("check", path)
     assert code == 2
     assert "stages: a name stands twice in ['all', 'all']" in said
+
+
+def test_a_device_that_does_not_exist_anywhere_is_refused_when_read(toy_project):
+    code, said = typed(
+        "run", toy_project / "experiments" / "toy.yaml", "--device", "tpu", "--dry-run"
+    )
+    assert code == 2
+    assert said == "--device tpu: expected auto, cpu, cuda or cuda:N"
