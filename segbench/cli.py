@@ -22,6 +22,7 @@ from segbench.errors import ExperimentError, SegbenchError
 
 OUT = console.new_console()
 ERR = console.new_console(stderr=True)
+_MOST_CELLS = 40
 
 
 class _Group(TyperGroup):
@@ -126,7 +127,10 @@ def run_command(
     cards: Cards = None,
     settings: Settings = None,
     only: Only = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Run the first N seeds alone.")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Run N seeds: the first N, or more than the file says."),
+    ] = None,
     device: Device = "auto",
     launcher: Annotated[
         str | None, typer.Option(help="local, ray or slurm (else the file's launch.launcher).")
@@ -190,6 +194,7 @@ def run_command(
     left = drive.unfinished(prepared, retry_failed=retry == "failed")
     _say_plan(prepared, left)
     if dry_run:
+        _say_cells(prepared, left)
         return
     _work_off(prepared, left, command, wait)
     while settle and not drive.unfinished(prepared, retry_failed=False) and _add_seeds(prepared):
@@ -309,6 +314,19 @@ def _say_plan(prepared: Any, left: dict[str, Any]) -> None:
         f"protocols: {', '.join(plan.experiment.evaluate)}; launcher: {plan.experiment.launch.launcher}; "
         f"results: {console.shown_path(prepared.run_folder)}"
     )
+
+
+def _say_cells(prepared: Any, left: dict[str, Any]) -> None:
+    """Name the trials and say which are done; of a large grid the first ones."""
+    from segbench.drive import cells_by_id
+    from segbench.status import label
+
+    cells = cells_by_id(prepared.asked)
+    for trial_id, cell in list(cells.items())[:_MOST_CELLS]:
+        state = "to run" if trial_id in left else "ended"
+        OUT.print(f"  {trial_id}  {label(cell.axes, cell.seed)}: {state}")
+    if len(cells) > _MOST_CELLS:
+        OUT.print(f"  and {len(cells) - _MOST_CELLS} more")
 
 
 def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:

@@ -100,9 +100,11 @@ def description_of(name: str, cards: tuple[Path, ...]) -> str:
         CardError: nothing has that name.
     """
     catalog = Catalog.on_path(cards)
-    if name.endswith((".yaml", ".yml")):
-        experiment, document = read_experiment(Path(name))
-        plan = expand(experiment, Catalog.on_path(cards, experiment=Path(name)), document)
+    experiments = {path.stem: path for path in experiment_files()}
+    if name.endswith((".yaml", ".yml")) or name in experiments:
+        path = experiments.get(name, Path(name))
+        experiment, document = read_experiment(path)
+        plan = expand(experiment, Catalog.on_path(cards, experiment=path), document)
         return f"# {len(plan.trials)} trials\n{_as_yaml(experiment.model_dump(mode='json'))}"
     if name in HEADS:
         return _as_yaml(HEADS[name].model_dump(mode="json"))
@@ -112,7 +114,7 @@ def description_of(name: str, cards: tuple[Path, ...]) -> str:
             path = catalog.path(kind, name)
             head = f"# {path}\n# sha256 of its numbers: {card.identity_digest()}\n"
             return head + _as_yaml(card.model_dump(mode="json"))
-    everything = (*catalog.names("backbones"), *catalog.names("datasets"), *HEADS)
+    everything = (*catalog.names("backbones"), *catalog.names("datasets"), *HEADS, *experiments)
     raise CardError(
         f"nothing is called {name!r}{yamlfile.did_you_mean(name, everything)} "
         "(segbench list backbones, datasets, heads or experiments)"
