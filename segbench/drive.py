@@ -188,7 +188,20 @@ def missing_files(prepared: Prepared) -> list[str]:
     backbones = [
         (trial.backbone, trial.model) for trial in _one_per_part(trials, "backbone", "weights")
     ]
-    return [*sentences, *missing_weights(backbones, prepared.machine)]
+    sentences += missing_weights(backbones, prepared.machine)
+    return [*sentences, *_unwritable_cache(prepared.machine)]
+
+
+def _unwritable_cache(machine: Machine) -> list[str]:
+    """Return a sentence if the cache cannot be made; each trial alone would fail of it."""
+    try:
+        Path(machine.cache).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return [
+            f"{machine.cache}: cannot be written ({error.strerror}); choose another folder with "
+            "--cache or $SEGBENCH_CACHE"
+        ]
+    return []
 
 
 def _one_per_part(trials: Iterable[Trial], *parts: str) -> list[Trial]:

@@ -108,3 +108,12 @@ def test_an_experiment_is_shown_by_its_name(toy_project, monkeypatch):
     assert code == 0
     assert said.startswith("# 4 trials name: toy question: Does the toy sweep run?")
     assert "did you mean 'toy'?" in typed("show", "toyy")[1]
+
+
+def test_a_cache_that_cannot_be_written_is_refused_before_any_trial(toy_project, tmp_path):
+    path = toy_project / "experiments" / "toy.yaml"
+    results = tmp_path / "results"
+    code, said = typed("run", path, "--cache", path / "cache", "--results", results)
+    assert code == 2
+    assert "cannot be written (Not a directory); choose another folder with --cache" in said
+    assert not results.exists()
