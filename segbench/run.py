@@ -118,7 +118,9 @@ def write_run(run_folder: Path, record: RunRecord, whole: Plan) -> RunRecord:
     ]
     order = {cell.trial_id: index for index, cell in enumerate(whole.cells)}
     cells = sorted((*record.cells, *kept), key=lambda cell: order.get(cell.trial_id, -1))
-    kept_of = {"added": before.added, "top_ups": before.top_ups}
+    kept_of: dict[str, object] = {"added": before.added, "top_ups": before.top_ups}
+    if kept and asked <= {cell.trial_id for cell in before.cells}:
+        kept_of["command"] = before.command  # the wider one made all that the tables show
     merged = record.model_copy(update={"cells": tuple(cells), **kept_of})
     write_json(run_folder / "run.json", merged.model_dump(mode="json"))
     return merged

@@ -1,0 +1,17 @@
+"""What a run's folder says that it is about, after several commands."""
+
+from segbench import drive
+from segbench.run import load_run
+
+
+def test_a_narrower_command_does_not_claim_the_wider_ones_cells(toy_project):
+    def recorded(command: str, seeds: int | None) -> tuple[str, int]:
+        flags = drive.Flags(seeds=seeds, results=toy_project / "results")
+        prepared = drive.prepare_run(toy_project / "experiments" / "toy.yaml", flags)
+        drive.record(prepared, command)
+        record = load_run(prepared.run_folder)
+        return record.command, len(record.cells)
+
+    assert recorded("segbench run --seeds 1", 1) == ("segbench run --seeds 1", 2)
+    assert recorded("segbench run", None) == ("segbench run", 4)
+    assert recorded("segbench run --seeds 1", 1) == ("segbench run", 4)
