@@ -1,4 +1,4 @@
-# The one door: CI and people call these targets and nothing else.
+# The one door: CI and people call these targets.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -19,10 +19,10 @@ test: install  ## the default suite, under three minutes
 	$(BIN)/python -m pytest -n 2
 
 test-engines: install  ## the slow tests alone, with real Slurm, Ray and Chromium; a busy machine may take its time
-	$(BIN)/python -m pytest -m 'slow and not gpu and not network' -n 2 --dist loadfile --timeout 900 --durations 12 -rs $(PYTEST)
+	$(BIN)/python -m pytest -m 'slow and not gpu' -n 2 --dist loadfile --timeout 900 --durations 12 -rs $(PYTEST)
 
 test-all: install  ## everything, with real Slurm, Ray and Chromium where they are installed
-	$(BIN)/python -m pytest -m 'not gpu and not network'
+	$(BIN)/python -m pytest -m 'not gpu'
 
 test-nightly: install  ## 200 kills of workers over one grid, and all other harm
 	SEGBENCH_TEST_KILLS=200 $(BIN)/python -m pytest -m slow --timeout 3600 tests/test_launch_faults.py
