@@ -386,6 +386,21 @@ def _report(run_folder: Path) -> None:
         elif path.name == "claims.md":  # the table; its details are for the file
             OUT.print("\n" + text.partition("\n## ")[0])
     OUT.print(f"written: {console.shown_path(run_folder)}")
+    _say_others(run_folder)
+
+
+def _say_others(run_folder: Path) -> None:
+    """Say how many trials lie in the folder that the run's settings no longer contain."""
+    from segbench import results
+    from segbench.run import load_run
+
+    shown = {cell.trial_id for cell in load_run(run_folder).cells}
+    others = [f for f in results.trial_folders(run_folder) if f.name not in shown]
+    if others:
+        OUT.print(
+            f"{len(others)} trials in this folder belong to other settings and are not shown; the "
+            "command that made them shows them again"
+        )
 
 
 @app.command()

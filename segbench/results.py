@@ -154,8 +154,8 @@ def trial_folder(run_folder: Path, trial_id: str) -> Path:
 
 
 def write_trial(workdir: Path, trial: Trial) -> None:
-    """Write the trial where it is not there yet."""
-    if not (workdir / "trial.json").exists():
+    """Write the trial where it is not there yet, or where its file is torn."""
+    if read_json(workdir / "trial.json") is None:
         write_json(workdir / "trial.json", trial.model_dump(mode="json"))
 
 

@@ -73,3 +73,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path):
         write_atomically(tmp_path / "a.json", fail)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == '{\n "a": 1\n}\n'
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"seed": '])
+def test_a_torn_trial_file_is_written_again(toy_run, torn):
+    workdir = next(results.trial_folders(toy_run))
+    trial = results.load_trial(workdir)
+    before = (workdir / "trial.json").read_bytes()
+    (workdir / "trial.json").write_bytes(torn)
+    results.write_trial(workdir, trial)
+    assert (workdir / "trial.json").read_bytes() == before

@@ -189,3 +189,12 @@ def test_added_seeds_are_those_that_a_larger_sweep_would_have(project, made_up):
     larger = drive.prepare_run(project / "experiments" / "toy.yaml", flags)
     assert settled <= set(larger.asked.trials)
     assert drive_settle.Settling().looks == 1
+
+
+def test_trials_of_other_settings_are_not_passed_over_in_silence(project, made_up):
+    segbench("run", "experiments/toy.yaml", "--cache", "cache", "--seeds", "1")
+    said = segbench(
+        "run", "experiments/toy.yaml", "--cache", "cache", "--set", "train.batch_size=2",
+        "--seeds", "1",
+    )[1]  # fmt: skip
+    assert "2 trials in this folder belong to other settings" in said

@@ -49,7 +49,7 @@ def render_leaderboard(record: RunRecord, rows: Sequence[Row], boards: Sequence[
         "Figures in per cent, mean ± standard deviation over seeds. One confusion matrix per split; "
         "the weights of the last step, never a checkpoint chosen on the reported split. "
         f"Made by `{record.command}` (with `--data` and `--weights` where the files lie); rebuilt by "
-        f"`segbench report results/{experiment.name}`.",
+        "`segbench report` from the files of this folder alone.",
     ]
     for name in dict.fromkeys(board.protocol_name for board in boards):
         parts += _protocol_section([board for board in boards if board.protocol_name == name])
