@@ -171,6 +171,7 @@ def test_every_control_does_its_work(browser, made, size):
             page.locator("#close").click()
             assert page.locator("#details[open]").count() == 0
         page.locator("#trials summary").click()
+        page.locator("#trials tbody tr").first.wait_for()  # written when it opens
         assert page.locator("#trials tbody tr").count() == 32
         for link in page.locator("nav a").all():
             link.click()
