@@ -163,6 +163,7 @@ def test_a_second_protocol_scores_without_training_again(tmp_path, toy_trial, ma
     assert results.load_evaluation(workdir, flipped) is not None
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_and_ends_with_the_undisturbed_bytes(toy_project, tmp_path):
     straight = segbench(
         toy_project, "run", "experiments/toy.yaml", "--results", str(tmp_path / "a")
