@@ -76,3 +76,5 @@ def _numbers(row: Row) -> Iterator[tuple[str, str, str, str, float | None]]:
         yield "", "", "peak_memory_mib", "", row.provenance.peak_memory_mib
         if row.provenance.step_seconds is not None:
             yield "", "", "step_seconds", "", row.provenance.step_seconds
+        if row.provenance.forward_ms is not None:
+            yield "", "", "forward_ms", "", row.provenance.forward_ms
