@@ -598,30 +598,34 @@ def plan(
 
 def _say_claims_plan(prepared: Any, seed_sd: float | None, image_sd: float | None) -> None:
     """Say what each claim could show, with spreads as stated, else as this run has measured them."""
-    from segbench.analysis.planning import measured_spread, plan_claims, planned_cells
+    from segbench.analysis.planning import measured_spreads, plan_claims, planned_cells
     from segbench.analysis.power import STATED_SPREAD, Spread
     from segbench.errors import ResultError
     from segbench.report.claims_page import render_plan
     from segbench.report.write import judged_claims
     from segbench.run import load_rows, load_run
 
-    measured = None
+    def stated(spread: Spread) -> Spread:
+        return Spread(
+            spread.seed_sd if seed_sd is None else seed_sd,
+            spread.image_sd if image_sd is None else image_sd,
+        )
+
+    measured = []
     with contextlib.suppress(ResultError):  # no run yet, or a damaged one, which report tells of
         record = load_run(prepared.run_folder)
         rows = list(load_rows(prepared.run_folder, record))
-        measured = measured_spread(judged_claims(prepared.run_folder, record, rows, resamples=1000))
-    known = measured or STATED_SPREAD
-    spread = Spread(
-        known.seed_sd if seed_sd is None else seed_sd,
-        known.image_sd if image_sd is None else image_sd,
-    )
-    how = "measured in this run" if measured else "taken from other studies; measure your own"
-    planned = plan_claims(
-        prepared.asked.experiment.claims, planned_cells(prepared.asked), spread=spread
-    )
+        judged = judged_claims(prepared.run_folder, record, rows, resamples=1000)
+        measured = [(claim, stated(spread)) for claim, spread in measured_spreads(judged)]
     if seed_sd is not None and image_sd is not None:
-        how = "as stated"
-    OUT.print(f"\n{render_plan(planned, spread, how)}", end="")
+        measured = []
+    planned = plan_claims(
+        prepared.asked.experiment.claims,
+        planned_cells(prepared.asked),
+        spread=stated(STATED_SPREAD),
+        measured=measured,
+    )
+    OUT.print(f"\n{render_plan(planned)}", end="")
 
 
 @app.command("status")

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from segbench.analysis.inference import holm
 from segbench.analysis.judge import judge
 from segbench.analysis.observations import Cell, Observation, cells_of
-from segbench.analysis.planning import measured_spread, plan_claims, settle_plan
-from segbench.analysis.power import Spread
+from segbench.analysis.planning import measured_spreads, plan_claims, settle_plan
+from segbench.analysis.power import STATED_SPREAD, Spread
 from segbench.counts import Counts, mean_iou
 from segbench.errors import ResultError
-from segbench.report.claims_page import render_claims
+from segbench.report.claims_page import asked, render_claims, render_plan
 from segbench.spec.claims import (
     AnyClaim,
     ClaimSource,
@@ -120,8 +121,16 @@ def test_no_gap_is_undecided_and_says_what_it_would_take():
             "these checkpoints",
             "One seed says nothing about the method; these checkpoints agree.",
         ),
-        (2, "too few seeds", "2 seeds give an interval but no verdict; 4 do."),
-        (3, "too few seeds", "3 seeds give an interval but no verdict; 4 do."),
+        (
+            2,
+            "too few seeds",
+            "2 seeds give an interval but no verdict, which takes at least 4; if the effect is as",
+        ),
+        (
+            3,
+            "too few seeds",
+            "3 seeds give an interval but no verdict, which takes at least 4; if the effect is as",
+        ),
     ],
 )
 def test_few_seeds_give_an_interval_and_no_verdict(seeds: int, question: str, reason: str):
@@ -249,7 +258,7 @@ def test_a_trend_is_the_slope_for_each_doubling():
     ]
     slope = np.polyfit(np.log2([5, 10, 20]), means, 1)[0]
     assert verdict.outcome == "holds"
-    assert verdict.unit == "points per doubling of num_classes"
+    assert verdict.unit == "points per doubling of the number of classes"
     assert verdict.parts[0].effect == pytest.approx(slope)
     assert [part.label for part in verdict.parts[1:]] == ["10 against 5", "20 against 10"]
     rises = Trend(says="easier", along="num_classes", direction="rises")
@@ -310,16 +319,85 @@ def test_a_seed_given_twice_is_refused():
         judge([BETTER], cell(VGG, 0.7, seeds=1) * 2)
 
 
-def test_means_over_named_classes_and_a_table_of_classes():
+def test_means_over_named_classes_and_a_table_of_these_classes_alone():
     claim = Compare(says="c", left=VGG, right=GOOG, classes=("car", "cat"), per_class=True)
     observations = two(0.05)
     verdict = verdict_of(claim, observations)
     ious = [100 * o.counts.sums.tp / o.counts.sums.union for o in observations]
     expected = np.mean(ious[:5], axis=0)[1:3].mean() - np.mean(ious[5:], axis=0)[1:3].mean()
     assert verdict.parts[0].effect == pytest.approx(expected)
-    assert [row.name for row in verdict.parts[0].per_class] == list(CLASSES)
+    rows = verdict.parts[0].per_class
+    assert [row.name for row in rows] == ["car", "cat"]
+    assert [row.p_adjusted for row in rows] == holm([row.p for row in rows])
+    whole = verdict_of(replace_claim(claim, classes=()), observations).parts[0].per_class
+    assert [row.name for row in whole] == list(CLASSES)
     absent = verdict_of(replace_claim(BETTER, classes=("dog",)), observations)
     assert "has no class dog" in absent.missing[0]
+
+
+@pytest.mark.parametrize(
+    ("margin", "gap", "reason"),
+    [
+        (20.0, 0.05, "Shown to miss the margin"),
+        (20.0, -0.05, "The opposite is shown"),
+        (0.0, -0.05, "The opposite is shown"),
+    ],
+)
+def test_a_missed_margin_is_not_called_the_opposite(margin: float, gap: float, reason: str):
+    verdict = verdict_of(replace_claim(BETTER, margin=margin), two(gap))
+    assert verdict.outcome == "fails"
+    assert verdict.reason.startswith(reason)
+    below = replace_claim(BETTER, margin=margin, relation="below")
+    assert verdict_of(below, two(-gap)).reason.startswith(reason)
+
+
+def test_what_fails_to_be_alike_is_told_as_a_difference():
+    same = Equivalent(says="same", left=VGG, right=GOOG, margin=0.5)
+    assert verdict_of(same, two(0.05)).reason.startswith("Shown to differ by more than the margin")
+    value = Value(says="v", where={"backbone": ("vgg",)}, published=20.0, tolerance=1.0)
+    assert "outside the tolerance" in verdict_of(value, two(0.05)).reason
+
+
+def test_the_same_contrast_has_the_same_p_whatever_stands_beside_it():
+    observations = two(0.05, seeds=4)
+    others = [
+        replace_claim(BETTER, says=f"at {margin}", margin=float(margin)) for margin in range(1, 7)
+    ]
+    alone = judge([BETTER], observations, resamples=500)[0]
+    among = judge([BETTER, *others], observations, resamples=500)[0]
+    assert alone.p == among.p
+    assert alone.parts[0].test == "Welch"
+    # Four seeds a side, all of one above all of the other: 1 of 70 exchanges, two-sided.
+    assert alone.parts[0].exchanged == pytest.approx(2 / 70)
+    assert alone.outcome == "holds"
+
+
+def test_models_that_predict_one_class_everywhere_are_told_of():
+    observations = two(0.05)
+    blank = []
+    for one in observations[:5]:
+        label = one.counts.label
+        pred = np.zeros_like(label)
+        pred[:, 0] = label.sum(axis=1)
+        tp = np.zeros_like(label)
+        tp[:, 0] = label[:, 0]
+        blank.append(replace(one, counts=replace(one.counts, tp=tp, pred=pred)))
+    verdict = verdict_of(BETTER, [*blank, *observations[5:]])
+    assert "1 of the 2 cells compared score no better than one class predicted" in verdict.notes[0]
+    assert "(voc vgg native)" in verdict.notes[0]
+    assert verdict_of(BETTER, observations).notes == ()
+    exact = replace_claim(BETTER, metric="parameters")
+    assert verdict_of(exact, [replace(o, facts={"parameters": 1.0}) for o in blank]).notes == ()
+
+
+def test_where_no_number_of_seeds_settles_it_the_limit_of_the_images_is_told():
+    verdict = verdict_of(replace_claim(BETTER, margin=4.96), two(0.05, seed_sd=0.0001))
+    (part,) = verdict.parts
+    assert part.seeds_needed is None
+    assert part.image_limit is not None
+    assert f"effects of {part.image_limit:.2f} points off the margin" in verdict.reason
+    assert f"this one lies {abs(part.effect - 4.96):.2f} off" in verdict.reason
+    assert "on these 120 images" in verdict.reason
 
 
 def everything() -> tuple[list[AnyClaim], list[Observation]]:
@@ -353,6 +431,67 @@ def test_the_page_tells_the_verdict_the_source_and_escapes_names():
     assert "5 of 8 planned seeds are there." in page
     assert "Per class, IoU in per cent" in page
     assert render_claims(()).endswith("This experiment makes no claims.\n")
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        (BETTER, "mean IoU of vgg minus that of goog lies above 0"),
+        (
+            replace_claim(BETTER, margin=20.0, classes=("car",)),
+            "mean IoU over car of vgg minus that of goog lies above +20 points",
+        ),
+        (
+            replace_claim(BETTER, metric="forward_ms", relation="below", margin=2.0),
+            "the forward time of vgg minus that of goog lies below -2 ms",
+        ),
+        (
+            Equivalent(says="s", left=VGG, right=GOOG, margin=0.5),
+            "mean IoU of vgg minus that of goog lies between -0.5 and +0.5 points",
+        ),
+        (
+            Order(says="o", rising=(VGG, GOOG), margin=1.0),
+            "mean IoU of each of vgg, goog, minus that of the one before, lies above +1 points",
+        ),
+        (
+            Trend(says="t", along="num_classes", direction="falls", monotone=True),
+            "the slope of mean IoU lies below 0, and each step goes that way",
+        ),
+        (
+            Correlate(says="c", by="training_pixels", margin=0.3),
+            "the rank correlation of a class's IoU with the class's training pixels lies above +0.3",
+        ),
+        (
+            Value(says="v", published=59.4, tolerance=1.0),
+            "mean IoU lies within 1 points of the published 59.4",
+        ),
+    ],
+)
+def test_the_page_asks_each_kind_of_claim_in_figures_with_its_margin(claim: AnyClaim, words: str):
+    assert asked(claim) == words
+    page = render_claims(judge([claim], two(0.05), resamples=200))
+    assert f"- Asked: {words}." in page
+
+
+def test_a_published_figure_stands_beside_what_was_measured():
+    value = Value(says="v", where={"backbone": ("vgg",)}, published=60.0, tolerance=1.0)
+    observations = two(0.05)
+    mean = np.mean([100 * mean_iou(o.counts.sums) for o in observations[:5]])
+    page = render_claims(judge([value], observations, resamples=500))
+    assert f"{mean:.2f} against 60: {mean - 60:+.2f} [" in page
+
+
+def test_what_many_combinations_lack_is_told_once():
+    observations = [
+        one
+        for head in ("h1", "h2", "h3")
+        for one in cell(VGG | {"head": head}, 0.7) + cell(GOOG | {"head": head}, 0.7)
+    ]
+    claim = Compare(says="c", left=VGG, right=GOOG, metric="forward_ms")
+    page = render_claims(judge([claim], observations, resamples=100))
+    assert page.count("- Missing:") == 1
+    assert "forward_ms is not recorded in " in page
+    assert "Question answered: none, there are no results." in page
 
 
 def test_planning_warns_of_claims_that_can_never_be_decided():
@@ -453,14 +592,29 @@ def test_settling_gives_up_what_seeds_cannot_decide():
 
 def test_the_spread_is_measured_from_earlier_verdicts():
     observations = two(0.05, seed_sd=0.01)
-    spread = measured_spread(judge([BETTER], observations, resamples=500))
+    ((claim, spread),) = measured_spreads(judge([BETTER], observations, resamples=500))
     values = [
         [100 * mean_iou(o.counts.sums) for o in observations if o.axes["backbone"] == name]
         for name in ("vgg", "goog")
     ]
-    assert spread is not None
+    assert claim == BETTER
     assert spread.seed_sd == pytest.approx(math.sqrt(np.mean([np.var(v, ddof=1) for v in values])))
-    assert measured_spread(judge([BETTER], two(0.05, seeds=1), resamples=100)) is None
+    assert measured_spreads(judge([BETTER], two(0.05, seeds=1), resamples=100)) == []
+
+
+def test_a_plan_takes_the_spread_of_the_claim_itself_then_of_its_like_and_no_other():
+    narrow = replace_claim(BETTER, says="cars", classes=("car",))
+    alike = replace_claim(BETTER, says="again", margin=1.0)
+    accuracy = replace_claim(BETTER, says="accuracy", metric="pixel_accuracy")
+    measured = [(BETTER, Spread(0.2, 0.1)), (narrow, Spread(5.0, 4.0))]
+    found = plan_claims([BETTER, narrow, alike, accuracy], planned(5), measured=measured)
+    assert [one.spread for one in found] == [
+        Spread(0.2, 0.1), Spread(5.0, 4.0), Spread(0.2, 0.1), STATED_SPREAD,
+    ]  # fmt: skip
+    assert [one.is_measured for one in found] == [True, True, True, False]
+    page = " ".join(render_plan(found).split())
+    assert "5.00 / 4.00 measured" in page
+    assert f"{STATED_SPREAD.seed_sd:.2f} / {STATED_SPREAD.image_sd:.2f} stated" in page
 
 
 def test_to_contradict_one_of_several_combinations_takes_more():

@@ -13,7 +13,7 @@ from test_report_boards import external_in
 from segbench import results
 from segbench.analysis.judge import judge
 from segbench.report.observed import observations
-from segbench.report.page import command_of, duration, effect, render_page
+from segbench.report.page import command_of, duration, render_page
 from segbench.report.write import page_of, read_run, write_report
 from segbench.results import Result
 from segbench.run import load_run
@@ -256,10 +256,3 @@ def test_the_page_says_what_the_whole_run_took(made, text):
 )
 def test_durations_are_short(seconds, words):
     assert duration(seconds) == words
-
-
-@pytest.mark.parametrize(
-    ("value", "words"), [(2.345, "+2.35"), (-0.004, "+0.00"), (-8249408, "\u22128.25 M")]
-)
-def test_effects_are_short_where_they_are_large(value, words):
-    assert effect(value) == words

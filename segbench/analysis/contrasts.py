@@ -196,7 +196,38 @@ def unit_of(claim: AnyClaim) -> str:
     """Return the unit of the claim's effect."""
     if isinstance(claim, Correlate):
         return "rank correlation"
-    unit = claim.metric if is_fact(claim.metric) else "points"
+    unit = _UNITS.get(claim.metric, "points")
     if isinstance(claim, Trend):
-        return f"{unit} per {'doubling' if claim.scale == 'log' else 'unit'} of {claim.along}"
+        along = in_words(claim.along)
+        return f"{unit} per {'doubling' if claim.scale == 'log' else 'unit'} of {along}"
     return unit
+
+
+def in_words(metric: str) -> str:
+    """Return what a figure or fact is called in a sentence."""
+    return _WORDS.get(metric, metric.replace("_", " "))
+
+
+_UNITS = {
+    "parameters": "parameters",
+    "flops": "FLOPs",
+    "num_classes": "classes",
+    "forward_ms": "ms",
+    "training_s": "s",
+    "peak_memory_mib": "MiB",
+}
+_WORDS = {
+    "mean_iou": "mean IoU",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "mean_iou_per_image": "mean IoU of an image",
+    "mean_iou_per_class": "mean IoU of a class in an image",
+    "worst_images_iou": "mean IoU of the worst tenth of the images",
+    "parameters": "the number of parameters",
+    "flops": "the FLOPs of a forward pass",
+    "num_classes": "the number of classes",
+    "forward_ms": "the forward time",
+    "training_s": "the training time",
+    "peak_memory_mib": "the peak memory",
+    "training_pixels": "the class's training pixels",
+    "training_images": "the class's training images",
+}

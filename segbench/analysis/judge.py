@@ -16,11 +16,19 @@ from dataclasses import replace
 
 from segbench.analysis.contrasts import draws_images, is_count, matches, unit_of, usable
 from segbench.analysis.inference import MIN_SEEDS, holm
-from segbench.analysis.observations import Cell, Observation, Samples, cells_of
+from segbench.analysis.observations import (
+    Cell,
+    Observation,
+    Samples,
+    cells_of,
+    one_class_everywhere,
+    scored,
+)
 from segbench.analysis.parts import Bench, parts_of
-from segbench.analysis.power import ALPHA
+from segbench.analysis.power import ALPHA, MOST_SEEDS
+from segbench.analysis.resample import point
 from segbench.analysis.verdict import QUESTIONS, Outcome, Part, Verdict
-from segbench.spec.claims import AnyClaim, Correlate, Trend, Value, is_fact
+from segbench.spec.claims import AnyClaim, Correlate, Equivalent, Trend, Value, is_fact
 
 
 def judge(
@@ -112,12 +120,10 @@ def _p_against(parts: Sequence[Part]) -> float:
 
 
 def _question(claim: AnyClaim, fewest: int) -> str:
-    if is_count(claim):
-        return "count"
-    if fewest < 2:
-        return "checkpoints"
+    if fewest == 0 or is_count(claim):
+        return "count" if fewest else "none"
     if fewest < MIN_SEEDS:
-        return "few"
+        return "checkpoints" if fewest < 2 else "few"
     if isinstance(claim, Correlate):
         return "classes"
     if isinstance(claim, Value):
@@ -126,17 +132,42 @@ def _question(claim: AnyClaim, fewest: int) -> str:
 
 
 def _standing_notes(claim: AnyClaim, parts: Sequence[Part]) -> list[str]:
+    notes = []
     if (
         isinstance(claim, Trend)
         and len({c.axes.get("dataset") for p in parts for c in p.cells}) > 1
     ):
-        return [
+        notes.append(
             "The levels are different data sets, which differ in more than this; the verdict "
             "speaks of these data sets."
-        ]
+        )
     if isinstance(claim, Correlate) and parts:
-        return ["The interval draws classes and seeds; a class stands for classes of its kind."]
-    return []
+        notes.append(
+            "The interval draws classes and seeds; a class stands for classes of its kind."
+        )
+    if isinstance(claim, Correlate) or not is_fact(claim.metric):
+        notes += _untrained(parts)
+    return notes
+
+
+def _untrained(parts: Sequence[Part]) -> list[str]:
+    """Return a warning of cells whose models have learnt nothing that a constant would not give."""
+    cells = {cell.key: cell for part in parts for cell in part.cells}
+    blank = [cell for cell in cells.values() if _is_blank(cell)]
+    if not blank:
+        return []
+    names = ", ".join(" ".join(filter(None, cell.axes.values())) for cell in blank[:3])
+    return [
+        f"{len(blank)} of the {len(cells)} cells compared score no better than one class predicted "
+        f"everywhere ({names}{', ...' if len(blank) > 3 else ''}): nothing was learnt there, so "
+        "they say nothing about a trained model."
+    ]
+
+
+def _is_blank(cell: Cell) -> bool:
+    """Return whether the mean over seeds is at most a tenth of a point above a constant's."""
+    reached = sum(100 * point(scored(one), "mean_iou") for one in cell.observations)
+    return reached / len(cell.observations) <= one_class_everywhere(cell.observations[0]) + 0.1
 
 
 def _closed(verdict: Verdict, adjusted: float | None) -> Verdict:
@@ -167,14 +198,26 @@ def _outcome(verdict: Verdict, adjusted: float) -> Outcome:
 def _reason(verdict: Verdict, outcome: Outcome) -> str:
     count = len(verdict.parts)
     if outcome == "holds":
-        return f"Shown in all {count} combinations." if count > 1 else "Shown."
+        where = f" in all {count} combinations" if count > 1 else ""
+        return f"Shown{where}: the interval lies wholly where the claim puts it."
     if outcome == "fails":
-        against = min(verdict.parts, key=lambda part: part.p_against)
-        return f"The opposite is shown{_for_label(against)}."
+        return _failed(verdict.claim, min(verdict.parts, key=lambda part: part.p_against))
     leanings = [part.leaning for part in verdict.parts]
     if verdict.missing and set(leanings) == {"for"}:
         return "Shown where there are results, but some are missing."
     return _in_doubt(verdict, leanings)
+
+
+def _failed(claim: AnyClaim, part: Part) -> str:
+    if isinstance(claim, Equivalent):
+        return f"Shown to differ by more than the margin{_for_label(part)}."
+    if isinstance(claim, Value):
+        return f"Shown to lie outside the tolerance{_for_label(part)}."
+    if part.is_opposite:
+        return f"The opposite is shown{_for_label(part)}."
+    return (
+        f"Shown to miss the margin{_for_label(part)}; that is not to say that the opposite is true."
+    )
 
 
 def _for_label(part: Part) -> str:
@@ -197,8 +240,16 @@ def _too_few(verdict: Verdict, fewest: int) -> str:
         words = {"for": "agree", "against": "disagree"}
         shown = words.get(leanings.pop()) if len(leanings) == 1 else None
         said = f"; these checkpoints {shown}" if shown else ""
-        return f"One seed says nothing about the method{said}. {MIN_SEEDS} seeds give a verdict."
-    return f"{fewest} seeds give an interval but no verdict; {MIN_SEEDS} do."
+        return f"One seed says nothing about the method{said}. A verdict takes at least {MIN_SEEDS} seeds."
+    said = f"{fewest} seeds give an interval but no verdict, which takes at least {MIN_SEEDS}"
+    if isinstance(verdict.claim, Correlate):
+        return f"{said}."
+    if verdict.seeds_needed is None:
+        return f"{said}; {_no_seeds(verdict)}."
+    return (
+        f"{said}; if the effect is as it looks now, about {verdict.seeds_needed} seeds for each cell "
+        "would settle it."
+    )
 
 
 def _in_doubt(verdict: Verdict, leanings: Sequence[str]) -> str:
@@ -215,7 +266,19 @@ def _in_doubt(verdict: Verdict, leanings: Sequence[str]) -> str:
         return f"{said}; about {seeds} seeds for each cell would settle it."
     if isinstance(verdict.claim, Correlate):
         return f"{said}; more seeds cannot settle it, the number of classes sets the limit."
+    return f"{said}; {_no_seeds(verdict)}."
+
+
+def _no_seeds(verdict: Verdict) -> str:
+    """Return why no number of seeds settles the claim: the images, or an effect at the margin."""
+    hopeless = [part for part in verdict.parts if part.seeds_needed is None]
+    part = min(hopeless, key=lambda one: one.region.distance(one.effect))
+    apart = f"this one lies {part.region.distance(part.effect):.2f} off{_for_label(part)}"
+    said = f"no number of seeds up to {MOST_SEEDS} settles it"
+    if not part.image_limit:
+        return f"{said}, because the effect lies at the margin: {apart}"
+    images = len(part.cells[0].observations[0].counts.names)
     return (
-        f"{said}; no number of seeds up to 100 settles it, because the images set the limit or "
-        "the effect lies at the margin."
+        f"{said}: on these {images} images even endless seeds find only effects of "
+        f"{part.image_limit:.2f} {verdict.unit} off the margin, and {apart}"
     )

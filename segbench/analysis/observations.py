@@ -12,7 +12,7 @@ import numpy as np
 
 from segbench.analysis.inference import Sample, Term
 from segbench.analysis.resample import Scored, image_draws, point
-from segbench.counts import AbsentClass, Counts, Floats
+from segbench.counts import AbsentClass, Counts, Floats, Sums, mean_iou
 from segbench.errors import ResultError
 from segbench.spec.claims import is_fact
 
@@ -167,3 +167,11 @@ def scored(observation: Observation, classes: tuple[str, ...] = ()) -> Scored:
         names = list(observation.class_names)
         indices = tuple(names.index(name) for name in classes)
     return Scored(observation.counts, observation.absent_class, indices)
+
+
+def one_class_everywhere(observation: Observation) -> float:
+    """Return the mean IoU, in per cent, of predicting the largest class in every pixel."""
+    label = observation.counts.sums.label
+    largest = np.arange(len(label)) == label.argmax()
+    constant = Sums(largest * label, label, largest * label.sum())
+    return 100 * mean_iou(constant, observation.absent_class, observation.class_indices)

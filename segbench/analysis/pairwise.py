@@ -5,8 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segbench.analysis.inference import MIN_SEEDS, Estimate, Sample, Term, estimate, holm, tails
-from segbench.analysis.power import ALPHA
+from segbench.analysis.inference import (
+    MIN_SEEDS,
+    Estimate,
+    Sample,
+    Term,
+    estimate,
+    holm,
+    name_of_test,
+    permutation_p,
+    tails,
+)
 from segbench.analysis.resample import Scored, image_draws, iou_draws, point
 from segbench.counts import AbsentClass, Counts, per_class_iou
 from segbench.errors import ResultError
@@ -33,7 +42,7 @@ class ClassDifference:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Left minus right in points. p is two-sided.
+    """Left minus right in points. p is two-sided; exchanged: the same by exchanging seeds alone.
 
     question: `method` from four seeds a side, `few` below, `checkpoints` with one.
     """
@@ -46,6 +55,7 @@ class Comparison:
     high: float
     p: float
     test: str
+    exchanged: float | None
     seeds: tuple[int, int]
     question: str
     num_images: int
@@ -78,7 +88,7 @@ def compare_two(
     values = 100 * np.array([point(model, metric) for model in models])
     cut = len(left)
     result = _difference(values, 100 * drawn.values, cut, shared_training, seed)
-    above, below, test = tails(result, 0.0, alpha=ALPHA)
+    exchanged = permutation_p(result, 0.0)
     names = class_names or [f"class {index}" for index in range(ordered[0].tp.shape[1])]
     low, high = result.interval()
     few = "few" if result.seeds < MIN_SEEDS else "method"
@@ -89,8 +99,9 @@ def compare_two(
         difference=result.effect,
         low=low,
         high=high,
-        p=min(1.0, 2 * min(above, below)),
-        test=test,
+        p=_two_sided(tails(result, 0.0)),
+        test=name_of_test(result),
+        exchanged=None if exchanged is None else _two_sided(exchanged),
         seeds=(cut, len(values) - cut),
         question="checkpoints" if result.seeds == 1 else few,
         num_images=len(ordered[0].names),
@@ -109,8 +120,12 @@ def class_differences(
     resamples: int = CLASS_RESAMPLES,
     seed: int = 0,
     shared_training: bool = False,
+    only: Sequence[str] = (),
 ) -> tuple[ClassDifference, ...]:
-    """Return a row for each labelled class; draws of images that miss the class are left out."""
+    """Return a row for each labelled class; draws of images that miss the class are left out.
+
+    only: the classes asked for, which alone are corrected for; empty means all.
+    """
     models, cut = [*left, *right], len(left)
     if len({model.counts.images for model in models}) != 1:
         return ()
@@ -121,18 +136,24 @@ def class_differences(
     rows, p_values = [], []
     for index, name in enumerate(class_names):
         seen = present[:, index]
+        if only and name not in only:
+            continue
         if np.count_nonzero(seen) < 100:  # labelled nowhere, or in next to no draw
             continue
         drawn = 100 * draws[seen, :, index].T  # (K, B)
         result = _difference(ious[:, index], drawn, cut, shared_training, seed)
         low, high = result.interval()
-        p_values.append(min(1.0, 2 * min(result.p_above(0.0), result.p_below(0.0))))
+        p_values.append(_two_sided(tails(result, 0.0)))
         means = float(ious[:cut, index].mean()), float(ious[cut:, index].mean())
         rows.append((name, *means, result.effect, low, high))
     return tuple(
         ClassDifference(*row, p=p, p_adjusted=adjusted)
         for row, p, adjusted in zip(rows, p_values, holm(p_values), strict=True)
     )
+
+
+def _two_sided(both: tuple[float, float]) -> float:
+    return min(1.0, 2 * min(both))
 
 
 def _difference(

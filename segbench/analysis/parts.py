@@ -3,6 +3,7 @@
 Knows nothing of the other claims of a file.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from segbench.analysis.contrasts import (
     usable,
 )
 from segbench.analysis.correlation import RankCorrelation, rank_correlation
-from segbench.analysis.inference import Estimate, estimate, tails
+from segbench.analysis.inference import Estimate, estimate, name_of_test, permutation_p, tails
 from segbench.analysis.observations import Cell, Samples, scored
 from segbench.analysis.pairwise import ClassDifference, class_differences
 from segbench.analysis.power import detectable, seeds_to_settle
@@ -79,7 +80,7 @@ def _part(claim: AnyClaim, label: str, step: Step, bench: Bench) -> Part:
     result = estimate(terms, resamples=bench.samples.resamples, seed=bench.samples.seed)
     part = _tested(label, result, step.region, cells, bench.alpha)
     if isinstance(claim, Compare) and claim.per_class:
-        part = replace(part, per_class=_per_class(step, bench))
+        part = replace(part, per_class=_per_class(step, claim.classes, bench))
     return part
 
 
@@ -96,12 +97,9 @@ def _tested(
     label: str, result: Estimate, region: Region, cells: tuple[Cell, ...], alpha: float
 ) -> Part:
     low, high = result.interval()
-    above = {bound: tails(result, bound, alpha=alpha) for bound in region.bounds()}
-    inside, outside, test = [], [], ""
-    for bound, (p_above, p_below, test) in above.items():  # noqa: B007
-        is_lower = bound == region.lower
-        inside.append(p_above if is_lower else p_below)
-        outside.append(p_below if is_lower else p_above)
+    p_for, p_against = _both(region, {bound: tails(result, bound) for bound in region.bounds()})
+    exchanged = {bound: permutation_p(result, bound) for bound in region.bounds()}
+    exact = {bound: both for bound, both in exchanged.items() if both is not None}
     sizes = [len(term.sample.values) for term in result.terms]
     several = result.seeds > 1
     needed = (
@@ -112,9 +110,10 @@ def _tested(
         effect=result.effect,
         low=low,
         high=high,
-        p_for=max(inside),
-        p_against=min(outside),
-        test=test,
+        p_for=p_for,
+        p_against=p_against,
+        test=name_of_test(result),
+        exchanged=min(1.0, 2 * min(_both(region, exact))) if exact else None,
         seeds=(min(sizes), max(sizes)),
         region=region,
         cells=cells,
@@ -122,10 +121,18 @@ def _tested(
         image_variance=result.image_variance if several else None,
         detectable=detectable(result.standard_error, result.df, alpha=alpha) if several else None,
         seeds_needed=needed,
+        image_limit=detectable(result.image_variance**0.5, math.inf, alpha=alpha),
     )
 
 
-def _per_class(step: Step, bench: Bench) -> tuple[ClassDifference, ...]:
+def _both(region: Region, tails_at: dict[float, tuple[float, float]]) -> tuple[float, float]:
+    """Return one-sided p for and against the region, from p above and below each of its bounds."""
+    inside = [both[bound != region.lower] for bound, both in tails_at.items()]
+    outside = [both[bound == region.lower] for bound, both in tails_at.items()]
+    return max(inside), min(outside)
+
+
+def _per_class(step: Step, classes: tuple[str, ...], bench: Bench) -> tuple[ClassDifference, ...]:
     if len(step.weights) != 2:
         return ()
     left, right = (cell for _, cell in step.weights)
@@ -138,6 +145,7 @@ def _per_class(step: Step, bench: Bench) -> tuple[ClassDifference, ...]:
         names,
         seed=bench.samples.seed,
         shared_training=left.training == right.training,
+        only=classes,
     )
 
 

@@ -8,7 +8,7 @@ cells with the same weights before and after. Units are points for figures.
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -46,12 +46,15 @@ class PlannedClaim:
 
     detectable: the smallest distance from the margin that is found with 80 % power, in the unit of
     the claim (points, points per doubling, rank correlation); None where the spread is unknown.
-    warning: empty, or why the claim cannot be decided as planned.
+    warning: empty, or why the claim cannot be decided as planned. spread: what it was computed
+    from, None where no spread enters; is_measured: it was measured on this claim or its like.
     """
 
     claim: AnyClaim
     detectable: float | None
     warning: str = ""
+    spread: Spread | None = None
+    is_measured: bool = False
 
 
 def planned_cells(plan: Plan) -> list[Cell]:
@@ -88,17 +91,49 @@ def plan_claims(
     cells: Sequence[Cell],
     *,
     spread: Spread = STATED_SPREAD,
+    measured: Sequence[tuple[AnyClaim, Spread]] = (),
     looks: int = 1,
 ) -> tuple[PlannedClaim, ...]:
     """Return what each claim could show with the seeds that these cells have.
 
+    measured: what earlier verdicts saw (`measured_spreads`); it goes before `spread` for the claim
+    itself, else for claims on the same figure over the same classes.
     Holm's strictest level is taken for all, so a claim may turn out easier than said. Seeds of one
     training that is scored in two ways are taken as independent, which says too much, not too
     little.
     """
     family = sum(not is_count(claim) for claim in claims)
     alpha = ALPHA / looks / max(1, family)
-    return tuple(_planned(claim, cells, spread, alpha) for claim in claims)
+    planned = []
+    for claim in claims:
+        seen = _measured_for(claim, measured)
+        known = spread if seen is None else seen
+        planned.append(_planned(claim, cells, known, alpha))
+        enters = not isinstance(claim, Correlate) and not is_fact(claim.metric)
+        if enters and planned[-1].detectable is not None:
+            planned[-1] = replace(planned[-1], spread=known, is_measured=seen is not None)
+    return tuple(planned)
+
+
+def _measured_for(claim: AnyClaim, measured: Sequence[tuple[AnyClaim, Spread]]) -> Spread | None:
+    """Return the spread seen on the claim, else pooled over claims on the same figure, else None."""
+    if isinstance(claim, Correlate):
+        return None
+    own = [spread for one, spread in measured if one == claim]
+    alike = [
+        spread
+        for one, spread in measured
+        if not isinstance(one, Correlate)
+        and (one.metric, one.classes) == (claim.metric, claim.classes)
+    ]
+    chosen = own or alike
+    return _pooled(chosen) if chosen else None
+
+
+def _pooled(spreads: Sequence[Spread]) -> Spread:
+    """Return the root mean square of each part."""
+    seeds, images = np.sqrt(np.mean(np.square(spreads), axis=0))
+    return Spread(float(seeds), float(images))
 
 
 def _planned(claim: AnyClaim, cells: Sequence[Cell], spread: Spread, alpha: float) -> PlannedClaim:
@@ -261,20 +296,22 @@ def _top_ups(
     return tuple(top_ups)
 
 
-def measured_spread(verdicts: Sequence[Verdict]) -> Spread | None:
-    """Return the spreads that earlier verdicts in points saw, None where there were too few seeds.
+def measured_spreads(verdicts: Sequence[Verdict]) -> list[tuple[AnyClaim, Spread]]:
+    """Return the spreads in points that earlier verdicts saw, claim by claim.
 
-    The seeds' is pooled over the two-sided comparisons, the images' is their root mean square.
+    Of two cells compared, each with several seeds; pooled over the combinations of a claim. Trends
+    and averages have other weights, published figures no second cell: they give none.
     """
-    parts = [
-        part
-        for verdict in verdicts
-        if verdict.unit == "points" and not isinstance(verdict.claim, Value)
-        for part in verdict.parts
-        if part.seed_variance is not None and len(part.cells) == 2
-    ]
-    if not parts:
-        return None
-    seed = [(part.seed_variance or 0.0) * part.seeds[0] / 2 for part in parts]
-    image = [part.image_variance or 0.0 for part in parts]
-    return Spread(float(np.sqrt(np.mean(seed))), float(np.sqrt(np.mean(image))))
+    found = []
+    for verdict in verdicts:
+        parts = [
+            Spread(
+                math.sqrt((part.seed_variance or 0.0) * part.seeds[0] / 2),
+                math.sqrt(part.image_variance or 0.0),
+            )
+            for part in verdict.parts
+            if part.seed_variance is not None and len(part.cells) == 2
+        ]
+        if parts and verdict.unit == "points" and not isinstance(verdict.claim, Value):
+            found.append((verdict.claim, _pooled(parts)))
+    return found

@@ -20,6 +20,7 @@ from segbench.analysis.inference import MIN_SEEDS, Estimate, satterthwaite, seed
 ALPHA = 0.05
 POWER = 0.8
 SETTLE_LOOKS = 3
+_LARGE_DF = 1e6  # scipy's noncentral t needs a finite one
 MOST_SEEDS = 100  # beyond this the answer is 'not by seeds'
 
 
@@ -76,7 +77,7 @@ def detectable(
 
 def _power(ratio: float, df: float, alpha: float) -> float:
     """Return the power at a distance of `ratio` standard errors, on the right side."""
-    df = min(df, 1e6)  # scipy's noncentral t needs a finite df
+    df = min(df, _LARGE_DF)
     return float(stats.nct.sf(stats.t.isf(alpha / 2, df), df, ratio))
 
 

@@ -16,6 +16,7 @@ Outcome = Literal["holds", "fails", "undecided"]
 
 
 QUESTIONS = {
+    "none": "none, there are no results",
     "count": "a count, which no seed and no image changes",
     "checkpoints": "these checkpoints, on new images of the same kind; not the method",
     "few": "the method, but from too few seeds for a verdict",
@@ -46,9 +47,11 @@ class Region:
 class Part:
     """The effect in one combination. p_for and p_against are one-sided and uncorrected.
 
-    value: what the effect was taken from, for a published figure. detectable: the smallest distance
+    exchanged: the two-sided p by exchanging seeds alone, where that can be done; it decides nothing
+    (`inference.permutation_p`). detectable: the smallest distance
     from the margin that this design finds with 80 % power; seeds_needed: per cell, if the effect is
-    as it looks, None where seeds cannot do it.
+    as it looks, None where seeds cannot do it. image_limit: the distance that endless seeds would
+    find on these images.
     """
 
     label: str
@@ -66,6 +69,8 @@ class Part:
     detectable: float | None = None
     seeds_needed: int | None = None
     per_class: tuple[ClassDifference, ...] = ()
+    exchanged: float | None = None
+    image_limit: float | None = None
     note: str = ""
 
     @property
@@ -75,6 +80,11 @@ class Part:
             return None
         total = self.seed_variance + self.image_variance
         return self.seed_variance / total if total > 0 else None
+
+    @property
+    def is_opposite(self) -> bool:
+        """Whether the interval lies beyond no effect at all, on the side that is not claimed."""
+        return self.high < 0 if math.isfinite(self.region.lower) else self.low > 0
 
     @property
     def leaning(self) -> str:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from segbench.analysis.contrasts import unit_of
+from segbench.analysis.contrasts import in_words, region_of, unit_of
 from segbench.analysis.pairwise import ClassDifference, Comparison
 from segbench.analysis.planning import PlannedClaim
-from segbench.analysis.power import Spread
 from segbench.analysis.verdict import QUESTIONS, Part, Verdict
-from segbench.spec.claims import Value
+from segbench.spec.claims import AnyClaim, Compare, Correlate, Equivalent, Order, Trend, Value
 
 _INTRODUCTION = """\
 # Claims
@@ -26,16 +25,19 @@ that the claim names.
 _READING = """\
 ## How to read the details
 
-- *p* is how easily chance alone would give such a difference. It is corrected for the number of
-  claims on this page (Holm) and compared with {alpha}.
+- *Asked* is the claim in figures, with its margin; the interval is held against it.
+- *p* is how easily chance alone would give such a difference: two-sided, Welch's t on the seeds with
+  the variance of the images added. It is corrected for the number of claims on this page (Holm) and
+  compared with {alpha}. *Exchange* is p by exchanging seeds alone; it asks less and finds less (four
+  seeds cannot go below 0.029), knows nothing of images and of other claims, and decides nothing.
 - Both sources of chance are in the interval: seeds (the same training again) and images (another
   sample of the same size). *Seeds' share* says how much of the error the seeds make.
 - *Detectable* is the distance from the margin that a design like this one finds four times in five.
 """
 
 
-def render_claims(verdicts: Sequence[Verdict]) -> str:
-    """Return the page as Markdown."""
+def render_claims(verdicts: Sequence[Verdict], origin: Sequence[str] = ()) -> str:
+    """Return the page as Markdown. origin: sentences on where the results come from."""
     if not verdicts:
         return "# Claims\n\nThis experiment makes no claims.\n"
     headers = ["", "claim", "verdict", "effect", "seeds", "the source's figures"]
@@ -44,6 +46,7 @@ def render_claims(verdicts: Sequence[Verdict]) -> str:
     return "\n".join(
         [
             _INTRODUCTION,
+            *(f"{sentence}\n" for sentence in origin),
             tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True),
             "",
             _READING.format(alpha=" and ".join(alphas)),
@@ -65,31 +68,40 @@ def render_comparison(found: Comparison, left: str, right: str, notes: Sequence[
         f"{_line(left)} against {_line(right)}, {found.metric} in per cent, "
         f"{found.num_images} images, {found.seeds[0]} and {found.seeds[1]} seeds\n\n"
         f"{found.left:.2f} - {found.right:.2f} = {_signed(found.difference)} [{low}, {high}] points"
-        f", p = {_p(found.p)} ({found.test})\n"
+        f", {p_equals(found.p)} ({found.test}"
+        + (
+            ""
+            if found.exchanged is None
+            else f"; by exchanging seeds alone {p_value(found.exchanged)}"
+        )
+        + ")\n"
         f"Question answered: {QUESTIONS[found.question]}.\n"
         + "".join(f"{_line(note)}\n" for note in notes)
-        + f"{dropped}\n{_class_table(found.per_class)}\n"
+        + f"{dropped}\n{_class_table(found.per_class, _SIDES)}\n"
     )
 
 
-def render_plan(planned: Sequence[PlannedClaim], spread: Spread, how: str) -> str:
-    """Return what `segbench plan` says of claims: what each could show, and what it cannot.
-
-    how: where the spreads come from.
-    """
+def render_plan(planned: Sequence[PlannedClaim]) -> str:
+    """Return what `segbench plan` says of claims: what each could show, and what it cannot."""
     rows = [
         [
             one.claim.says,
             "any" if one.detectable == 0 else _planned_effect(one),
+            "" if one.spread is None else f"{one.spread.seed_sd:.2f} / {one.spread.image_sd:.2f}",
+            "" if one.spread is None else "measured" if one.is_measured else "stated",
             one.warning,
         ]
         for one in planned
     ]
-    headers = ["claim", "found 4 times in 5 if this far off the margin", "warning"]
+    headers = ["claim", "found 4 times in 5", "sd: seeds / images", "sd are", "warning"]
+    table = tabulate(
+        rows, headers=headers, tablefmt="simple", maxcolwidths=[40, 18, None, None, 50]
+    )
     return (
-        f"{tabulate(rows, headers=headers, tablefmt='simple', maxcolwidths=[48, 24, 60])}\n\n"
-        f"Standard deviation over seeds {spread.seed_sd:.2f} points, of a difference over images "
-        f"{spread.image_sd:.2f} ({how}).\n"
+        f"{table}\n\n"
+        "found 4 times in 5: an effect this far off the margin. sd: standard deviation in points, of "
+        "a cell over seeds, and of a difference over images; measured on this claim or its like in "
+        "this run, else stated (--seed-sd, --image-sd, or values from other studies).\n"
     )
 
 
@@ -114,10 +126,58 @@ def _headline(verdict: Verdict) -> str:
     part = verdict.weakest
     if part is None:
         return "no results"
-    text = f"{_effect(part)} {verdict.unit}"
+    text = effect_in_words(verdict, part)
     if len(verdict.parts) > 1:
         text += f" (least favourable of {len(verdict.parts)})"
     return text
+
+
+def effect_in_words(verdict: Verdict, part: Part) -> str:
+    """Return the effect with its interval and unit; for a published figure what was measured too."""
+    text = f"{_effect(part)} {verdict.unit}"
+    if not isinstance(verdict.claim, Value):
+        return text
+    published = verdict.claim.published
+    measured = published + part.effect
+    shown = f"{measured:,.2f}" if abs(measured) < 1000 else f"{measured:,.0f}"
+    return f"{shown} against {_plain(published)}: {text}"
+
+
+def asked(claim: AnyClaim) -> str:
+    """Return the claim in figures: what is held against the interval."""
+    unit = unit_of(claim)
+    if isinstance(claim, Correlate):
+        what, along = "the rank correlation of a class's IoU", in_words(claim.by)
+        return f"{what} with {along} lies {_bound(claim, '')}"
+    what = in_words(claim.metric)
+    if claim.classes:
+        what += f" over {', '.join(claim.classes)}"
+    if isinstance(claim, Value):
+        return f"{what} lies within {claim.tolerance:g} {unit} of the published {_plain(claim.published)}"
+    if isinstance(claim, Trend):
+        steps = ", and each step goes that way" if claim.monotone else ""
+        return f"the slope of {what} lies {_bound(claim, unit)}{steps}"
+    if isinstance(claim, Order):
+        sides = ", ".join(_side(side) for side in claim.rising)
+        return (
+            f"{what} of each of {sides}, minus that of the one before, lies {_bound(claim, unit)}"
+        )
+    difference = f"{what} of {_side(claim.left)} minus that of {_side(claim.right)}"
+    if isinstance(claim, Equivalent):
+        return f"{difference} lies between -{claim.margin:g} and +{claim.margin:g} {unit}"
+    return f"{difference} lies {_bound(claim, unit)}"
+
+
+def _bound(claim: AnyClaim, unit: str) -> str:
+    """Return `above +20 points` or `below 0`."""
+    region = region_of(claim)
+    (bound,) = region.bounds()
+    side = "above" if bound == region.lower else "below"
+    return f"{side} {bound + 0.0:+g} {unit}".rstrip() if bound else f"{side} 0"
+
+
+def _side(side: dict[str, str]) -> str:
+    return " ".join(side.values())
 
 
 def _effect(part: Part) -> str:
@@ -165,11 +225,12 @@ def _details(number: int, verdict: Verdict) -> str:
         "",
         verdict.reason,
         "",
+        f"- Asked: {_line(asked(claim))}.",
         f"- Question answered: {verdict.question}.",
         *([f"- Source: {_line(_published(verdict))}."] if _published(verdict) else []),
         *([f"- {_p_values(verdict)}"] if verdict.p is not None else []),
         *_would_take(verdict),
-        *(f"- Missing: {_line(sentence)}." for sentence in verdict.missing),
+        *(f"- Missing: {_line(sentence)}." for sentence in missing_in_words(verdict)),
         *(f"- {_line(note)}" for note in verdict.notes),
     ]
     if verdict.parts:
@@ -177,19 +238,42 @@ def _details(number: int, verdict: Verdict) -> str:
     for part in verdict.parts:
         if part.per_class:
             lines += ["", f"Per class, IoU in per cent{f' ({part.label})' if part.label else ''}:"]
-            lines += ["", _class_table(part.per_class)]
+            heads = (
+                [_side(claim.left), _side(claim.right)] if isinstance(claim, Compare) else _SIDES
+            )
+            lines += ["", _class_table(part.per_class, heads)]
     return "\n".join(lines) + "\n"
+
+
+def missing_in_words(verdict: Verdict) -> list[str]:
+    """Return what is missing, with places that lack the same told in one sentence."""
+    places: dict[str, list[str]] = {}
+    for sentence in verdict.missing:
+        place, _, what = sentence.rpartition(": ")
+        places.setdefault(what, []).append(place)
+    return [
+        f"{what} in {len(where)} combinations, such as {where[0]}"
+        if len(where) > 2
+        else "; ".join(filter(None, (": ".join(filter(None, (place, what))) for place in where)))
+        for what, where in places.items()
+    ]
 
 
 def _p_values(verdict: Verdict) -> str:
     assert verdict.p is not None
     assert verdict.p_adjusted is not None
     tests = " / ".join(sorted({part.test for part in verdict.parts}))
-    return f"p = {_p(verdict.p)}, corrected {_p(verdict.p_adjusted)} ({tests})."
+    return f"{p_equals(verdict.p)} ({tests}), corrected {p_value(verdict.p_adjusted)}."
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """Return p for a table."""
     return f"{value:.3f}" if value >= 0.001 else "below 0.001"
+
+
+def p_equals(value: float) -> str:
+    """Return p for a sentence."""
+    return f"p = {value:.3f}" if value >= 0.001 else "p below 0.001"
 
 
 def _would_take(verdict: Verdict) -> list[str]:
@@ -203,11 +287,12 @@ def _part_table(verdict: Verdict) -> str:
     rows = [
         [
             _cell(part.label) or "all",
-            _effect(part),
+            effect_in_words(verdict, part).removesuffix(f" {verdict.unit}"),
             {"for": "agrees", "against": "contradicts", "unclear": "unclear"}[part.leaning],
             _seeds([part]),
             "" if part.seed_share is None else f"{100 * part.seed_share:.0f} %",
             "" if part.detectable is None else f"{part.detectable:.2f}",
+            "" if part.exchanged is None else p_value(part.exchanged),
             part.note,
         ]
         for part in verdict.parts
@@ -219,23 +304,27 @@ def _part_table(verdict: Verdict) -> str:
         "seeds",
         "seeds' share",
         "detectable",
+        "exchange, p",
         "",
     ]
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 
 
-def _class_table(per_class: Sequence[ClassDifference]) -> str:
+_SIDES = ("left", "right")
+
+
+def _class_table(per_class: Sequence[ClassDifference], sides: Sequence[str]) -> str:
     rows = [
         [
             _cell(row.name),
             f"{row.left:.1f}",
             f"{row.right:.1f}",
             f"{_signed(row.difference)} [{_signed(row.low)}, {_signed(row.high)}]",
-            _p(row.p_adjusted),
+            p_value(row.p_adjusted),
         ]
         for row in per_class
     ]
-    headers = ["class", "left", "right", "difference", "p, corrected over classes"]
+    headers = ["class", *map(_cell, sides), "difference", "p, corrected over classes"]
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 
 

@@ -26,6 +26,13 @@ from segbench.analysis.power import ALPHA
 from segbench.analysis.verdict import Verdict
 from segbench.report.boards import COSTS, EXTERNAL_NOTE, Board, Confusion, Duel, Model, Rival
 from segbench.report.cells import gather
+from segbench.report.claims_page import (
+    asked,
+    effect_in_words,
+    missing_in_words,
+    p_equals,
+    p_value,
+)
 from segbench.report.observed import facts_of
 from segbench.report.panels import PARTS, Panel, Panels, load_panels
 from segbench.report.tables import FIGURES, failures_in_words, percent, published_in_words
@@ -388,11 +395,14 @@ def _environment() -> Environment:
         "signed": signed,
         "amount": amount,
         "percent": percent,
-        "p_value": lambda p: f"{p:.3f}" if p >= 0.001 else "below 0.001",
+        "p_value": p_value,
+        "p_equals": p_equals,
+        "asked": asked,
+        "effect_in_words": effect_in_words,
+        "missing_in_words": missing_in_words,
         "counted": lambda number, word: f"{number} {word}{'' if number == 1 else 's'}",
         "whisker": _whisker,
         "published": published_in_words,
-        "effect": effect,
         "duel_gap": _duel_gap,
         "duration": duration,
         "losses": _losses,
@@ -403,13 +413,6 @@ def _environment() -> Environment:
 def signed(value: float) -> str:
     """Return the value with its sign and two decimals."""
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "\u2212")
-
-
-def effect(value: float) -> str:
-    """Return the value with its sign, short where it is large."""
-    if abs(value) < 1000:
-        return signed(value)
-    return ("+" if value > 0 else "\u2212") + amount(abs(value))
 
 
 def duration(seconds: float) -> str:

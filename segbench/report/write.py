@@ -38,7 +38,7 @@ def write_report(run_folder: Path) -> list[Path]:
     written += write_exports(run_folder, found.record, found.boards)
     pages = {"report.html": page_of(run_folder, found)}
     if found.verdicts:
-        pages["claims.md"] = render_claims(found.verdicts)
+        pages["claims.md"] = render_claims(found.verdicts, origin_in_words(found.record))
     for name, text in pages.items():
         write_text(run_folder / name, text)
     return [*written, *(run_folder / name for name in pages)]
@@ -54,6 +54,19 @@ def read_run(run_folder: Path, *, judged: bool = True) -> Found:
     rows = list(load_rows(run_folder, record))
     verdicts = judged_claims(run_folder, record, rows) if judged else ()
     return Found(record, rows, list(boards(run_folder, record, rows)), verdicts)
+
+
+def origin_in_words(record: RunRecord) -> list[str]:
+    """Return the sentences that say what was typed and how it was scored."""
+    protocols = "; ".join(
+        f"`{name}`, split {protocol.split}: {protocol.description()}"
+        for name, protocol in record.protocols.items()
+    )
+    return [
+        f"Made by `{record.command}` (with `--data` and `--weights` where the files lie), rebuilt by "
+        "`segbench report`; a run that was narrowed by flags speaks of what was run and no more.",
+        f"Scored by {protocols}.",
+    ]
 
 
 def judged_claims(
