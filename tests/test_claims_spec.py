@@ -7,7 +7,17 @@ import pytest
 from segbench.errors import ExperimentError
 from segbench.spec import claims, yamlfile
 from segbench.spec.base import Spec
-from segbench.spec.claims import Claim, Compare, Correlate, Order, Trend, Value, check_selectors
+from segbench.spec.claims import (
+    Claim,
+    Compare,
+    Correlate,
+    Order,
+    Trend,
+    Value,
+    check_cells,
+    check_selectors,
+)
+from segbench.spec.yamlfile import dotted
 
 AXES = {
     "backbone": ("vgg16", "googlenet"),
@@ -111,7 +121,7 @@ def test_a_selector_that_matches_nothing_is_found_before_anything_runs():
              tolerance: 1}
         """
     )
-    problems = check_selectors(found, AXES)
+    problems = [f"{dotted(place)}: {sentence}" for place, sentence in check_selectors(found, AXES)]
     assert problems[0] == (
         "claims[0].left: no backbone 'vgg61' in this sweep; did you mean 'vgg16'?; "
         "it has: vgg16, googlenet"
@@ -127,6 +137,63 @@ def test_a_selector_that_matches_nothing_is_found_before_anything_runs():
         "claims[4].where: no dataset 'voc2012' in this sweep; did you mean 'voc2011'?; "
         "it has: voc2011"
     )
+
+
+def test_a_sweep_narrowed_by_a_setting_is_told_how_to_keep_its_claims():
+    claim = one("kind: compare, left: {backbone: alexnet}, right: {backbone: vgg16}")
+    ((place, sentence),) = check_selectors([claim], AXES, {"backbone": {"alexnet", "vgg16"}})
+    assert dotted(place) == "claims[0].left"
+    assert "--only backbone=vgg16,googlenet narrows a sweep and keeps its claims" in sentence
+    assert "--set 'claims=[]'" in sentence
+    assert "--only" not in check_selectors([claim], AXES)[0][1]
+
+
+CELLS = [
+    {"backbone": "vgg16", "head": "fcn8s", "dataset": "voc", "protocol": "native"},
+    {"backbone": "googlenet", "head": "fcn32s", "dataset": "voc", "protocol": "native"},
+    {"backbone": "vgg16", "head": "fcn32s", "dataset": "ade", "protocol": "native"},
+]
+NAMES = {"voc": ("background", "car"), "ade": ("wall", "sky")}
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "sentence"),
+    [
+        (
+            "kind: value, published: 56, tolerance: 1, where: {backbone: googlenet, head: fcn8s}",
+            "claims[0].where",
+            "no cell of the sweep is backbone googlenet, head fcn8s",
+        ),
+        (
+            "kind: compare, left: {backbone: vgg16}, right: {backbone: googlenet}, "
+            "where: {dataset: ade}",
+            "claims[0].right",
+            "no cell of the sweep is backbone googlenet where dataset ade",
+        ),
+        (
+            "kind: order, rising: [{head: fcn32s}, {head: fcn8s}], where: {dataset: [ade]}",
+            "claims[0].rising[1]",
+            "no cell of the sweep is head fcn8s where dataset ade",
+        ),
+        (
+            "kind: compare, left: {backbone: vgg16}, right: {backbone: googlenet}, "
+            "classes: [car, backgroud]",
+            "claims[0].classes",
+            "no class 'backgroud' in ade, voc; did you mean 'background'?",
+        ),
+    ],
+)
+def test_a_claim_that_no_cell_can_answer_is_found_before_anything_runs(
+    text: str, place: str, sentence: str
+):
+    problems = check_cells([one(text)], CELLS, NAMES)
+    assert [(dotted(where), said) for where, said in problems] == [(place, sentence)]
+
+
+def test_a_claim_that_some_cells_can_answer_stands():
+    claim = one("kind: compare, left: {backbone: vgg16}, right: {backbone: googlenet}")
+    named = one("kind: correlate, by: training_pixels, classes: [car], where: {dataset: voc}")
+    assert check_cells([claim, named], CELLS, NAMES) == []
 
 
 def test_numbers_in_selectors_are_axis_values():

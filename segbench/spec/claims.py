@@ -38,14 +38,15 @@ averaged) or `average: true` (over all of them). Knows nothing of how claims are
         tolerance: 1
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from segbench.spec.base import Spec
 from segbench.spec.cards import Source, Text
-from segbench.spec.yamlfile import did_you_mean
+from segbench.spec.yamlfile import Place, did_you_mean, dotted
 
 Figure = Literal[
     "mean_iou",
@@ -109,7 +110,7 @@ class _Claim(Spec):
             raise ValueError("give either `within` or `average: true`")
         return self
 
-    def sides(self) -> tuple[tuple[str, Side], ...]:
+    def sides(self) -> tuple[tuple[Place, Side], ...]:
         """Return the fields that select the things compared, each with its place in the file."""
         return ()
 
@@ -123,7 +124,7 @@ class _Claim(Spec):
         for place, side in places[1:]:
             if set(side) != set(first):
                 raise ValueError(
-                    f"`{first_place}` and `{place}` must name the same axes, but name "
+                    f"`{dotted(first_place)}` and `{dotted(place)}` must name the same axes, but name "
                     f"{', '.join(first)} and {', '.join(side)}"
                 )
         texts = [str(sorted(side.items())) for _, side in places]
@@ -167,9 +168,9 @@ class Compare(_Measured):
             raise ValueError("`per_class` needs metric mean_iou")
         return self._checked_sides()
 
-    def sides(self) -> tuple[tuple[str, Side], ...]:
+    def sides(self) -> tuple[tuple[Place, Side], ...]:
         """See `_Claim`."""
-        return ("left", self.left), ("right", self.right)
+        return (("left",), self.left), (("right",), self.right)
 
 
 class Order(_Measured):
@@ -183,9 +184,9 @@ class Order(_Measured):
     def _consistent(self) -> Self:
         return self._checked_sides()
 
-    def sides(self) -> tuple[tuple[str, Side], ...]:
+    def sides(self) -> tuple[tuple[Place, Side], ...]:
         """See `_Claim`."""
-        return tuple((f"rising[{index}]", side) for index, side in enumerate(self.rising))
+        return tuple((("rising", index), side) for index, side in enumerate(self.rising))
 
 
 class Equivalent(_Measured):
@@ -200,9 +201,9 @@ class Equivalent(_Measured):
     def _consistent(self) -> Self:
         return self._checked_sides()
 
-    def sides(self) -> tuple[tuple[str, Side], ...]:
+    def sides(self) -> tuple[tuple[Place, Side], ...]:
         """See `_Claim`."""
-        return ("left", self.left), ("right", self.right)
+        return (("left",), self.left), (("right",), self.right)
 
 
 class Trend(_Measured):
@@ -267,49 +268,102 @@ def is_fact(metric: str) -> bool:
     return metric in _FACTS
 
 
-def check_selectors(claims: Sequence[AnyClaim], axes: dict[str, tuple[str, ...]]) -> list[str]:
-    """Return a sentence for each selector that matches nothing in a sweep with these axis values.
+def check_selectors(
+    claims: Sequence[AnyClaim],
+    axes: dict[str, tuple[str, ...]],
+    at_hand: Mapping[str, Container[str]] = MappingProxyType({}),
+) -> list[tuple[Place, str]]:
+    """Return place and sentence for each selector that matches nothing in a sweep with these axes.
 
-    `axes` holds the values of every axis, those of `protocol` among them where claims may name it.
+    axes: the values of every axis, those of `protocol` among them. at_hand: names that exist but
+    are not in this sweep, which was narrowed, then.
     """
-    problems = []
+    problems: list[tuple[Place, str]] = []
     for index, claim in enumerate(claims):
         for place, selector in _selectors(claim):
             for axis, values in selector.items():
-                unmatched = _unmatched(axis, values, axes)
-                problems += [f"claims[{index}].{place}: {problem}" for problem in unmatched]
+                unmatched = _unmatched(axis, values, axes, at_hand.get(axis, ()))
+                problems += [(("claims", index, *place), problem) for problem in unmatched]
         named = [("within", axis) for axis in claim.within or ()]
         if isinstance(claim, Trend) and not is_fact(claim.along):
             named.append(("along", claim.along))
         for place, axis in named:
             known = [*axes, *(_FACTS if place == "along" else ())]
-            problems += [f"claims[{index}].{place}: {p}" for p in _no_axis(axis, known)]
+            problems += [(("claims", index, place), p) for p in _no_axis(axis, known)]
         if isinstance(claim, Trend) and claim.along in axes:
             problems += [
-                f"claims[{index}].along: {claim.along} has the value {value!r}, not a number"
+                (
+                    ("claims", index, "along"),
+                    f"{claim.along} has the value {value!r}, not a number",
+                )
                 for value in axes[claim.along]
                 if not _is_number(value)
             ]
     return problems
 
 
-def _selectors(claim: AnyClaim) -> Iterable[tuple[str, Where]]:
-    yield "where", claim.where
+def check_cells(
+    claims: Sequence[AnyClaim],
+    cells: Sequence[dict[str, str]],
+    class_names: Mapping[str, Sequence[str]],
+) -> list[tuple[Place, str]]:
+    """Return place and sentence for each claim that these cells can never answer.
+
+    Its values may all occur in the sweep and never together: excluded, or served by no head.
+    cells: the axes of those that will run, `protocol` among them. class_names: of each data set.
+    """
+    problems: list[tuple[Place, str]] = []
+    for index, claim in enumerate(claims):
+        here: Place = ("claims", index)
+        found = [cell for cell in cells if _is_in(cell, claim.where)]
+        if not found:
+            problems.append(((*here, "where"), f"no cell of the sweep is {_said(claim.where)}"))
+            continue
+        for place, side in claim.sides():
+            wanted = {axis: (value,) for axis, value in side.items()}
+            if not any(_is_in(cell, wanted) for cell in found):
+                limits = f" where {_said(claim.where)}" if claim.where else ""
+                sentence = f"no cell of the sweep is {_said(wanted)}{limits}"
+                problems.append(((*here, *place), sentence))
+        known = {name for cell in found for name in class_names[cell["dataset"]]}
+        datasets = ", ".join(sorted({cell["dataset"] for cell in found}))
+        problems += [
+            ((*here, "classes"), f"no class {name!r} in {datasets}{did_you_mean(name, known)}")
+            for name in claim.classes
+            if name not in known
+        ]
+    return problems
+
+
+def _is_in(cell: dict[str, str], where: Where) -> bool:
+    return all(cell.get(axis) in values for axis, values in where.items())
+
+
+def _said(where: Where) -> str:
+    return ", ".join(f"{axis} {' or '.join(values)}" for axis, values in where.items())
+
+
+def _selectors(claim: AnyClaim) -> Iterable[tuple[Place, Where]]:
+    yield ("where",), claim.where
     for place, side in claim.sides():
         yield place, {axis: (value,) for axis, value in side.items()}
 
 
 def _unmatched(
-    axis: str, values: tuple[str, ...], axes: dict[str, tuple[str, ...]]
+    axis: str, values: tuple[str, ...], axes: dict[str, tuple[str, ...]], at_hand: Container[str]
 ) -> Iterable[str]:
     if axis not in axes:
         yield from _no_axis(axis, axes)
         return
     for value in values:
         if value not in axes[axis]:
+            narrowed = (
+                f"; --only {axis}={','.join(axes[axis])} narrows a sweep and keeps its claims, "
+                "--set 'claims=[]' drops them"
+            )
             yield (
                 f"no {axis} {value!r} in this sweep{did_you_mean(value, axes[axis])}; "
-                f"it has: {', '.join(axes[axis])}"
+                f"it has: {', '.join(axes[axis])}{narrowed if value in at_hand else ''}"
             )
 
 

@@ -16,7 +16,7 @@ from segbench.spec import yamlfile
 from segbench.spec.base import Spec
 from segbench.spec.cards import BackboneCard, DatasetCard, Weights
 from segbench.spec.catalog import Catalog
-from segbench.spec.claims import check_selectors
+from segbench.spec.claims import check_cells, check_selectors
 from segbench.spec.experiment import Experiment, Selector, with_value
 from segbench.spec.heads import HEADS, Head, Model, head_named, why_unsupported
 from segbench.spec.recipe import Recipe
@@ -102,6 +102,8 @@ class _Expansion:
         self._check_selectors(axes)
         self._raise_problems()
         cells = self._cells(points, resolved)
+        self._raise_problems()
+        self._check_claims(cells)
         self._raise_problems()
         return Plan(self.experiment, cells)
 
@@ -269,8 +271,23 @@ class _Expansion:
                 for problem in _selector_problems(selector, axes, self._names_at_hand()):
                     self._problem((section,), problem)
         with_protocol = {**axes, "protocol": tuple(experiment.evaluate)}
-        for problem in check_selectors(experiment.claims, with_protocol):
-            self._problem(("claims",), problem)
+        for place, problem in check_selectors(
+            experiment.claims, with_protocol, self._names_at_hand()
+        ):
+            self._problem(place, problem)
+
+    def _check_claims(self, cells: Iterable[Cell]) -> None:
+        running = {_key(cell.axes): cell for cell in cells if cell.trial is not None}.values()
+        planned = [
+            {**cell.axes, "protocol": protocol}
+            for cell in running
+            for protocol in self.experiment.evaluate
+        ]
+        names = {
+            cell.axes["dataset"]: cell.trial.dataset.class_names for cell in running if cell.trial
+        }
+        for place, problem in check_cells(self.experiment.claims, planned, names):
+            self._problem(place, problem)
 
     def _names_at_hand(self) -> dict[str, set[str]]:
         """Return the cards and heads that a narrowed sweep may lack without its file being wrong."""
