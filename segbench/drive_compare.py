@@ -12,6 +12,8 @@ A folder whose subfolders or files are seeds is named with --seeds. Knows nothin
 difference is tested.
 """
 
+import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,13 +63,17 @@ class Compared(NamedTuple):
 
 
 class _Seed(NamedTuple):
-    """One seed of a side. training: names its weights, where that is known."""
+    """One seed of a side.
+
+    training: names its weights, where that is known. note: what a reader must know of it.
+    """
 
     counts: Counts
     protocol: Protocol | None = None
     class_names: tuple[str, ...] = ()
     class_indices: tuple[int, ...] = ()
     training: str = ""
+    note: str = ""
 
 
 def compare_results(
@@ -121,6 +127,7 @@ def _notes(
         notes.append(
             "The two sides were scored by different protocols; the difference is theirs too."
         )
+    notes += [seed.note for side in sides for seed in side if seed.note]
     if shared:
         notes.append("Both sides are the same trained weights, so their seeds are paired.")
     a, b = (side[0].counts for side in sides)
@@ -166,11 +173,12 @@ def _one(
 
     mapping = None if asked.mapping is None else read_mapping(asked.mapping, card)
     name = path.resolve().name
-    _, scored = score_predictions(
+    found = score_predictions(
         path, card, asked.protocol, machine,
         name=name, mapping=mapping, progress=lambda done, of: progress(name, done, of),
     )  # fmt: skip
-    return _seed(scored.counts.as_counts(), scored.evaluation, card)
+    seed = _seed(found.scored.counts.as_counts(), found.scored.evaluation, card)
+    return seed._replace(note=found.foreign_in_words())
 
 
 def _of_file(path: Path, asked: Asked, card: DatasetCard | None) -> _Seed:
@@ -199,15 +207,38 @@ def _of_file(path: Path, asked: Asked, card: DatasetCard | None) -> _Seed:
 def _foreign_counts(path: Path) -> Counts | None:
     """Return dense counts of anybody, None where the file is one of segbench's own."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if "shape" in arrays:
+        with np.load(path, allow_pickle=False) as file:
+            if "shape" in file:
                 return None
-            if missing := [key for key in ("names", "tp", "label", "pred") if key not in arrays]:
-                raise ResultError(f"{path}: lacks the arrays {', '.join(missing)}")
-            tp, label, pred = (arrays[key] for key in ("tp", "label", "pred"))
-            return Counts(tp, label, pred, tuple(map(str, arrays["names"])))
-    except (OSError, ValueError) as error:
-        raise ResultError(f"{path}: is no sound file of counts ({error})") from error
+            arrays = {key: file[key] for key in ("names", "tp", "label", "pred") if key in file}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ResultError(
+            f"{path}: is no file of counts; expected an .npz with the plain arrays `names` (N,) and "
+            "`tp`, `label`, `pred` (N, C)"
+        ) from error
+    if missing := [key for key in ("names", "tp", "label", "pred") if key not in arrays]:
+        raise ResultError(f"{path}: lacks the arrays {', '.join(missing)}")
+    names = tuple(map(str, arrays.pop("names").tolist()))
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise ResultError(f"{path}: names {twice[0]!r} twice; each image once")
+    try:
+        return Counts(
+            **{key: _whole(path, key, array) for key, array in arrays.items()}, names=names
+        )
+    except ValueError as error:
+        raise ResultError(f"{path}: {error}") from error
+
+
+def _whole(path: Path, key: str, array: np.ndarray) -> np.ndarray:
+    """Return pixel counts as int64."""
+    if array.dtype.kind not in "iuf":
+        raise ResultError(f"{path}: {key} holds {array.dtype}, expected numbers of pixels")
+    wrong = array[~np.isfinite(array) | (array < 0) | (array != np.floor(array))]
+    if wrong.size:
+        raise ResultError(
+            f"{path}: {key} holds {wrong.flat[0]:g}; expected numbers of pixels, whole and from 0 up"
+        )
+    return array.astype(np.int64)
 
 
 def _of_trial(workdir: Path, asked: Asked) -> _Seed:

@@ -110,14 +110,14 @@ def score_external(
     from segbench.score import read_mapping, score_predictions
 
     mapping = None if source.mapping is None else read_mapping(source.mapping, dataset)
-    method, scored = score_predictions(
+    method, scored, _ = predicted = score_predictions(
         source.folder, dataset, protocol, machine,
         name=method_name, mapping=mapping, progress=lambda d, of: progress(method_name, d, of),
     )  # fmt: skip
     folder = write_external(run_folder or results_folder, method, *scored)
     lines = [f"{method_name}: {figures_in_words(scored.evaluation)}"]
-    if outside := int(scored.counts.confusion[:, -1].sum()):
-        lines.append(f"{outside} labelled pixels are predicted as no class: false negatives")
+    if predicted.foreign:
+        lines.append(predicted.foreign_in_words())
     lines.append(f"written: {folder}")
     return Done(tuple(lines), run_folder)
 

@@ -4,6 +4,7 @@ Letters: C classes, H W image size. Knows nothing of tables.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,7 @@ from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
 from segbench.trial import load_segmenter
 
+MOST = 0.9  # of the objects' pixels: so many values that are no class are another encoding
 VOID = "void"  # in a mapping: the raw values that stand for no class
 Progress = Callable[[int, int], None]  # (done, of)
 
@@ -38,6 +40,26 @@ class Scored(NamedTuple):
 
     evaluation: Evaluation
     counts: StoredCounts
+
+
+class Predicted(NamedTuple):
+    """Who predicted, the figures, and what was predicted that is no class.
+
+    foreign: raw value -> how many labelled pixels hold it; they count as errors.
+    """
+
+    method: ExternalMethod
+    scored: Scored
+    foreign: dict[int, int]
+
+    def foreign_in_words(self) -> str:
+        """Return a sentence on the values that are no class, empty where there are none."""
+        if not self.foreign:
+            return ""
+        return (
+            f"{self.method.name}: {sum(self.foreign.values())} labelled pixels hold values that are "
+            f"no class ({_listed(self.foreign)}) and count as errors"
+        )
 
 
 def score_trial(
@@ -76,28 +98,41 @@ def score_predictions(
     name: str,
     mapping: dict[str, str] | None = None,
     progress: Progress = lambda *_: None,
-) -> tuple[ExternalMethod, Scored]:
-    """Return who predicted, and the figures of `<image name>.png` for every image of the split.
+) -> Predicted:
+    """Return the figures of `<image name>.png` for every image of the split.
 
     Files are palette or grey PNGs, encoded as the data set's labels or by `mapping` (raw value ->
-    class name or `void`). A pixel whose value is no class is a false negative where it is labelled.
+    class name or `void`). A pixel whose value is no class is a false negative where it is labelled;
+    a method may leave pixels out, so these are counted and told. Where more than nine tenths of the
+    pixels labelled as anything but background hold such values, the files are encoded in another
+    way and no figure is given.
 
     Raises:
-        DataError: files are missing, surplus, unreadable or of another size: all of them listed.
+        DataError: files are missing, surplus, unreadable or of another size: all of them listed;
+            or they are encoded in another way.
     """
     split = _split(dataset, protocol, machine)
     whole = _split(dataset, protocol.revised(max_images=None), machine)
     files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in _pngs(folder)}
     problems = [f"missing: {n}.png" for n in split.names if n not in files]
     problems += [f"surplus: {n}.png" for n in sorted(set(files) - set(whole.names))]
-    lookup = _prediction_lookup(dataset, mapping)
+    lookup, is_foreign = _prediction_lookup(dataset, mapping)
+    foreign: Counter[int] = Counter()
+    background = None if dataset.background is None else dataset.class_map[dataset.background]
+    objects = lost = 0
 
     def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
+        nonlocal objects, lost
         for index, image_name in enumerate(split.names):
             path = files.get(image_name)
             label = scored_label(split.label(index), protocol)
             values = None if path is None else _values(path, tuple(label.shape), problems)
             if path is not None and values is not None:
+                strange = is_foreign[values] & (label.numpy() != IGNORE_INDEX)
+                is_object = (label.numpy() != IGNORE_INDEX) & (label.numpy() != background)
+                foreign.update(values[strange].tolist())
+                objects += np.count_nonzero(is_object)
+                lost += np.count_nonzero(strange & is_object)
                 yield image_name, torch.from_numpy(lookup[values]), label
             progress(index + 1, len(split))
 
@@ -107,13 +142,20 @@ def score_predictions(
             f"{folder}: does not hold one prediction for each of the {len(split)} images of "
             f"{dataset.name} {protocol.split}:\n" + "\n".join(problems)
         )
+    if lost > MOST * objects:
+        raise DataError(
+            f"{folder}: is not encoded as the labels of {dataset.name}: {100 * lost / objects:.0f} % of "
+            f"the pixels of objects hold values that are no class ({_listed(foreign)}); give --mapping "
+            f"FILE with a line for each value, such as `{foreign.most_common(1)[0][0]}: {dataset.classes[0]}`"
+        )
     method = ExternalMethod(
         name=name,
         dataset=dataset.name,
         predictions_digest=_digest_of(files),
         mapping=mapping or {},
     )
-    return method, _scored(counted, f"external-{name}", protocol, dataset, split)
+    scored = _scored(counted, f"external-{name}", protocol, dataset, split)
+    return Predicted(method, scored, dict(foreign))
 
 
 def read_mapping(path: Path, dataset: DatasetCard) -> dict[str, str]:
@@ -181,16 +223,31 @@ def _digest_of(files: dict[str, Path]) -> str:
     return hashed.hexdigest()
 
 
-def _prediction_lookup(dataset: DatasetCard, mapping: dict[str, str] | None) -> NDArray[np.uint8]:
-    """Return (65536,) raw value -> class index under the view; 255 is no class."""
+def _prediction_lookup(
+    dataset: DatasetCard, mapping: dict[str, str] | None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return (65536,) raw value -> class index under the view, 255 is no class; and which are foreign.
+
+    Foreign is a value that nobody said means anything, the labels' void among them.
+    """
     if mapping is None:
         classes = class_lookup(dataset)
+        is_foreign = classes >= IGNORE_INDEX
     else:
         classes = np.full(65536, IGNORE_INDEX, dtype=np.uint16)
+        is_foreign = np.ones(65536, dtype=bool)
         for raw, name in mapping.items():
+            is_foreign[int(raw)] = False
             if name != VOID:
                 classes[int(raw)] = dataset.classes.index(name)
-    return view_lookup(dataset)[np.minimum(classes, IGNORE_INDEX)]
+    return view_lookup(dataset)[np.minimum(classes, IGNORE_INDEX)], is_foreign
+
+
+def _listed(foreign: dict[int, int]) -> str:
+    """Return the most frequent values with their pixels."""
+    most = Counter(foreign).most_common(4)
+    more = ", ..." if len(foreign) > len(most) else ""
+    return ", ".join(f"{value}: {pixels} pixels" for value, pixels in most) + more
 
 
 def _values(path: Path, size: tuple[int, ...], problems: list[str]) -> NDArray[np.uint16] | None:

@@ -116,7 +116,7 @@ def test_folders_of_predictions_are_scored_and_compared(toy_run, tmp_path):
         ("{made}:backbone=resnet18,head=fcn8s,dataset=few", "say with --protocol which figures"),
         ("{made}/nothing", "there is no such file or folder"),
         ("{empty}", "to score a folder of predictions, name its --dataset"),
-        ("{bad}", "is no sound file of counts"),
+        ("{bad}", "is no file of counts; expected an .npz with the plain arrays"),
         ("{lacking}", "lacks the arrays tp, label, pred"),
     ],
 )
@@ -131,6 +131,71 @@ def test_a_side_that_cannot_be_read_is_one_sentence(made, tmp_path, left, senten
     assert code == 2
     assert sentence in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"tp": np.array([[0.5, 1.0]])}, "tp holds 0.5; expected numbers of pixels, whole"),
+        ({"label": np.array([[np.nan, 9.0]])}, "label holds nan"),
+        ({"pred": np.array([[np.inf, 9.0]])}, "pred holds inf"),
+        ({"tp": np.array([[-1, 1]])}, "tp holds -1"),
+        ({"tp": np.array([["1", "1"]])}, "tp holds <U1, expected numbers of pixels"),
+        ({"tp": np.array([[10, 1]])}, "tp must lie between 0 and both label and pred"),
+        ({"tp": np.array([[1, 1, 1]])}, "must be (N, C) arrays with N names"),
+        ({"names": np.array(["a", "a"])}, "names 'a' twice"),
+        ({"names": np.array(["a"], dtype=object)}, "is no file of counts"),
+    ],
+)
+def test_counts_that_are_no_numbers_of_pixels_are_refused(tmp_path, changed, sentence):
+    sound = {"names": np.array(["a"]), "tp": np.array([[1, 1]])}
+    sound |= {"label": np.array([[2, 2]]), "pred": np.array([[2, 2]])}
+    np.savez(tmp_path / "sound.npz", **sound)
+    np.savez(tmp_path / "odd.npz", **(sound | changed))
+    code, said = compare(tmp_path / "sound.npz", tmp_path / "odd.npz")
+    assert code == 2
+    assert sentence in said
+    assert "allow_pickle" not in said
+
+
+def predictions_of(split, folder, change):
+    """Write the labels as predictions, void as background, each after `change` (values, label)."""
+    folder.mkdir()
+    for index, name in enumerate(split.names):
+        label = split.label(index).numpy()
+        values = change(np.where(label == 255, 0, label).astype(np.uint8), label)
+        Image.fromarray(values).save(folder / f"{name}.png")
+    return folder
+
+
+def test_values_that_are_no_class_are_told_and_most_of_them_refused(toy_run, tmp_path):
+    split = open_split(Catalog.on_path().dataset("toyshapes"), "val", machine_of((), None))
+    flags = ("--dataset", "toyshapes", "--split", "val")
+
+    def first_row_left_out(values, _):
+        values[0] = 255
+        return values
+
+    sound = predictions_of(split, tmp_path / "sound", lambda values, _: values)
+    few = predictions_of(split, tmp_path / "few", first_row_left_out)
+    labels = [split.label(index).numpy() for index in range(len(split))]
+    lost = sum(int((label[0] != 255).sum()) for label in labels)
+    code, said = compare(sound, few, *flags)
+    assert code == 0, said
+    assert f"few: {lost} labelled pixels hold values that are no class (255: {lost} pixels)" in said
+    spread = predictions_of(split, tmp_path / "spread", lambda values, _: values * 60)
+    code, said = compare(sound, spread, *flags)
+    assert code == 2
+    assert "is not encoded as the labels of toyshapes" in said
+    assert "give --mapping FILE" in said
+    names = Catalog.on_path().dataset("toyshapes").classes
+    lines = [f"{60 * index}: {name}" for index, name in enumerate(names)]
+    (tmp_path / "mapping.yaml").write_text("\n".join(lines), encoding="utf-8")
+    mapped = ("--mapping", str(tmp_path / "mapping.yaml"), "--results", str(tmp_path))
+    words = ["evaluate", "--predictions", str(spread), *flags, *mapped]
+    evaluated = CliRunner().invoke(app, words)
+    assert evaluated.exit_code == 0, evaluated.output
+    assert "mean iou 100.00" in evaluated.output
 
 
 def test_other_images_are_not_compared(made):

@@ -154,8 +154,7 @@ def figures(tmp_path, card, machine, predictions, **fields):
     folder.mkdir(exist_ok=True)
     for name, values in predictions.items():
         Image.fromarray(values).save(folder / f"{name}.png")
-    _, scored = score_predictions(folder, card, Protocol(**fields), machine, name="theirs")
-    return scored
+    return score_predictions(folder, card, Protocol(**fields), machine, name="theirs").scored
 
 
 def test_ade20ks_label_0_counts_nowhere_and_its_official_mean_is_over_all_150_classes(
