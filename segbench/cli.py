@@ -224,6 +224,8 @@ def _work_off(prepared: Any, left: dict[str, Any], command: str, wait: bool) -> 
         _fail("\n".join(missing))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a ctrl-C
     record = drive.record(prepared, command)
+    if record.looked_early:
+        ERR.print(record.looked_early)
     leaves = _leaves(prepared, wait)
     try:
         if left:

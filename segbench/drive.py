@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from segbench import results, run
 from segbench.code_version import code_version
-from segbench.drive_settle import Settling, most_seeds, settling_of, with_top_ups
+from segbench.drive_settle import Settling, judged_at, most_seeds, settling_of, with_top_ups
 from segbench.errors import ExperimentError, LaunchError
 from segbench.launch import Event, Work, launcher_named
 from segbench.launch.best_sample import best_sample
@@ -232,6 +232,8 @@ def record(prepared: Prepared, command: str) -> RunRecord:
         prepared.asked, command,
         hidden_cards=prepared.hidden_cards, looks=prepared.settling.looks,
     )  # fmt: skip
+    looked = judged_at(prepared.run_folder, prepared.whole, asked.most_seeds)
+    asked = asked.model_copy(update={"judged_at": looked})
     return run.write_run(prepared.run_folder, asked, prepared.whole)
 
 

@@ -59,6 +59,27 @@ def _was_judged(run_folder: Path, record: RunRecord) -> bool:
     return bool(folders) and all(results.load_result(folder) is not None for folder in folders)
 
 
+def judged_at(run_folder: Path, whole: Plan, seeds: int) -> tuple[int, ...]:
+    """Return at how many seeds claims were judged without the rule, if now `seeds` are asked for.
+
+    A pilot with too few seeds for a verdict is no look.
+    """
+    try:
+        before = load_run(run_folder)
+    except ResultError:
+        return ()
+    trials = whole.trials
+    if not any(cell.trial_id in trials for cell in before.cells if cell.trial_id):
+        return ()  # another sweep, whose verdicts were about other trials
+    grows = before.looks == 1 and before.experiment.claims and seeds > before.most_seeds
+    if not grows or not _was_judged(run_folder, before):
+        return before.judged_at
+    from segbench.analysis.inference import MIN_SEEDS
+
+    had_verdicts = before.most_seeds >= MIN_SEEDS
+    return (*before.judged_at, before.most_seeds) if had_verdicts else before.judged_at
+
+
 def most_seeds(experiment: Experiment, settling: Settling) -> Experiment:
     """Return the experiment with the seeds of the last look, from which top-ups take theirs."""
     from segbench.analysis.power import settle_schedule

@@ -4,6 +4,7 @@
 trial id, so that reports are rebuilt from files alone, on any machine. Knows nothing of launchers.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +44,8 @@ class RunRecord(Spec):
     command: what was typed. cells: those that the last command asked for, and earlier ones that the
     same settings still contain. added: protocols that `segbench evaluate` scored trials under later,
     by name. looks: how often the claims may be judged in all, fixed before the first time
-    (`segbench.analysis.power`); top_ups: what `run --settle` has added since.
+    (`segbench.analysis.power`); top_ups: what `run --settle` has added since. judged_at: numbers of
+    seeds at which claims were judged before more seeds were asked for without that rule.
     """
 
     experiment: Experiment
@@ -53,6 +55,24 @@ class RunRecord(Spec):
     added: dict[str, Protocol] = {}
     looks: int = 1
     top_ups: tuple[TopUp, ...] = ()
+    judged_at: tuple[int, ...] = ()
+
+    @property
+    def most_seeds(self) -> int:
+        """The most seeds that a cell has."""
+        seeds = Counter(tuple(cell.axes.values()) for cell in self.cells if not cell.skipped)
+        return max(seeds.values(), default=0)
+
+    @property
+    def looked_early(self) -> str:
+        """A sentence on looks that no rule had fixed, empty where there were none."""
+        if not self.judged_at:
+            return ""
+        return (
+            f"Claims were judged at {' and '.join(map(str, self.judged_at))} seeds before more were "
+            "added, without --settle: looking again is another test, so the chance of a false verdict "
+            "is above the 5 % stated (9.5 % for three looks in simulation)."
+        )
 
     @property
     def protocols(self) -> dict[str, Protocol]:
@@ -87,7 +107,11 @@ class Row(NamedTuple):
 
 
 def record_of(
-    plan: Plan, command: str, *, hidden_cards: tuple[str, ...] = (), looks: int = 1
+    plan: Plan,
+    command: str,
+    *,
+    hidden_cards: tuple[str, ...] = (),
+    looks: int = 1,
 ) -> RunRecord:
     """Return the record of a plan."""
     cells = tuple(

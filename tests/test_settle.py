@@ -160,6 +160,17 @@ def test_settling_adds_seeds_until_a_claim_is_decided(project, made_up):
     assert again == page.replace(" --settle`", "`")
 
 
+def test_seeds_that_are_added_after_a_look_without_the_rule_are_told_of(project, made_up):
+    run = ("run", "experiments/toy.yaml", "--cache", "cache")
+    page = project / "results" / "toy" / "claims.md"
+    for seeds, looked in ((3, ()), (4, ()), (6, (4,)), (6, (4,)), (8, (4, 6)), (5, (4, 6))):
+        code, said = segbench(*run, "--seeds", seeds)
+        assert code == 0, said
+        assert load_run(project / "results" / "toy").judged_at == looked
+        assert ("another test" in " ".join(said.split())) == bool(looked)
+        assert ("Claims were judged at 4" in page.read_text(encoding="utf-8")) == bool(looked)
+
+
 def test_settling_leaves_decided_claims_alone_and_says_what_seeds_cannot_do(project, made_up):
     made_up.update({"fcn32s": (0.5, 0.005), "fcn8s": (0.8, 0.005)})
     code, said = segbench("run", "experiments/toy.yaml", "--cache", "cache", "--settle")

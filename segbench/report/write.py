@@ -66,6 +66,7 @@ def origin_in_words(record: RunRecord) -> list[str]:
         f"Made by `{record.command}` (with `--data` and `--weights` where the files lie), rebuilt by "
         "`segbench report`; a run that was narrowed by flags speaks of what was run and no more.",
         f"Scored by {protocols}.",
+        *([f"**{record.looked_early}**"] if record.looked_early else []),
     ]
 
 
