@@ -364,8 +364,18 @@ def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:
         def __rich__(self) -> Any:
             return console.grid_view(status.statuses(prepared.run_folder, record))
 
-    with Live(View(), console=OUT, refresh_per_second=2, transient=True):
-        drive.start(prepared, left, lambda _: None)
+    notes: list[str] = []
+
+    def keep(event: Any) -> None:
+        if event.kind == "done" and event.message:
+            notes.append(f"{labels[event.trial_id]}: {event.message}")
+
+    try:
+        with Live(View(), console=OUT, refresh_per_second=2, transient=True):
+            drive.start(prepared, left, keep)
+    finally:
+        for note in notes:
+            OUT.print(note)
 
 
 def _count_failed(prepared: Any) -> int:

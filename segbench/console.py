@@ -84,6 +84,8 @@ def status_table(found: Sequence[TrialStatus]) -> Table:
         table.add_column(name, overflow="fold")
     for status in found:
         progress = f"{status.phase} {status.step}/{status.steps}" if status.steps else ""
+        if progress and status.state == "waiting":
+            progress = f"stopped: {progress}"
         about = status.message
         if status.state == "failed":
             about = f"{status.kind}: {status.message} ({status.log_path})"

@@ -5,6 +5,7 @@ Knows nothing of terminals. No torch here.
 
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,9 +194,11 @@ def missing_files(prepared: Prepared) -> list[str]:
 
 
 def _unwritable_cache(machine: Machine) -> list[str]:
-    """Return a sentence if the cache cannot be made; each trial alone would fail of it."""
+    """Return a sentence if the cache cannot be written; each trial alone would fail of it."""
     try:
         Path(machine.cache).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=machine.cache):
+            pass
     except OSError as error:
         return [
             f"{machine.cache}: cannot be written ({error.strerror}); choose another folder with "

@@ -34,8 +34,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary.replace(path)
     except OSError as error:
         raise ResultError(
-            f"{path}: cannot be written ({error.strerror or error}); free space or name another "
-            "folder with --results"
+            f"{path}: cannot be written ({error.strerror or error}); free space, or choose a "
+            "folder that can be written (--results for a run's)"
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -52,7 +52,7 @@ class Lease:
         self._thread = threading.Thread(target=self._beat_on, daemon=True)
 
     def report(self, **progress: Any) -> None:
-        """Remember values for the next heartbeat (step, steps, phase, loss).
+        """Remember values for the next heartbeat (step, steps, phase, loss, note).
 
         A new phase starts its own clock, from which others tell how long it still takes.
         """
@@ -78,6 +78,7 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        self._beat()  # how far it came, for those who look at a trial that was stopped
         _claim_path(self.workdir, self.holder.attempt).with_suffix(".released").touch()
 
     def _beat_on(self) -> None:
@@ -129,6 +130,13 @@ def holder_is_gone(
 def attempts(workdir: Path) -> int:
     """Return how often the trial has been claimed."""
     return _highest(workdir)
+
+
+def note(workdir: Path) -> str:
+    """Return the last thing that the trial's last worker wanted its user to know, or nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        return str(json.loads(_beat_of(workdir) or b"{}").get("note", ""))
+    return ""
 
 
 def fruitless_attempts(workdir: Path) -> int:
@@ -189,8 +197,8 @@ def _create(workdir: Path, attempt: int) -> Lease | None:
         return None  # somebody was faster
     except OSError as error:
         raise ResultError(
-            f"{path}: cannot be written ({error.strerror}); free space or name another folder with "
-            "--results"
+            f"{path}: cannot be written ({error.strerror}); free space, or choose a folder "
+            "that can be written"
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -128,5 +128,6 @@ def _unfinished(workdir: Path, trial_id: str, name: str, log_path: str) -> Trial
         step=step,
         steps=steps,
         eta_seconds=pace * (steps - step) if state == "running" and elapsed and step else None,
+        message=str(beat.get("note", "")),
         log_path=log_path,
     )

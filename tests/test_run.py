@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from segbench import results
+from segbench.lease import note
 from segbench.results import load_result
 from segbench.run import load_run
 from segbench.spec.machine import Machine, Monitor
@@ -151,6 +152,19 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, toy_trial, 
     assert (broken / "model.safetensors").read_bytes() == (
         straight / "model.safetensors"
     ).read_bytes()
+    assert "is damaged or half-written; going on from last.ckpt.previous" in note(broken)
+
+
+def test_what_a_worker_warns_of_is_told_on_the_screen(toy_project):
+    one = ("run", "experiments/toy.yaml", "--only", "head=fcn32s", "--seeds", "1")
+    assert segbench(toy_project, *one).returncode == 0
+    (workdir,) = results.trial_folders(toy_project / "results" / "toy")
+    for name in ("result.json", "model.safetensors"):
+        (workdir / name).unlink()
+    (workdir / "last.ckpt").write_bytes(b"half of it")
+    again = segbench(toy_project, *one)
+    assert again.returncode == 0, again.stderr
+    assert "last.ckpt: damaged or half-written; training starts again" in again.stdout
 
 
 def test_a_second_protocol_scores_without_training_again(tmp_path, toy_trial, machine):
@@ -218,6 +232,9 @@ def test_ctrl_c_or_a_polite_kill_saves_and_says_so(toy_project, number):
     done = [load_result(results.trial_folder(run_folder, c.trial_id)) for c in record.cells]
     assert not any(done)
     assert list(run_folder.glob("claims/*")) == []
+    assert re.search(
+        r"stopped: train [1-9]\d*/4000", segbench(toy_project, "status", "results/toy").stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,6 +256,10 @@ def test_ctrl_c_or_a_polite_kill_saves_and_says_so(toy_project, number):
         (["run", "experiments/toy.yaml", "--device", "cuda:7"], "has 0 CUDA devices"),
         (["run", "experiments/toy.yaml", "--retry", "all"], "the only choice is `failed`"),
         (["run", "experiments/toy.yaml", "--results", "experiments/toy.yaml"], "cannot be written"),
+        (
+            ["run", "experiments/toy.yaml", "--cache", "/proc/self"],
+            "choose another folder with --cache",
+        ),
         (["report", "results/none"], "holds no run.json"),
         (["status", "results/none"], "holds no run.json"),
         (["list", "backbone"], "did you mean 'backbones'?"),

@@ -22,7 +22,7 @@ from typing import NamedTuple, NoReturn
 from segbench import results
 from segbench.errors import LaunchError, SegbenchError
 from segbench.launch import Event, Work
-from segbench.lease import attempts, saved_mark
+from segbench.lease import attempts, note, saved_mark
 from segbench.results import Result
 from segbench.spec.launching import Launch
 
@@ -173,7 +173,7 @@ class _Pool:
         workdir = results.trial_folder(self.work.run_folder, trial_id)
         result = results.load_result(workdir)
         if results.is_done(workdir, self.work.job.protocols):
-            self.on_event(Event("done", trial_id))
+            self.on_event(Event("done", trial_id, note(workdir)))
         elif result is not None and result.status == "failed":
             self.on_event(Event("failed", trial_id, f"{result.kind}: {result.message}"))
         elif item.process.exitcode == _UNRECORDED:

@@ -18,6 +18,7 @@ from segbench.errors import LaunchError
 from segbench.launch import Event, Work
 from segbench.launch.rank import GRACE_SECONDS, free_port, log_name, variables, worst
 from segbench.launch.rung import read_score
+from segbench.lease import note
 from segbench.spec.launching import Launch
 from segbench.spec.search import Search
 
@@ -354,7 +355,8 @@ def _events(work: Work, on_event: Callable[[Event], None]) -> Any:
             self._tell(trial.config["trial_id"])
 
         def _tell(self, trial_id: str) -> None:
-            result = results.load_result(results.trial_folder(work.run_folder, trial_id))
+            workdir = results.trial_folder(work.run_folder, trial_id)
+            result = results.load_result(workdir)
             if result is None and work.search is not None:
                 on_event(Event("waiting", trial_id, "stopped early: not among the best"))
             elif result is None:
@@ -362,6 +364,6 @@ def _events(work: Work, on_event: Callable[[Event], None]) -> Any:
             elif result.status == "failed":
                 on_event(Event("failed", trial_id, f"{result.kind}: {result.message}"))
             else:
-                on_event(Event("done", trial_id))
+                on_event(Event("done", trial_id, note(workdir)))
 
     return Tell()
