@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from segbench import cli, results
-from segbench.cli import app
+from segbench import results
+from segbench.cli import app, scoring
+from segbench.cli.pages import show_report
 from segbench.data import open_split
 from segbench.drive_evaluate import machine_of
 from segbench.external import load_externals
@@ -33,7 +34,7 @@ def _tables_alone(monkeypatch):
         rows = list(load_rows(run_folder, record))
         write_tables(run_folder, record, rows, list(boards(run_folder, record, rows)))
 
-    monkeypatch.setattr(cli, "_report", write)
+    monkeypatch.setattr(scoring, "show_report", write)
 
 
 @pytest.fixture
@@ -223,7 +224,7 @@ def test_scores_on_other_images_are_ranked_apart_under_the_same_protocol(toy_run
     (path,) = (toy_run / "external" / "theirs" / "evaluations").glob("*.json")
     text = path.read_text().replace('"split_fingerprint": "', '"split_fingerprint": "other')
     path.write_text(text)
-    cli._report(toy_run)
+    show_report(toy_run)
     section = (toy_run / "leaderboard.md").read_text().split("## Protocol `native`")[1]
     assert section.count("### toyshapes") == 2
     assert len(re.findall(r"^\| *1 +\|", section, re.MULTILINE)) == 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segbench.cli import _launch_settings
+from segbench.cli.run import launch_settings
 from segbench.drive import Flags, prepare_run
 from segbench.errors import ExperimentError, LaunchError
 from segbench.launch import Work, slurm_queue
@@ -241,7 +241,7 @@ def test_preparing_an_experiment_finds_the_cards_of_its_own_project(toy_project,
 
 
 def test_the_address_of_a_ray_chooses_it():
-    assert _launch_settings(None, address="head:6379") == [
+    assert launch_settings(None, address="head:6379") == [
         "launch.launcher=ray",
         "launch.address=head:6379",
     ]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from segbench import cli, drive, drive_settle, results
+from segbench import drive, drive_settle, results
 from segbench.analysis.power import SETTLE_LOOKS, settle_schedule
 from segbench.cli import app
+from segbench.cli import run as run_module
 from segbench.results import Provenance, Result, StoredCounts
 from segbench.run import load_run
 
@@ -56,7 +57,7 @@ def made_up(monkeypatch):
             results.write_trial(workdir, trial)
             _write(workdir, trial_id, trial, worth, prepared.asked.experiment.evaluate)
 
-    monkeypatch.setattr(cli, "_follow", follow)
+    monkeypatch.setattr(run_module, "_follow", follow)
     return worth
 
 

@@ -1,0 +1,104 @@
+"""`segbench list`, `show`, `check`, `prepare`: cards and experiments, before anything runs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segbench import console
+from segbench.cli.app import ERR, OUT, app, fail
+from segbench.cli.flags import Cache, Cards, Data, Weights
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="backbones, datasets, heads or experiments.")
+    ],
+    cards: Cards = None,
+) -> None:
+    """List the cards, heads or experiments at hand."""
+    from segbench import listing
+
+    headers, rows = listing.table_of(kind, tuple(cards or ()))
+    OUT.print(console.plain_table(headers, rows))
+
+
+@app.command()
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="A backbone, data set or head, or an experiment file."),
+    ],
+    cards: Cards = None,
+) -> None:
+    """Show a card, a head or an experiment, as it is after `base` and defaults are filled in."""
+    from segbench import listing
+
+    OUT.print(listing.description_of(name, tuple(cards or ())), end="")
+
+
+@app.command()
+def check(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Cards and experiments (YAML).")
+    ],
+    cards: Cards = None,
+) -> None:
+    """Check cards and experiments; report all problems of all files at once."""
+    from segbench import listing
+
+    problems = [
+        problem for file in files for problem in listing.problems_of(file, tuple(cards or ()))
+    ]
+    if problems:
+        fail("\n".join(problems))
+    OUT.print("the file is in order" if len(files) == 1 else f"{len(files)} files are in order")
+
+
+@app.command()
+def prepare(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="Data sets or backbones (for their weights), or experiment files.",
+        ),
+    ],
+    data: Data = None,
+    weights: Weights = None,
+    cache: Cache = None,
+    cards: Cards = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Convert what is here; download nothing.")
+    ] = False,
+) -> None:
+    """Download, verify, unpack and convert data sets, and fetch weights, once."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from segbench import listing
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=ERR, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(what: str, done: int, of: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what)
+            bars.update(tasks[what], completed=done, total=of)
+
+        for name, summary in listing.prepare_all(
+            names,
+            data=tuple(data or ()),
+            weights=tuple(weights or ()),
+            cache=cache,
+            cards=tuple(cards or ()),
+            download=not offline,
+            progress=progress,
+        ):
+            OUT.print(f"{name}: {summary}")

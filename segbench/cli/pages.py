@@ -1,0 +1,181 @@
+"""`segbench report`, `plot`, `serve`, `bundle`, `import`: what a run's folder shows."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segbench import console
+from segbench.cli.app import ERR, OUT, app, fail
+from segbench.cli.flags import Cache, Data, Device, Results, RunFolder
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="A run's folder, such as results/quickstart; several with --merge.",
+        ),
+    ],
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge",
+            help="Join the runs into a new one, by their trials' ids; conflicts are named.",
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Where the joined run goes."),
+    ] = None,
+    panels: Annotated[
+        str | None,
+        typer.Option(
+            "--panels",
+            metavar="TRIAL",
+            help="First draw this trial's best, typical and worst images.",
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="The protocol of --panels, the first where left out.")
+    ] = None,
+    data: Data = None,
+    cache: Cache = None,
+    device: Device = "auto",
+) -> None:
+    """Rebuild a run's tables, exports and page from its files, byte for byte."""
+    if len(runs) > 1 and not merge:
+        fail(f"{len(runs)} runs: report takes one, or several with --merge -o DIR")
+    if merge:
+        from segbench.report.bundle import merge_runs
+
+        if output is None:
+            fail("--merge: say with -o DIR where the joined run goes")
+        merge_runs(runs, output)
+    if panels is not None:
+        _draw_panels(runs[0], panels, protocol, (data, cache, device))
+    show_report(output if merge and output is not None else runs[0])
+
+
+def _draw_panels(run: Path, trial: str, protocol: str | None, where: tuple[Any, Any, str]) -> None:
+    import os
+
+    from rich.progress import Progress
+
+    from segbench.report.panels import write_panels
+    from segbench.run import load_run
+    from segbench.spec.machine import Machine
+
+    data, cache, device = where
+    machine = Machine.from_environment(
+        dict(os.environ), data=tuple(map(str, data or ())),
+        cache=None if cache is None else str(cache), device=device,
+    )  # fmt: skip
+    with Progress(console=ERR, transient=True) as bars:
+        task = bars.add_task("predicting")
+        folder = write_panels(
+            run, load_run(run), trial, machine, protocol_name=protocol,
+            on_image=lambda done, of: bars.update(task, completed=done, total=of),
+        )  # fmt: skip
+    OUT.print(f"written: {console.shown_path(folder)}")
+
+
+@app.command()
+def plot(
+    run: RunFolder,
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="heatmap, difference, confusion, images, curves, pareto, frequency, leaderboard."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="A .png, .svg or .pdf file.")
+    ],
+    dataset: Annotated[str | None, typer.Option(help="Needed where the run has several.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Needed where the run has several.")] = None,
+    cost: Annotated[
+        str,
+        typer.Option(
+            help="For pareto: parameters, flops, forward_ms, step_ms, training_s, peak_memory_mib."
+        ),
+    ] = "parameters",
+) -> None:
+    """Draw one figure of a run for a paper; the same results give the same bytes."""
+    from segbench.report.figures import chosen_board, write_figure
+    from segbench.report.write import read_run
+
+    board = chosen_board(read_run(run, judged=False).boards, protocol, dataset)
+    write_figure(output, kind, board, run, cost=cost)
+    OUT.print(f"written: {console.shown_path(output)}")
+
+
+@app.command()
+def serve(
+    run: RunFolder,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="The address to listen on; others than loopback let others read the run."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+) -> None:
+    """Show a run's page in the browser, refreshed while trials run (ctrl-C ends it)."""
+    from segbench.report.serve import new_server
+
+    with new_server(run, host=host, port=port) as server:
+        OUT.print(f"{server.address} (ctrl-C ends it; what runs goes on)")
+        server.serve_forever()
+
+
+@app.command()
+def bundle(
+    run: RunFolder,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="A .zip file.")],
+) -> None:
+    """Pack a run's results, configuration and hashes, without weights, into one file."""
+    from segbench.report.bundle import write_bundle
+
+    OUT.print(f"written: {console.shown_path(output)} ({write_bundle(run, output)} files)")
+
+
+@app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of segbench bundle.")],
+    results: Results = Path("results"),
+) -> None:
+    """Unpack a bundle after checking its hashes, records and figures, and write its report."""
+    from segbench.report.bundle import import_bundle
+
+    show_report(import_bundle(file, results))
+
+
+def show_report(run_folder: Path) -> None:
+    """Write a run's report; show its leaderboard and its claims."""
+    from segbench.report.write import write_report
+
+    for path in write_report(run_folder):
+        text = path.read_text(encoding="utf-8") if path.suffix == ".md" else ""
+        if path.name == "leaderboard.md":
+            OUT.print(f"\n{text}")
+        elif path.name == "claims.md":  # the table; its details are for the file
+            OUT.print("\n" + text.partition("\n## ")[0])
+    OUT.print(f"written: {console.shown_path(run_folder)}")
+    _say_others(run_folder)
+
+
+def _say_others(run_folder: Path) -> None:
+    """Say how many trials lie in the folder that the run's settings no longer contain."""
+    from segbench import results
+    from segbench.run import load_run
+
+    shown = {cell.trial_id for cell in load_run(run_folder).cells}
+    others = [f for f in results.trial_folders(run_folder) if f.name not in shown]
+    if others:
+        OUT.print(
+            f"{len(others)} trials in this folder belong to other settings and are not shown; the "
+            "command that made them shows them again"
+        )

@@ -1,0 +1,93 @@
+"""`segbench plan`: what a run would cost, and what its claims could show."""
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segbench.cli.app import OUT, app
+from segbench.cli.flags import Cards, File, Only, Results, Settings
+from segbench.cli.run import launch_settings, say_plan
+
+
+@app.command()
+def plan(
+    file: File,
+    cards: Cards = None,
+    settings: Settings = None,
+    only: Only = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Plan the first N seeds alone.")] = None,
+    launcher: Annotated[str | None, typer.Option(help="local, ray or slurm.")] = None,
+    seed_sd: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Standard deviation over seeds of a figure, in points (else as measured)."
+        ),
+    ] = None,
+    image_sd: Annotated[
+        float | None,
+        typer.Option(min=0, help="That of a difference over draws of images, in points."),
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Say what would run, and how long it takes where step times were measured; start nothing."""
+    from segbench import drive
+    from segbench.launch.estimate import estimated
+
+    flags = drive.Flags(
+        cards=tuple(cards or ()), settings=(*(settings or ()), *launch_settings(launcher)),
+        only=tuple(only or ()), seeds=seeds, results=results,
+    )  # fmt: skip
+    prepared = drive.prepare_run(file, flags)
+    left = drive.unfinished(prepared, retry_failed=False)
+    say_plan(prepared, left)
+    found = estimated(prepared.asked.cells, left, prepared.run_folder)
+    launch = prepared.asked.experiment.launch
+    gpus = launch.gpus_wanted if launch.gpus_per_trial or launch.ranks_per_trial > 1 else 0
+    if found.measured:
+        OUT.print(
+            f"{found.hours:.2f} h for {found.measured} of the {found.trials} trials, one after another, "
+            f"as measured on {', '.join(found.devices)}"
+        )
+        if gpus:
+            OUT.print(f"{found.hours * gpus:.2f} GPU-hours with {gpus:g} GPU per trial")
+    if found.trials > found.measured:
+        OUT.print(
+            f"no step time is known for {found.trials - found.measured} trials: run one seed of each "
+            "cell first (--seeds 1), then plan again"
+        )
+    if prepared.asked.experiment.claims:
+        _say_claims_plan(prepared, seed_sd, image_sd)
+
+
+def _say_claims_plan(prepared: Any, seed_sd: float | None, image_sd: float | None) -> None:
+    """Say what each claim could show, with spreads as stated, else as this run has measured them."""
+    from segbench.analysis.planning import measured_spreads, plan_claims, planned_cells
+    from segbench.analysis.power import STATED_SPREAD, Spread
+    from segbench.errors import ResultError
+    from segbench.report.claims_page import render_plan
+    from segbench.report.write import judged_claims
+    from segbench.run import load_rows, load_run
+
+    def stated(spread: Spread) -> Spread:
+        return Spread(
+            spread.seed_sd if seed_sd is None else seed_sd,
+            spread.image_sd if image_sd is None else image_sd,
+        )
+
+    measured = []
+    with contextlib.suppress(ResultError):  # no run yet, or a damaged one, which report tells of
+        record = load_run(prepared.run_folder)
+        rows = list(load_rows(prepared.run_folder, record))
+        judged = judged_claims(prepared.run_folder, record, rows, resamples=1000)
+        measured = [(claim, stated(spread)) for claim, spread in measured_spreads(judged)]
+    if seed_sd is not None and image_sd is not None:
+        measured = []
+    planned = plan_claims(
+        prepared.asked.experiment.claims,
+        planned_cells(prepared.asked),
+        spread=stated(STATED_SPREAD),
+        measured=measured,
+    )
+    OUT.print(f"\n{render_plan(planned)}", end="")

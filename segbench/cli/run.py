@@ -1,0 +1,289 @@
+"""`segbench run`: plan, say, start, follow, report."""
+
+import shlex
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segbench import console
+from segbench.cli.app import ERR, OUT, app, fail
+from segbench.cli.flags import Cache, Cards, Data, Device, File, Only, Results, Settings, Weights
+from segbench.cli.pages import show_report
+from segbench.cli.watching import follow_run
+from segbench.errors import ExperimentError
+
+_MOST_CELLS = 40
+
+
+@app.command("run")
+def run_command(
+    file: File,
+    data: Data = None,
+    weights: Weights = None,
+    cache: Cache = None,
+    cards: Cards = None,
+    settings: Settings = None,
+    only: Only = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Run N seeds: the first N, or more than the file says."),
+    ] = None,
+    device: Device = "auto",
+    launcher: Annotated[
+        str | None, typer.Option(help="local, ray or slurm (else the file's launch.launcher).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trials at a time on this machine.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="The Ray to join, or `auto` (else one is started here)."
+        ),
+    ] = None,
+    results: Results = Path("results"),
+    retry: Annotated[
+        str | None, typer.Option(metavar="failed", help="Start failed trials again.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, and leave.")
+    ] = False,
+    search: Annotated[
+        bool,
+        typer.Option("--search", help="Run the file's `search:`, into DIR/<experiment>-search."),
+    ] = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="With the settings of that search's best sample.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="After submitting to Slurm, follow until all has ended.")
+    ] = False,
+    settle: Annotated[
+        bool,
+        typer.Option(
+            "--settle",
+            help="Judge the claims up to three times, each at a third of 5 %; in between add seeds "
+            "where one is undecided.",
+        ),
+    ] = False,
+) -> None:
+    """Train and evaluate an experiment's grid; only what is missing is done."""
+    from segbench import drive
+
+    if retry not in {None, "failed"}:
+        raise ExperimentError(f"--retry {retry}: the only choice is `failed`")
+    flags = drive.Flags(
+        cards=tuple(cards or ()),
+        settings=(*(settings or ()), *launch_settings(launcher, workers, address)),
+        only=tuple(only or ()),
+        seeds=seeds,
+        data=tuple(data or ()),
+        weights=tuple(weights or ()),
+        cache=cache,
+        device=device,
+        results=results,
+        search=search,
+        best=best,
+        settle=settle,
+    )
+    command = _command(file, settings or [], only or [], seeds, settle)
+    prepared = drive.prepare_run(file, flags)
+    left = drive.unfinished(prepared, retry_failed=retry == "failed")
+    say_plan(prepared, left)
+    if dry_run:
+        _say_cells(prepared, left)
+        return
+    _work_off(prepared, left, command, wait)
+    while settle and not drive.unfinished(prepared, retry_failed=False) and _add_seeds(prepared):
+        prepared = drive.prepare_run(file, flags)
+        _work_off(prepared, drive.unfinished(prepared, retry_failed=False), command, wait)
+    if search and not _leaves(prepared, wait):
+        _say_best(file, flags)
+    failed = _count_failed(prepared)
+    if failed:
+        ERR.print(
+            f"{failed} of {len(prepared.asked.trials)} trials failed; "
+            f"segbench status {console.shown_path(prepared.run_folder)} says why."
+        )
+        raise typer.Exit(1)
+
+
+def _leaves(prepared: Any, wait: bool) -> bool:
+    """Return whether the command ends before its trials do."""
+    return prepared.asked.experiment.launch.launcher == "slurm" and not wait
+
+
+def _work_off(prepared: Any, left: dict[str, Any], command: str, wait: bool) -> None:
+    """Record the run, do what is left of it, and report."""
+    from segbench import drive
+
+    if left and (missing := drive.missing_files(prepared)):
+        fail("\n".join(missing))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a ctrl-C
+    record = drive.record(prepared, command)
+    if record.looked_early:
+        ERR.print(record.looked_early)
+    leaves = _leaves(prepared, wait)
+    try:
+        if left:
+            _follow(prepared, record, left)
+            if wait:
+                follow_run(prepared.run_folder, record, every=2.0)
+    finally:
+        if not leaves:
+            show_report(prepared.run_folder)
+    if left and leaves:
+        OUT.print(
+            f"Nothing waits here; segbench watch {console.shown_path(prepared.run_folder)} follows, "
+            "segbench report writes the tables."
+        )
+
+
+def _add_seeds(prepared: Any) -> bool:
+    """Say which cells get more seeds and why, or why none does; return whether any does."""
+    from segbench.drive_settle import add_seeds
+
+    found = add_seeds(prepared.run_folder)
+    for sentence in found.given_up:
+        OUT.print(f"not settled by more seeds: {sentence}")
+    for top in found.top_ups:
+        cell = " ".join(top.axes.values())
+        OUT.print(
+            f"{cell}: {top.seeds_now} to {top.seeds_next} seeds, for: {'; '.join(top.claims)}"
+        )
+    if not found.top_ups:
+        OUT.print("no claim is left that more seeds would settle")
+    return bool(found.top_ups)
+
+
+def _say_best(file: Path, flags: Any) -> None:
+    from segbench.launch.best_sample import best_sample
+    from segbench.spec.experiment import read_experiment
+
+    experiment, _ = read_experiment(file, flags.settings)
+    found = best_sample(experiment, flags.results)
+    shown = ", ".join(f"{key}={value}" for key, value in found.settings.items())
+    metric = experiment.search.metric if experiment.search else ""
+    OUT.print(
+        f"best of {found.of} samples: {found.name}, {metric} {found.score:.4f} on the held-out images: {shown}"
+    )
+    OUT.print("segbench run --best takes these settings")
+
+
+def _command(
+    file: Path, settings: list[str], only: list[str], seeds: int | None, settle: bool
+) -> str:
+    """Return what to type to get these trials again; where they run changes no table."""
+    words = ["segbench", "run", str(file), *(["--settle"] if settle else [])]
+    for setting in settings:
+        if setting.partition("=")[0].partition(".")[0] != "launch":
+            words += ["--set", setting]
+    for selector in only:
+        words += ["--only", selector]
+    return shlex.join(words if seeds is None else [*words, "--seeds", str(seeds)])
+
+
+def launch_settings(
+    launcher: str | None, workers: int | None = None, address: str | None = None
+) -> list[str]:
+    """Return the settings that the flags stand for; an address names a Ray, unless told."""
+    if address is not None:
+        launcher = launcher or "ray"
+    given = {"launcher": launcher, "workers": workers, "address": address}
+    return [f"launch.{name}={value}" for name, value in given.items() if value is not None]
+
+
+def say_plan(prepared: Any, left: dict[str, Any]) -> None:
+    """Say how large the plan is, what is skipped, and where it goes."""
+    plan = prepared.asked
+    for sentence in prepared.hidden_cards:
+        ERR.print(f"hidden card: {sentence}")
+    axes = " x ".join(f"{len(values)} {axis}" for axis, values in plan.axes.items())
+    seeds = len({cell.seed for cell in plan.cells})
+    trials = plan.trials
+    skipped = Counter(cell.skipped for cell in plan.cells if cell.skipped)
+    OUT.print(
+        f"{plan.experiment.name}: {axes} x {seeds} seeds = {len(trials)} trials; "
+        f"{len(trials) - len(left)} ended, {len(left)} to run"
+    )
+    for reason, number in skipped.items():
+        OUT.print(f"skipped ({number}): {reason}")
+    if len(whole := prepared.whole.trials) != len(trials):
+        OUT.print(f"narrowed from {len(whole)} trials of the whole sweep")
+    OUT.print(
+        f"protocols: {', '.join(plan.experiment.evaluate)}; launcher: {plan.experiment.launch.launcher}; "
+        f"results: {console.shown_path(prepared.run_folder)}"
+    )
+
+
+def _say_cells(prepared: Any, left: dict[str, Any]) -> None:
+    """Name the trials and say which are done; of a large grid the first ones."""
+    from segbench.drive import cells_by_id
+    from segbench.status import label
+
+    cells = cells_by_id(prepared.asked)
+    for trial_id, cell in list(cells.items())[:_MOST_CELLS]:
+        state = "to run" if trial_id in left else "ended"
+        OUT.print(f"  {trial_id}  {label(cell.axes, cell.seed)}: {state}")
+    if len(cells) > _MOST_CELLS:
+        OUT.print(f"  and {len(cells) - _MOST_CELLS} more")
+
+
+def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:
+    """Start the work; show a live view on a terminal, a line for each event elsewhere."""
+    from segbench import drive, status
+
+    labels = {
+        cell.trial_id: status.label(cell.axes, cell.seed)
+        for cell in prepared.asked.cells
+        if cell.trial
+    }
+    if not OUT.is_terminal:
+        ended: Counter[str] = Counter()
+        given: Counter[str] = Counter()
+
+        def say(event: Any) -> None:
+            ended[event.kind] += 1
+            if event.kind == "submitted":
+                given[event.message] += 1
+                return
+            progress = f"[{ended['done'] + ended['failed']}/{len(left)}]"
+            OUT.print(f"{progress} {event.kind}: {labels[event.trial_id]} {event.message}".rstrip())
+
+        try:
+            drive.start(prepared, left, say)
+        finally:
+            for job, number in given.items():
+                OUT.print(f"submitted: {job} ({number} trials)")
+        return
+    from rich.live import Live
+
+    class View:
+        def __rich__(self) -> Any:
+            return console.grid_view(status.statuses(prepared.run_folder, record))
+
+    notes: list[str] = []
+
+    def keep(event: Any) -> None:
+        if event.kind == "done" and event.message:
+            notes.append(f"{labels[event.trial_id]}: {event.message}")
+
+    try:
+        with Live(View(), console=OUT, refresh_per_second=2, transient=True):
+            drive.start(prepared, left, keep)
+    finally:
+        for note in notes:
+            OUT.print(note)
+
+
+def _count_failed(prepared: Any) -> int:
+    from segbench import results
+
+    found = (
+        results.load_result(results.trial_folder(prepared.run_folder, trial_id))
+        for trial_id in prepared.asked.trials
+    )
+    return sum(result is not None and result.status == "failed" for result in found)

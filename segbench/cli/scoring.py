@@ -1,0 +1,262 @@
+"""`segbench evaluate`, `compare`, `crf-search`, `export`, `predict`: trained models, and results of anybody."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segbench import console
+from segbench.cli.app import ERR, OUT, app
+from segbench.cli.flags import Cache, Cards, Data, Device, Model, Out, Results, RunFolder
+from segbench.cli.pages import show_report
+from segbench.errors import ExperimentError
+
+
+@app.command("evaluate")
+def evaluate_command(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run's folder, for its trained trials.")
+    ] = None,
+    trials: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TRIAL...]", help="Ids' first digits; all trained trials where left out."
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder of PNGs of anybody, `<image name>.png`."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The data set that was predicted.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="S", help="The split (else the protocol's).")
+    ] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="YAML lines `raw value: class`, where the encoding is another."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD", help="What the method, or the new protocol, is called."),
+    ] = None,
+    of_run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="RUN", help="The run whose leaderboard the method joins."),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One of the run's protocols, to start from.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change the protocol, e.g. flip=true. Repeatable."
+        ),
+    ] = None,
+    data: Data = None,
+    cache: Cache = None,
+    cards: Cards = None,
+    device: Device = "auto",
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads; as many processes for a CRF.")
+    ] = 1,
+    results: Results = Path("results"),
+) -> None:
+    """Score trained trials by another protocol, or a folder of predictions of anybody."""
+    from segbench import drive_evaluate as work
+
+    asked = work.Asked(tuple(settings or ()), split, protocol, name)
+    machine = work.machine_of(tuple(data or ()), cache, device, threads)
+    with _progress() as progress:
+        if predictions is None:
+            if run is None:
+                raise ExperimentError(
+                    "segbench evaluate: name a RUN, or a folder of --predictions with its --dataset"
+                )
+            scored = work.score_run(run, tuple(trials or ()), asked, machine, progress)
+        else:
+            if dataset is None or run is not None:
+                raise ExperimentError(
+                    "segbench evaluate --predictions DIR needs --dataset NAME; the run whose "
+                    "leaderboard it joins goes to --run"
+                )
+            source = work.Predictions(predictions, dataset, mapping, tuple(cards or ()))
+            scored = work.score_external(source, asked, machine, of_run, results, progress)
+    for line in scored.lines:
+        OUT.print(line)
+    if scored.run_folder is not None:
+        show_report(scored.run_folder)
+
+
+@app.command("compare")
+def compare_command(
+    left: Annotated[
+        str,
+        typer.Argument(
+            metavar="A",
+            help="A folder of predictions, a file of counts (.npz), a trial's folder, or "
+            "RUN:axis=value[,axis=value].",
+        ),
+    ],
+    right: Annotated[str, typer.Argument(metavar="B", help="The same of the other.")],
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The data set that was predicted.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(metavar="S", help="Its split (else val).")] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML lines `raw value: class` for both folders."),
+    ] = None,
+    seeds: Annotated[
+        bool,
+        typer.Option("--seeds", help="A and B hold one folder or .npz file for each seed."),
+    ] = False,
+    metric: Annotated[str, typer.Option(help="The figure to compare.")] = "mean_iou",
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Where trials were scored by several protocols."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="How predictions are scored, e.g. with_background=false. Repeatable.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it here too.")
+    ] = None,
+    data: Data = None,
+    cache: Cache = None,
+    cards: Cards = None,
+) -> None:
+    """Compare two result sets of anybody on the same images: difference, interval, p, each class."""
+    from segbench import drive_evaluate as work
+    from segbench.drive_compare import Asked, compare_results
+    from segbench.files import write_text
+    from segbench.report.claims_page import render_comparison
+    from segbench.spec.protocol import Protocol
+
+    asked = Asked(
+        dataset=dataset, mapping=mapping, metric=metric, has_seeds=seeds, protocol_name=protocol,
+        protocol=work.changed(Protocol(), tuple(settings or ()), split), cards=tuple(cards or ()),
+    )  # fmt: skip
+    with _progress() as progress:
+        found = compare_results(
+            left, right, asked, work.machine_of(tuple(data or ()), cache), progress
+        )
+    text = render_comparison(found.comparison, left, right, found.notes)
+    OUT.print(text, end="")
+    if output is not None:
+        write_text(output, text)
+
+
+@app.command("crf-search")
+def crf_search_command(
+    run: RunFolder,
+    trial: Annotated[
+        str, typer.Argument(metavar="TRIAL", help="The first digits of a trial's id.")
+    ],
+    samples: Annotated[
+        int, typer.Option(min=1, help="Settings to try, of DeepLab's 128; above that all of them.")
+    ] = 20,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Held-out images to try them on (else all).")
+    ] = None,
+    data: Data = None,
+    cache: Cache = None,
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="Processes for the CRF.")] = 1,
+) -> None:
+    """Look for CRF parameters on the images that a trial's training left out."""
+    from segbench import drive_evaluate as work
+    from segbench.crf_search import search_crf
+    from segbench.model_folder import first_protocol
+    from segbench.run import find_trial
+
+    workdir, _ = find_trial(run, trial)
+    machine = work.machine_of(tuple(data or ()), cache, device, threads)
+    with _progress() as progress:
+        found = search_crf(
+            workdir, first_protocol(workdir).revised(crf=None), machine,
+            samples=samples, max_images=images,
+            progress=lambda done, of: progress("held-out images", done, of),
+        )  # fmt: skip
+    rows = []
+    for one in found[:10]:
+        settings = {} if one.crf is None else one.crf.model_dump(exclude_defaults=True)
+        shown = ", ".join(f"{key}: {value:g}" for key, value in settings.items())
+        rows.append(
+            (f"{100 * one.mean_iou:.2f}", f"crf={{{shown}}}" if one.crf else "without a CRF")
+        )
+    OUT.print(console.plain_table(("mean IoU, held-out images", "--set"), rows))
+
+
+@app.command("export")
+def export_command(trial: Model, out: Out) -> None:
+    """Write a trained model with its cards and figures, for somebody else to use."""
+    from segbench.model_folder import export_model, find_model
+
+    for path in export_model(find_model(trial), out):
+        OUT.print(console.shown_path(path))
+
+
+@app.command("predict")
+def predict_command(
+    model: Model,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Photographs, or folders of them.")
+    ],
+    out: Out,
+    crf: Annotated[bool, typer.Option("--crf", help="Refine with a CRF (extra `crf`).")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write NAME_probabilities.npz too.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change the protocol, e.g. flip=true. Repeatable."
+        ),
+    ] = None,
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Label photographs with a trained model: palette PNGs, and overlays with a legend."""
+    from segbench import drive_evaluate as work
+    from segbench.label_images import label_images
+    from segbench.model_folder import find_model, first_protocol
+
+    folder = find_model(model)
+    protocol = work.changed(first_protocol(folder), tuple(settings or ()))
+    machine = work.machine_of((), None, device, threads)
+    OUT.print(f"protocol: {protocol.description()}")
+    with _progress() as progress:
+        written = label_images(
+            folder, images, out, protocol, machine,
+            with_crf=crf, with_probabilities=probabilities,
+            progress=lambda done, of: progress("images", done, of),
+        )  # fmt: skip
+    OUT.print(f"{len(written)} images labelled: {console.shown_path(out)}")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function (what, done, of) that moves a bar on a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=ERR, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def moved(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what)
+            bars.update(tasks[what], completed=done, total=of)
+
+        yield moved

@@ -1,0 +1,106 @@
+"""`segbench status`, `watch`, `cancel`, `logs`: trials that run somewhere."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segbench import console
+from segbench.cli.app import OUT, app
+from segbench.cli.flags import RunFolder
+
+
+@app.command("status")
+def status_command(
+    run: RunFolder,
+    failed: Annotated[bool, typer.Option("--failed", help="Show failed trials alone.")] = False,
+) -> None:
+    """Say how far each trial of a run is, and what failed of what."""
+    from segbench import status
+    from segbench.launch import cluster_jobs
+    from segbench.run import load_run
+
+    found = status.statuses(run, load_run(run), cluster_jobs(run))
+    shown = [s for s in found if s.state == "failed"] if failed else found
+    if shown:
+        OUT.print(console.status_table(shown))
+    counts = Counter(s.state for s in found)
+    OUT.print(", ".join(f"{number} {state}" for state, number in sorted(counts.items())))
+
+
+@app.command()
+def watch(
+    run: RunFolder,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 2.0,
+) -> None:
+    """Follow a run, wherever it runs, until nothing is left to do (ctrl-C leaves it running)."""
+    from segbench.run import load_run
+
+    follow_run(run, load_run(run), every)
+
+
+def follow_run(run: Path, record: Any, every: float) -> None:
+    """Show the grid until nothing is left to do; twice, as a shared disk may show a result late."""
+    from rich.live import Live
+
+    from segbench import status
+    from segbench.launch import cluster_jobs
+
+    quiet_looks = 0
+    with Live(console=OUT, auto_refresh=False) as live:
+        while quiet_looks < 2:
+            jobs = cluster_jobs(run)
+            found = status.statuses(run, record, jobs)
+            live.update(console.grid_view(found), refresh=True)
+            ended = {"done", "failed", "skipped"} | ({"waiting"} if jobs else set())
+            quiet_looks = quiet_looks + 1 if all(s.state in ended for s in found) else 0
+            if quiet_looks < 2:
+                time.sleep(every)
+
+
+@app.command()
+def cancel(
+    run: RunFolder,
+    trials: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TRIAL...", help="Ids' first digits; all jobs of the run where left out."
+        ),
+    ] = None,
+) -> None:
+    """Take a run's jobs out of Slurm's queue; running trials save their state first."""
+    from segbench.launch import cancel_jobs
+    from segbench.run import find_trial
+
+    chosen = {find_trial(run, prefix)[0].name for prefix in trials or ()}
+    cancelled = cancel_jobs(run, chosen)
+    arrays = sorted({job.split("_")[0] for job in cancelled}, key=int)
+    OUT.print(
+        f"cancelled: {len(cancelled)} jobs of {', '.join(arrays)}"
+        if cancelled
+        else "no job of this run is in the queue"
+    )
+
+
+@app.command()
+def logs(
+    run: RunFolder,
+    trial: Annotated[
+        str, typer.Argument(metavar="TRIAL", help="The first digits of a trial's id.")
+    ],
+) -> None:
+    """Print what a trial's worker has printed, and its traceback if it failed."""
+    from segbench.launch import cluster_jobs
+    from segbench.run import find_trial
+
+    folder, _ = find_trial(run, trial)
+    paths = [folder / name for name in ("worker.log", "ray.log", "traceback.txt")]
+    if job := cluster_jobs(run).get(folder.name):
+        OUT.print(job.message)
+        paths.insert(0, run / "jobs" / "submitit" / f"{job.job_id}_0_log.err")
+    for path in paths:
+        if path.exists():
+            OUT.print(f"--- {console.shown_path(path)}")
+            OUT.print(path.read_text(encoding="utf-8", errors="replace"))
