@@ -111,7 +111,8 @@ class Catalog:
             if path is None:
                 raise CardError(
                     f"no {_SINGULAR[kind]} {name!r}"
-                    f"{yamlfile.did_you_mean(name, self._paths[kind])} (segbench list {kind})"
+                    f"{yamlfile.did_you_mean(name, self._paths[kind])} (segbench list {kind}; "
+                    "--cards DIR adds a folder of yours)"
                 )
             self._cards[kind, name] = read_card(path, card_type, catalog=self)
         card = self._cards[kind, name]

@@ -275,8 +275,8 @@ def check_selectors(
 ) -> list[tuple[Place, str]]:
     """Return place and sentence for each selector that matches nothing in a sweep with these axes.
 
-    axes: the values of every axis, those of `protocol` among them. at_hand: names that exist but
-    are not in this sweep, which was narrowed, then.
+    axes: the values of every axis, those of `protocol` among them. at_hand: names that exist
+    outside this sweep, if a setting has narrowed it.
     """
     problems: list[tuple[Place, str]] = []
     for index, claim in enumerate(claims):

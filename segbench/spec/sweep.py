@@ -271,9 +271,10 @@ class _Expansion:
                 for problem in _selector_problems(selector, axes, self._names_at_hand()):
                     self._problem((section,), problem)
         with_protocol = {**axes, "protocol": tuple(experiment.evaluate)}
-        for place, problem in check_selectors(
-            experiment.claims, with_protocol, self._names_at_hand()
-        ):
+        settings = self.document.settings if self.document else {}
+        is_narrowed = any(place[:1] == ("sweep",) for place in settings)
+        at_hand = self._names_at_hand() if is_narrowed else {}
+        for place, problem in check_selectors(experiment.claims, with_protocol, at_hand):
             self._problem(place, problem)
 
     def _check_claims(self, cells: Iterable[Cell]) -> None:
