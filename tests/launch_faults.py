@@ -131,6 +131,28 @@ def harm_at_random(
     return sent
 
 
+def kill_all_over(
+    run_folder: Path, *, kills: int, trials: int, until: Callable[[], bool]
+) -> Counter[int]:
+    """Kill random workers `kills` times, spread over the grid, with a SIGTERM now and then.
+
+    A moment is a number of trials done and a pause after it; the last ones leave trials to harm.
+    """
+    draw = random.Random(0)
+    sent: Counter[int] = Counter()
+    for moment in sorted(draw.uniform(0, trials - 4) for _ in range(kills)):
+        wait_until(lambda moment=moment: until() or len(results_so_far(run_folder)) >= int(moment))
+        number = 0
+        while number != signal.SIGKILL and not until():
+            time.sleep(draw.uniform(0.05, 0.8))
+            workers = live_workers(run_folder)
+            if workers:
+                number = draw.choice([signal.SIGTERM, *[signal.SIGKILL] * 4])
+                os.kill(draw.choice(workers).pid, number)
+                sent[number] += 1
+    return sent
+
+
 def wait_until(is_so: Callable[[], object], *, seconds: float = 300.0) -> None:
     """Look four times a second; fail when it does not become so."""
     deadline = time.monotonic() + seconds

@@ -5,6 +5,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from launch_faults import (
     Toy,
     assert_same,
     harm_at_random,
+    kill_all_over,
     kill_group,
     live_workers,
     new_project,
@@ -22,6 +24,7 @@ from launch_faults import (
 )  # fmt: skip
 
 from segbench.launch.rank import free_port
+from segbench.lease import attempts
 
 pytestmark = pytest.mark.slow
 
@@ -51,17 +54,21 @@ def part_of(whole: Path, part: Path) -> None:
 
 
 def test_workers_killed_at_random_moments_leave_the_bytes_of_an_undisturbed_run(toy, undisturbed):
+    start = time.monotonic()
     process = toy.start("results")
     run_folder = toy.folder("results")
-    sent = harm_at_random(
-        run_folder, times=KILLS, until=lambda: process.poll() is not None,
-        signals=(signal.SIGKILL, signal.SIGKILL, signal.SIGTERM), pause=(0.2, 2.0),
-    )  # fmt: skip
+    sent = kill_all_over(
+        run_folder, kills=KILLS, trials=24, until=lambda: process.poll() is not None
+    )
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out + err
-    assert sent[signal.SIGKILL] >= min(KILLS, 20) // 2
+    assert sent[signal.SIGKILL] == KILLS
+    begun = sum(attempts(workdir) for workdir in run_folder.glob("trials/*"))
+    assert 24 + KILLS // 2 <= begun <= 24 + sent.total()  # only what was harmed began again
     assert out.count("done: ") == 24
     assert_same(run_folder, undisturbed)
+    seconds = time.monotonic() - start
+    print(f"{KILLS} kills, {sent[signal.SIGTERM]} SIGTERM: {begun} attempts in {seconds:.0f} s")  # noqa: T201
 
 
 def test_the_same_command_twice_at_once_does_each_trial_once(toy, undisturbed):
@@ -101,7 +108,9 @@ def test_a_trial_on_ray_whose_process_is_killed_goes_on(toy, undisturbed):
     part_of(undisturbed, run_folder)
 
 
-def test_a_run_joins_a_ray_that_is_there_and_leaves_it_running(toy, undisturbed, tmp_path):
+def test_a_run_joins_a_ray_that_is_there_with_the_users_token_and_leaves_it_running(
+    toy, undisturbed, tmp_path
+):
     port = free_port()
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
     options = [
@@ -110,17 +119,32 @@ def test_a_run_joins_a_ray_that_is_there_and_leaves_it_running(toy, undisturbed,
         "--include-dashboard=false",
         "--disable-usage-stats",
     ]
-    toy.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        toy.environment.pop(name, None)
+    toy.environment["HOME"] = str(tmp_path)
+    (tmp_path / ".ray").mkdir()  # as any Ray that was started here before has left it
+    (tmp_path / ".ray" / "auth_token").write_text(secrets.token_hex(32))
+    join = ("--seeds", "1", "--address", f"127.0.0.1:{port}")
     with (tmp_path / "ray.out").open("wb") as out:
         there = subprocess.Popen([*command, *options], env=toy.environment, stdout=out, stderr=out)
     try:
         wait_until(lambda: "runtime started" in (tmp_path / "ray.out").read_text())
-        toy.run("results", "--seeds", "1", "--address", f"127.0.0.1:{port}")
+        assert "Token authentication is enabled" in (tmp_path / "ray.out").read_text()
+        stranger = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_NUM_REDIS_GET_RETRIES": "1"}
+        mine, toy.environment = toy.environment, {**toy.environment, **stranger}
+        refused = toy.run("results", *join, ok=False)
+        assert refused.returncode == 2
+        assert "this Ray asks for a token, and yours is another or none" in refused.stderr
+        toy.environment = mine
+        toy.run("results", *join)
         assert there.poll() is None
     finally:
         there.terminate()  # ends what it has started; `ray stop` would end every Ray of this machine
         there.wait(120)
     part_of(undisturbed, toy.folder("results"))
+    nobody = toy.run("other", *join, ok=False)
+    assert nobody.returncode == 2
+    assert "no Ray answers there ([Errno 111] Connection refused)" in nobody.stderr
 
 
 def test_torn_files_are_made_again_and_nothing_else(toy, undisturbed):

@@ -7,6 +7,7 @@ path, an id and resources; its work is done by `segbench.launch.element` in a pr
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
 }
+_ANSWER_SECONDS = 10.0
 
 
 def launch_on_ray(work: Work, on_event: Callable[[Event], None]) -> None:
@@ -37,7 +39,7 @@ def launch_on_ray(work: Work, on_event: Callable[[Event], None]) -> None:
     Raises:
         LaunchError: Ray is not installed or cannot be joined, or trials ended without a record.
     """
-    for name, value in _QUIET.items():
+    for name, value in {**_QUIET, **_to_join(work.launch.address)}.items():
         os.environ.setdefault(name, value)
     try:
         import ray
@@ -69,23 +71,53 @@ def launch_on_ray(work: Work, on_event: Callable[[Event], None]) -> None:
         )
 
 
+def _to_join(address: str | None) -> dict[str, str]:
+    """Return the variables with which a Ray that is there is joined.
+
+    `ray start` asks for the token as soon as this user has one, which any earlier local Ray has
+    made; a driver that names an address shows it only if told. One that asks for none minds none.
+    """
+    if address is None:
+        return {}
+    has_token = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    if has_token or (Path.home() / ".ray" / "auth_token").exists():
+        return {"RAY_AUTH_MODE": "token", "RAY_BACKEND_LOG_LEVEL": "error"}
+    return {"RAY_BACKEND_LOG_LEVEL": "error"}
+
+
 def _join(launch: Launch) -> None:
     import ray
 
     here: dict[str, Any] = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
     try:
+        if launch.address:
+            _check_answers(launch.address)
         ray.init(
             address=launch.address or "local",
             log_to_driver=False,
             logging_level=logging.ERROR,
             **({} if launch.address else here),
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if launch.address is None:
+            raise LaunchError(f"no Ray starts on this machine: {error}") from error
+        if "AuthenticationError" in f"{error!r} {error.__cause__}":
+            raise LaunchError(
+                f"launch.address {launch.address}: this Ray asks for a token, and yours is another "
+                "or none; put its own (`ray get-auth-token` there) into ~/.ray/auth_token or "
+                "$RAY_AUTH_TOKEN"
+            ) from error
         raise LaunchError(
             f"launch.address {launch.address}: no Ray answers there ({error}); start one with "
-            "`ray start --head`, set RAY_AUTH_MODE=token where it asks for its token, or leave the "
-            "address out to have one started here"
+            "`ray start --head`, or leave the address out to have one started here"
         ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError where nobody listens; Ray itself would go on trying for a quarter of an hour."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
 
 
 def _levels(work: Work) -> Iterator[list[str]]:
