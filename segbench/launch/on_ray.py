@@ -87,6 +87,7 @@ def _to_join(address: str | None) -> dict[str, str]:
 
 def _join(launch: Launch) -> None:
     import ray
+    from ray.exceptions import RayError
 
     here: dict[str, Any] = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
     try:
@@ -98,7 +99,7 @@ def _join(launch: Launch) -> None:
             logging_level=logging.ERROR,
             **({} if launch.address else here),
         )
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         if launch.address is None:
             raise LaunchError(f"no Ray starts on this machine: {error}") from error
         if "AuthenticationError" in f"{error!r} {error.__cause__}":
