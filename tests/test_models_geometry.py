@@ -1,7 +1,7 @@
 """Where features lie: computed coordinates against gradients, shifts and the paper's Table 1."""
 
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from segbench.models.geometry import Window, pad_aligned, stage_coordinates
 from segbench.models.trunk import Trunk, build_trunk
 from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import built_in_root, read_card
-from segbench.spec.heads import HEADS, Model
+from segbench.spec.heads import HEADS, Geometry, Model
 
 CARDS = sorted(path.stem for path in (built_in_root() / "backbones").glob("*.yaml"))
 QUICK_CARDS = [pytest.param(name, marks=[pytest.mark.slow] * (name == "vgg16")) for name in CARDS]
@@ -26,7 +26,7 @@ def _card(name: str) -> BackboneCard:
 
 
 @functools.cache
-def _trunk(name: str, padding: Literal["aligned", "caffe"]) -> Trunk:
+def _trunk(name: str, padding: Geometry) -> Trunk:
     card = _card(name)
     trunk = build_trunk(card, card.strides, padding=padding, dropout=0.5)
     _make_linear(trunk.network)
@@ -88,6 +88,37 @@ def test_gradients_find_each_stage_of_larger_trunks_in_caffe_geometry(name):
     _check_places(trunk, torch.ones(1, 3, reach + 131, 1), 0)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet", "inception_v3"])
+def test_gradients_find_each_stage_of_a_trunk_as_it_was_trained(name, axis):
+    trunk = _trunk(name, "native")
+    reach = max(here.receptive_field for here in trunk.coordinates.values())
+    shape = [1, 3, trunk.smallest_side, trunk.smallest_side]
+    shape[2 + axis] = 2 * reach + 131
+    _check_places(trunk, torch.ones(shape), axis)
+
+
+def test_a_trunk_as_it_was_trained_lies_elsewhere_than_a_padded_one():
+    assert [c.offset for c in _trunk("squeezenet1_1", "native").coordinates.values()] == [3, 7, 15]
+    padded = _trunk("squeezenet1_1", "aligned").coordinates.values()
+    assert [c.offset for c in padded] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("padding", ["aligned", "native", "caffe"])
+@pytest.mark.parametrize("name", QUICK_CARDS)
+def test_the_smallest_side_is_the_smallest_that_the_network_takes(name, padding):
+    trunk = _trunk(name, padding)
+    side = trunk.smallest_side
+    with torch.no_grad():
+        maps = trunk.network(torch.ones(1, 3, side, side))
+        assert min(min(feature_map.shape[2:]) for feature_map in maps.values()) >= 1
+        if side > 1:
+            with pytest.raises(RuntimeError):
+                trunk.network(torch.ones(1, 3, side - 1, side - 1))
+    if (name, padding) == ("inception_v3", "native"):
+        assert side == 75  # as torchvision's and Keras' documentation say
+
+
 @pytest.mark.parametrize("size", [1, 31, 32, 33, 97])
 @pytest.mark.parametrize("name", QUICK_CARDS)
 def test_aligned_stages_have_one_feature_for_each_started_stride(name, size):
@@ -135,6 +166,7 @@ def test_parameter_counts_are_those_of_the_paper_s_table_1(name, millions):
     ("name", "head", "geometry"),
     [
         ("squeezenet1_1", "fcn4s_from16", "aligned"),
+        ("squeezenet1_1", "fcn4s_from16", "native"),
         ("squeezenet1_1", "fcn4s_from16", "caffe"),
         ("alexnet", "fcn8s", "caffe"),
         pytest.param("alexnet", "fcn8s", "aligned", marks=pytest.mark.slow),
@@ -151,7 +183,7 @@ def test_a_shifted_image_gives_an_equally_shifted_score_map(name, head, geometry
     # of it: what is left is the shift.
     image = (-segmenter._shift / segmenter._scale).expand(1, 3, 704, 32).clone()
     patch = torch.rand(1, 3, 24, 32)
-    shift = 3 * segmenter.minimum_side
+    shift = 3 * max(HEADS[head].strides)
     score_maps = []
     with torch.no_grad():
         for top in (288, 288 + shift):

@@ -1,4 +1,4 @@
-"""Where each feature of a trunk lies in the image, computed from its layers; and the two paddings.
+"""Where each feature of a trunk lies in the image, computed from its layers; and the paddings that are ours.
 
 A trunk is a torch.fx graph. Feature i of a layer is centred on pixel `stride * i + offset` of the
 image and sees `receptive_field` pixels around it; pixels are counted from 0, so offset 0 is the
@@ -6,6 +6,7 @@ centre of the first one. Each layer changes the three numbers by its own window;
 must agree. Knows nothing of cards or heads.
 """
 
+import itertools
 import operator
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -74,6 +75,41 @@ def stage_coordinates(trunk: fx.GraphModule) -> dict[str, Coordinates]:
                 f"(rows {here}, columns {columns[node]})"
             )
         found[name] = here
+    return found
+
+
+def smallest_side(trunk: fx.GraphModule) -> int:
+    """Return the least pixels a side of an image that leave every layer at least one feature."""
+    return next(
+        side
+        for side in itertools.count(1)
+        if all(min(_sizes(trunk, side, axis).values(), default=1) > 0 for axis in (0, 1))
+    )
+
+
+def _sizes(trunk: fx.GraphModule, side: int, axis: int) -> dict[fx.Node, int]:
+    """Return the features of each node along one axis, for an image of `side` pixels."""
+    found: dict[fx.Node, int] = {}
+    for node in trunk.graph.nodes:
+        sizes = [found[source] for source in node.all_input_nodes if source in found]
+        layer = trunk.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if node.op == "placeholder":
+            found[node] = side
+        elif isinstance(layer, nn.AdaptiveAvgPool2d) or not sizes or node.op == "output":
+            continue  # a summary of the whole image: it has a value at any size
+        elif isinstance(layer, Windowed):
+            window = _window(layer, axis)
+            room = min(sizes) + 2 * window.padding - window.extent
+            whole = room // window.stride + 1 if room >= 0 else 0
+            # a pool that rounds up may begin its last window in the input, not behind it
+            rounds_up = isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) and layer.ceil_mode
+            begins = whole * window.stride < min(sizes) + window.padding
+            found[node] = whole + (rounds_up and room % window.stride > 0 and begins)
+        elif node.target is F.pad:
+            padding: Any = node.args[1]
+            found[node] = min(sizes) + sum(padding[2 * (1 - axis) : 2 * (1 - axis) + 2])
+        else:
+            found[node] = min(sizes)
     return found
 
 

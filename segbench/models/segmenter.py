@@ -49,7 +49,7 @@ def build_segmenter(
         head,
         [StageShape(stage.channels, trunk.coordinates[stage.name]) for stage in stages],
         num_classes,
-        clamps=model.geometry == "aligned",
+        clamps=model.geometry != "caffe",
     )
     weights = weights_named(backbone, model)
     return Segmenter(
@@ -57,14 +57,15 @@ def build_segmenter(
         fusion,
         stage_names=tuple(stage.name for stage in stages),
         image_input=(weights and weights.input) or backbone.input,
-        minimum_side=max(head.strides),
+        minimum_side=max(*head.strides, trunk.smallest_side),
     )
 
 
 class Segmenter(nn.Module):
     """Images -> score maps. Build it with `build_segmenter`.
 
-    minimum_side: the smallest height and width, in pixels: one feature of the coarsest stage.
+    minimum_side: the smallest height and width, in pixels: one feature of the coarsest stage, and
+    of every layer before it.
     """
 
     _scale: Tensor

@@ -7,7 +7,7 @@ layers that the card names become convolutions behind the deepest stage. Knows n
 import importlib
 import os
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
@@ -19,6 +19,7 @@ from segbench.errors import CardError
 from segbench.models import geometry
 from segbench.models.geometry import Coordinates
 from segbench.spec.cards import BackboneCard, Stage
+from segbench.spec.heads import Geometry
 from segbench.spec.yamlfile import did_you_mean
 
 TRUSTED_VARIABLE = "SEGBENCH_TRUSTED"
@@ -27,11 +28,13 @@ TRUSTED_VARIABLE = "SEGBENCH_TRUSTED"
 class Trunk(NamedTuple):
     """A network that returns {stage name: (N, D, h, w)}, and where these lie in the image.
 
-    full_names: the names of all parameters and buffers of the network before it was cut.
+    smallest_side: the least pixels a side that leave every layer a feature. full_names: the names of
+    all parameters and buffers of the network before it was cut.
     """
 
     network: fx.GraphModule
     coordinates: dict[str, Coordinates]
+    smallest_side: int
     full_names: frozenset[str]
 
 
@@ -39,7 +42,7 @@ def build_trunk(
     card: BackboneCard,
     strides: tuple[int, ...],
     *,
-    padding: Literal["aligned", "caffe"],
+    padding: Geometry,
     dropout: float,
 ) -> Trunk:
     """Return the card's network, cut behind the stages with these strides.
@@ -60,14 +63,15 @@ def build_trunk(
         _append_classifier(trunk, network, card, dropout=dropout)
     if padding == "aligned":
         geometry.pad_aligned(trunk)
-    else:
+    elif padding == "caffe":
         geometry.pad_caffe(trunk)
     trunk.graph.lint()
     trunk.recompile()
     coordinates = geometry.stage_coordinates(trunk)
     for stage, channels in zip(stages, _channels(trunk, stages), strict=True):
         _check_stage(card, stage, coordinates[stage.name].stride, channels)
-    return Trunk(trunk.train(), coordinates, full_names)
+    smallest = geometry.smallest_side(trunk)
+    return Trunk(trunk.train(), coordinates, smallest, full_names)
 
 
 class _Tracer(fx.Tracer):
