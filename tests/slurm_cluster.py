@@ -207,7 +207,7 @@ class SlurmCluster:
         accounting = (
             "AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=localhost\n"
             f"AccountingStoragePort={self._fields['database_port']}\n"
-            f"AccountingStoragePass={self.folder}/munge.socket"
+            f"AccountingStoragePass={self.folder}/munge.socket\nAccountingStorageEnforce=limits"
             if self.accounting
             else "AccountingStorageType=accounting_storage/none"
         )

@@ -247,21 +247,41 @@ def test_the_same_command_twice_at_once_submits_once(toy, cluster, undisturbed):
     assert_same(toy.folder("results"), undisturbed)
 
 
-def test_a_refusal_names_what_was_and_was_not_submitted(toy, cluster):
+def test_a_refusal_names_what_was_and_was_not_submitted(toy):
     refused = toy.run("results", "--set", "launch.partition=nowhere", ok=False)
     assert refused.returncode == 2
     assert "invalid partition specified: nowhere" in refused.stderr
     assert "Submitted: 0 of 6 trials" in refused.stderr
-    cluster.ask("sacctmgr", "-i", "add", "account", "lab")
-    cluster.ask("sacctmgr", "-i", "add", "user", "root", "account=lab")
-    cluster.ask("sacctmgr", "-i", "modify", "user", "root", "set", "maxsubmitjobs=4")
+    assert "when that is mended, the same command submits the rest" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("whose", "limit", "word"),
+    [
+        (("user", "root"), "maxsubmitjobs", "AssocMaxSubmitJobLimit"),
+        (("account", "root"), "grpsubmitjobs", "AssocGrpSubmitJobsLimit"),
+        (("qos", "normal"), "maxsubmitjobsperuser", "QOSMaxSubmitJobPerUserLimit"),
+    ],
+)
+def test_of_a_limit_on_submitted_jobs_what_fits_is_submitted_and_later_the_rest(
+    toy, cluster, whose, limit, word
+):
+    later = ("--set", "launch.sbatch={begin: now+1hour}")  # none ends while we look
+    modify = ("sacctmgr", "-i", "modify", *whose, "set")
+    cluster.ask(*modify, f"{limit}=4")
     try:
-        refused = toy.run("results", ok=False)
+        refused = toy.run("results", *later, ok=False)
         assert refused.returncode == 2
-        assert "Submitted: 3 of 6 trials, in 1 of 2 arrays; not submitted: 3" in refused.stderr
-        assert len(jobs_in_queue(cluster)) == 3
+        assert f"Slurm takes no more jobs of yours now ({word})" in refused.stderr
+        assert "Submitted: 4 of 6 trials, in 2 arrays; not submitted: 2" in refused.stderr
+        assert "when jobs have ended, the same command submits the rest" in refused.stderr
+        assert len(jobs_in_queue(cluster)) == 4
     finally:
-        cluster.ask("sacctmgr", "-i", "modify", "user", "root", "set", "maxsubmitjobs=-1")
+        cluster.ask(*modify, f"{limit}=-1")
+    rest = toy.run("results", *later).stdout
+    assert rest.count("waiting: ") == 4
+    assert "(2 trials)" in rest
+    assert len(jobs_in_queue(cluster)) == 6
 
 
 def test_a_trial_that_starts_from_another_waits_for_its_job(toy, cluster):

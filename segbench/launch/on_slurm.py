@@ -10,7 +10,9 @@ the same id, unless Slurm is ending or requeueing the job itself. A trial that m
 """
 
 import os
+import re
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +28,7 @@ from segbench.spec.launching import Launch
 from segbench.status import is_alive
 
 _SIGNAL_DELAY_SECONDS = 90
+_SUBMIT_LIMIT = re.compile(r"\w+Submit\w*Limit")  # AssocMaxSubmitJobLimit, QOSMaxSubmitJobPer...
 
 
 class Array(NamedTuple):
@@ -110,24 +113,31 @@ def _check_installed() -> None:
 def _submit(
     work: Work, left: list[str], queued: dict[str, str], on_event: Callable[[Event], None]
 ) -> None:
+    """Submit arrays of these trials; what the limit on submitted jobs refuses is tried in halves.
+
+    So that what fits is submitted, whoever's limit it is: the user's, an account's or a QOS's.
+    """
     job_path = work.job.write()
-    room = slurm_queue.room_to_submit(work.launch.account)
-    arrays = list(arrays_of(work, left, slurm_queue.max_array_size()))
+    waiting = deque(arrays_of(work, left, slurm_queue.max_array_size()))
     after: dict[str, str] = dict(queued)  # trial -> the job that does it
     last_in_lane: dict[int, str] = {}
-    for done, array in enumerate(arrays):
+    given: list[Array] = []
+    while waiting:
+        array = waiting.popleft()
         starts = (work.trials[trial_id].start_from for e in array.elements for trial_id in e)
         needed = {after[start].split("_")[0] for start in starts if start in after}
-        if array.lane in last_in_lane:
+        if work.launch.throttle is not None and array.lane in last_in_lane:
             needed.add(last_in_lane[array.lane])
-        if room is not None and len(array.elements) > room:
-            reason = f"this user may submit {room} more jobs (MaxSubmitJobs)"
-            raise LaunchError(_refusal(reason, done, arrays, left))
         try:
             submission = _sbatch(work.run_folder, job_path, array, sorted(needed, key=int))
         except LaunchError as error:
-            raise LaunchError(_refusal(str(error), done, arrays, left)) from error
-        room = None if room is None else room - len(array.elements)
+            half = len(array.elements) // 2
+            if half and _SUBMIT_LIMIT.search(str(error)):
+                halves = [array._replace(elements=e) for e in _pieces(array.elements, half)]
+                waiting.extendleft(reversed(halves))
+                continue
+            raise LaunchError(_refusal(str(error), given, array, left)) from error
+        given.append(array)
         last_in_lane[array.lane] = str(submission.job_id)
         for trial_ids in array.elements:
             for trial_id in trial_ids:
@@ -135,13 +145,18 @@ def _submit(
                 on_event(Event("submitted", trial_id, f"job {submission.job_id}"))
 
 
-def _refusal(reason: str, done: int, arrays: list[Array], left: list[str]) -> str:
-    given = sum(len(trial_ids) for array in arrays[:done] for trial_ids in array.elements)
-    first = arrays[done].elements[0][0]
+def _refusal(reason: str, given: list[Array], refused: Array, left: list[str]) -> str:
+    submitted = sum(len(trial_ids) for array in given for trial_ids in array.elements)
+    advice = "when that is mended, the same command submits the rest"
+    if limit := _SUBMIT_LIMIT.search(reason):
+        reason = f"Slurm takes no more jobs of yours now ({limit[0]})"
+        advice = (
+            "when jobs have ended, the same command submits the rest (with more "
+            "launch.trials_per_job they are fewer jobs)"
+        )
     return (
-        f"{reason}. Submitted: {given} of {len(left)} trials, in {done} of {len(arrays)} arrays; "
-        f"not submitted: {len(left) - given}, from trial {first} on. When there is room or the "
-        "option is mended, the same command submits the rest (more trials_per_job need fewer jobs)"
+        f"{reason}. Submitted: {submitted} of {len(left)} trials, in {len(given)} arrays; not "
+        f"submitted: {len(left) - submitted}, from trial {refused.elements[0][0]} on; {advice}"
     )
 
 
@@ -209,6 +224,8 @@ def _sbatch(run_folder: Path, job_path: Path, array: Array, after: list[str]) ->
             [array.launch.model_dump_json()] * len(array.elements),
         )
     except (FailedSubmissionError, UncompletedJobError, RuntimeError) as error:
+        for unused in (run_folder / "jobs" / "submitit").glob(f"{'[0-9a-f]' * 32}.pkl"):
+            unused.unlink()
         reason = " ".join(str(error).split("\n\n")[-1].split())
         slurm_queue.write_submission(run_folder, submission.revised(refused=reason or "refused"))
         raise LaunchError(f"sbatch refused: {reason}") from error

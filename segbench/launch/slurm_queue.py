@@ -224,19 +224,6 @@ def has_gpus(partition: str | None) -> bool:
     )
 
 
-def room_to_submit(account: str | None) -> int | None:
-    """Return how many jobs this user may still submit; None without a limit or accounting."""
-    who = ["where", f"user={_user()}", *([f"account={account}"] if account else [])]
-    try:
-        text = _ask(
-            "sacctmgr", "--noheader", "--parsable2", "show", "assoc", *who, "format=MaxSubmitJobs"
-        )
-    except LaunchError:
-        return None
-    limits = [int(line) for line in text.split() if line.isdigit()]
-    return max(min(limits) - len(queue()), 0) if limits else None
-
-
 def cancel(job_ids: Sequence[str]) -> None:
     """Cancel jobs or array elements; those that have ended are left alone."""
     for start in range(0, len(job_ids), 200):
