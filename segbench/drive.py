@@ -20,7 +20,7 @@ from segbench.launch.best_sample import best_sample
 from segbench.run import RunRecord
 from segbench.spec import yamlfile
 from segbench.spec.catalog import Catalog
-from segbench.spec.experiment import read_experiment
+from segbench.spec.experiment import Experiment, read_experiment
 from segbench.spec.job import Job
 from segbench.spec.machine import Machine
 from segbench.spec.search import Search
@@ -72,15 +72,14 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
     """
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", flags.device):
         raise ExperimentError(f"--device {flags.device}: expected auto, cpu, cuda or cuda:N")
-    experiment, document = read_experiment(path, flags.settings)
-    if flags.seeds is not None and isinstance(experiment.sweep.seeds, int):
-        seeds = max(experiment.sweep.seeds, flags.seeds)
-        experiment = experiment.revised(sweep=experiment.sweep.revised(seeds=seeds))
+    catalog = Catalog.on_path(flags.cards, experiment=path)
+    experiment, document = read_experiment(path, flags.settings, catalog=catalog)
+    if flags.seeds is not None:
+        experiment = _with_seeds(experiment, flags.seeds)
     if flags.best:
         experiment = with_settings(experiment, best_sample(experiment, flags.results).settings)
     if flags.search:
         experiment = searched(experiment)
-    catalog = Catalog.on_path(flags.cards, experiment=path)
     run_folder = flags.results.resolve() / experiment.name
     settling = settling_of(run_folder, experiment, is_asked=flags.settle)
     if settling.looks > 1:
@@ -89,11 +88,7 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
         planned = with_top_ups(whole, len(experiment.sweep.seed_values), settling)
     else:
         planned = whole = expand(experiment, catalog, document)
-    for resources in experiment.launch.cells:
-        for axis, value in resources.where.items():
-            _selector(f"{axis}={value}", whole, "launch.cells where")
     asked = narrowed(planned, flags.only, flags.seeds)
-    _check_ranks(asked)
     machine = Machine.from_environment(
         dict(os.environ),
         data=tuple(map(str, flags.data)),
@@ -108,14 +103,22 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
     return Prepared(whole, asked, catalog, machine, run_folder, search, settling)
 
 
-def _check_ranks(plan: Plan) -> None:
-    ranks = plan.experiment.launch.ranks_per_trial
-    sizes = {trial.train.batch_size for trial in plan.trials.values()} if ranks > 1 else set()
-    for batch_size in sorted(size for size in sizes if size % ranks):
+def _with_seeds(experiment: Experiment, seeds: int) -> Experiment:
+    """Return the experiment with at least so many seeds.
+
+    Raises:
+        ExperimentError: the file names its seeds, and fewer.
+    """
+    named = experiment.sweep.seeds
+    if isinstance(named, int):
+        sweep = experiment.sweep.revised(seeds=max(named, seeds))
+        return experiment.revised(sweep=sweep)
+    if seeds > len(named):
         raise ExperimentError(
-            f"launch.ranks_per_trial {ranks}: cannot share out train.batch_size {batch_size} evenly; "
-            "choose a divisor of it"
+            f"--seeds {seeds}: sweep.seeds names {len(named)} seeds; name more there, or give their "
+            "number"
         )
+    return experiment
 
 
 def narrowed(plan: Plan, only: Sequence[str], seeds: int | None) -> Plan:
@@ -150,18 +153,18 @@ def narrowed(plan: Plan, only: Sequence[str], seeds: int | None) -> Plan:
     return Plan(plan.experiment, cells)
 
 
-def _selector(text: str, plan: Plan, said: str = "--only") -> tuple[str, frozenset[str]]:
+def _selector(text: str, plan: Plan) -> tuple[str, frozenset[str]]:
     axis, equals, values = text.partition("=")
     axes = plan.axes
     if not equals or axis not in axes:
         raise ExperimentError(
-            f"{said} {text}: expected axis=value{yamlfile.did_you_mean(axis, axes)}; "
+            f"--only {text}: expected axis=value{yamlfile.did_you_mean(axis, axes)}; "
             f"axes: {', '.join(axes)}"
         )
     chosen = frozenset(values.split(","))
     for value in sorted(chosen - set(axes[axis])):
         raise ExperimentError(
-            f"{said} {text}: no {axis} {value!r} in the sweep"
+            f"--only {text}: no {axis} {value!r} in the sweep"
             f"{yamlfile.did_you_mean(value, axes[axis])}; it has: {', '.join(axes[axis])}"
         )
     return axis, chosen

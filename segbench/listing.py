@@ -132,8 +132,11 @@ def problems_of(path: Path, cards: tuple[Path, ...]) -> list[str]:
     """Return one sentence for each problem of a card or an experiment, told apart by its keys."""
     try:
         data = yamlfile.read_document(path, CardError).data
-        if isinstance(data, dict) and "sweep" in data:
-            return _experiment_problems(path, cards)
+        if isinstance(data, dict) and not {"sweep", "question"}.isdisjoint(data):
+            own = Catalog.on_path(cards, experiment=path)
+            experiment, document = read_experiment(path, catalog=own)
+            expand(experiment, own, document)
+            return []
         catalog = Catalog.on_path((*cards, *_root_of(path)))
         is_backbone = path.parent.name == "backbones" or (
             isinstance(data, dict) and ("stages" in data or "builder" in data)
@@ -145,31 +148,6 @@ def problems_of(path: Path, cards: tuple[Path, ...]) -> list[str]:
     except SegbenchError as error:
         return str(error).splitlines()
     return []
-
-
-def _experiment_problems(path: Path, cards: tuple[Path, ...]) -> list[str]:
-    """Return what is wrong with the file, and which names no card has: both, not one by one."""
-    catalog = Catalog.on_path(cards, experiment=path)
-    try:
-        experiment, document = read_experiment(path)
-    except ExperimentError as error:
-        return [*str(error).splitlines(), *_unknown_names(path, catalog)]
-    expand(experiment, catalog, document)
-    return []
-
-
-def _unknown_names(path: Path, catalog: Catalog) -> list[str]:
-    document = yamlfile.read_document(path, ExperimentError)
-    sweep = document.data["sweep"]
-    problems = []
-    for axis, look_up in (("backbone", catalog.backbone), ("dataset", catalog.dataset)):
-        given = sweep.get(axis, ()) if isinstance(sweep, dict) else ()
-        for name in given if isinstance(given, tuple) else (given,):
-            try:
-                look_up(str(name))
-            except CardError as error:
-                problems.append(f"{document.where(('sweep', axis))}: {error}")
-    return problems
 
 
 def _root_of(card: Path) -> tuple[Path, ...]:

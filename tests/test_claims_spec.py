@@ -12,6 +12,7 @@ from segbench.spec.claims import (
     Compare,
     Correlate,
     Order,
+    PlannedCell,
     Trend,
     Value,
     check_cells,
@@ -148,12 +149,20 @@ def test_a_sweep_narrowed_by_a_setting_is_told_how_to_keep_its_claims():
     assert "--only" not in check_selectors([claim], AXES)[0][1]
 
 
-CELLS = [
-    {"backbone": "vgg16", "head": "fcn8s", "dataset": "voc", "protocol": "native"},
-    {"backbone": "googlenet", "head": "fcn32s", "dataset": "voc", "protocol": "native"},
-    {"backbone": "vgg16", "head": "fcn32s", "dataset": "ade", "protocol": "native"},
-]
 NAMES = {"voc": ("background", "car"), "ade": ("wall", "sky")}
+
+
+def planned(**axes: str) -> PlannedCell:
+    return PlannedCell({**axes, "protocol": "native"}, NAMES[axes["dataset"]])
+
+
+CELLS = [
+    planned(backbone="vgg16", head="fcn8s", dataset="voc"),
+    planned(backbone="vgg16", head="fcn32s", dataset="voc"),
+    planned(backbone="googlenet", head="fcn32s", dataset="voc"),
+    planned(backbone="vgg16", head="fcn32s", dataset="ade"),
+    planned(backbone="resnet50", head="fcn16s", dataset="ade"),
+]
 
 
 @pytest.mark.parametrize(
@@ -177,23 +186,63 @@ NAMES = {"voc": ("background", "car"), "ade": ("wall", "sky")}
         ),
         (
             "kind: compare, left: {backbone: vgg16}, right: {backbone: googlenet}, "
-            "classes: [car, backgroud]",
+            "where: {dataset: voc}, classes: [car, backgroud]",
             "claims[0].classes",
-            "no class 'backgroud' in ade, voc; did you mean 'background'?",
+            "no class 'backgroud' in voc; did you mean 'background'?",
+        ),
+        (
+            "kind: compare, left: {backbone: googlenet}, right: {backbone: resnet50}",
+            "claims[0]",
+            "backbone googlenet and backbone resnet50 never occur in cells that agree in all other "
+            "axes, so there is nothing to compare",
+        ),
+        (
+            "kind: trend, along: num_classes, direction: falls, within: [dataset]",
+            "claims[0].along",
+            "wherever this is judged num_classes has one level (2), and a trend needs two; "
+            "`average: true` or `within` judge it over more cells at once",
         ),
     ],
 )
 def test_a_claim_that_no_cell_can_answer_is_found_before_anything_runs(
     text: str, place: str, sentence: str
 ):
-    problems = check_cells([one(text)], CELLS, NAMES)
+    problems = check_cells([one(text)], CELLS)
     assert [(dotted(where), said) for where, said in problems] == [(place, sentence)]
 
 
 def test_a_claim_that_some_cells_can_answer_stands():
     claim = one("kind: compare, left: {backbone: vgg16}, right: {backbone: googlenet}")
     named = one("kind: correlate, by: training_pixels, classes: [car], where: {dataset: voc}")
-    assert check_cells([claim, named], CELLS, NAMES) == []
+    assert check_cells([claim, named], CELLS) == []
+
+
+def test_cells_that_a_setting_took_away_are_no_fault_of_a_claim_but_its_classes_are():
+    gone = "kind: compare, left: {backbone: alexnet}, right: {backbone: vgg16}"
+    assert check_cells([one(gone)], CELLS, is_narrowed=True) == []
+    ((place, sentence),) = check_cells(
+        [one(f"{gone}, classes: [sea]")], CELLS[:1], is_narrowed=True
+    )
+    assert (dotted(place), sentence) == ("claims[0].classes", "no class 'sea' in voc")
+
+
+@pytest.mark.parametrize(
+    ("claim", "levels", "expected"),
+    [
+        ("", ("1", "x"), "train.batch_size has the value 'x', not a number"),
+        ("", ("1", "inf"), "train.batch_size has the value 'inf', not a number"),
+        (
+            ", scale: log",
+            ("0", "3"),
+            "train.batch_size has the value 0, which no doubling reaches; say `scale: linear`",
+        ),
+        (", scale: linear", ("0", "3"), None),
+    ],
+)
+def test_a_trend_needs_numbers_and_doublings_need_them_above_zero(claim, levels, expected):
+    trend = one(f"kind: trend, along: train.batch_size, direction: rises{claim}")
+    problems = check_selectors([trend], {**AXES, "train.batch_size": levels})
+    assert [said for _, said in problems] == ([expected] if expected else [])
 
 
 def test_numbers_in_selectors_are_axis_values():

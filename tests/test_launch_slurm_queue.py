@@ -193,7 +193,7 @@ def test_cells_may_ask_for_other_resources_and_the_last_match_counts():
 def test_resources_for_cells_that_do_not_exist_are_an_error(toy_project):
     setting = "launch.cells=[{where: {head: fcn8}, memory_gib: 32}]"
     with pytest.raises(
-        ExperimentError, match=r"launch.cells where head=fcn8: .*did you mean 'fcn8s'"
+        ExperimentError, match=r"launch.cells\[0\].where: head: fcn8 .*did you mean 'fcn8s'"
     ):
         prepare_run(toy_project / "experiments" / "toy.yaml", Flags(settings=(setting,)))
 

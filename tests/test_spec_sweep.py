@@ -186,6 +186,16 @@ def test_narrowing_keeps_ids_and_refuses_unknown_values(toy_project):
         prepare_run(path, Flags(only=("head=fcn9s",)))
 
 
+def test_more_seeds_than_a_file_names_are_refused(toy_project):
+    path = toy_project / "experiments" / "toy.yaml"
+    named = "sweep.seeds=[4, 7]"
+    assert {
+        cell.seed for cell in prepare_run(path, Flags(settings=(named,), seeds=1)).asked.cells
+    } == {4}
+    with pytest.raises(ExperimentError, match=r"--seeds 3: sweep\.seeds names 2 seeds; name more"):
+        prepare_run(path, Flags(settings=(named,), seeds=3))
+
+
 def test_ten_thousand_trials_are_planned_within_seconds(plan_of):
     start = time.process_time()
     plan = plan_of("sweep.seeds=1000", "sweep.settings={train.batch_size: [1, 2, 3, 4, 5]}")

@@ -8,7 +8,7 @@ must agree. Knows nothing of cards or heads.
 
 import itertools
 import operator
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -113,14 +113,18 @@ def _sizes(trunk: fx.GraphModule, side: int, axis: int) -> dict[fx.Node, int]:
     return found
 
 
-def pad_aligned(trunk: fx.GraphModule) -> None:
+def pad_aligned(trunk: fx.GraphModule, layers: Container[str] | None = None) -> None:
     """Pad every layer so that feature i lies at pixel stride * i and ceil(size / stride) remain.
+
+    layers: those with these names alone; None means all.
 
     A window of odd extent e gets (e - 1) / 2 on both sides. One of even extent cannot be centred on
     a feature: it starts so that windows of neighbours tile the input (2x2 pools of stride 2: no
     padding, the last one cut at the border), and shifts the offset by half a feature.
     """
     for node, layer in _windows(trunk):
+        if layers is not None and str(node.target) not in layers:
+            continue
         rows, columns = (_window(layer, axis) for axis in (0, 1))
         before = (_padding_before(rows), _padding_before(columns))
         after = (rows.extent - 1 - before[0], columns.extent - 1 - before[1])

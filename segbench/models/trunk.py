@@ -65,6 +65,9 @@ def build_trunk(
         geometry.pad_aligned(trunk)
     elif padding == "caffe":
         geometry.pad_caffe(trunk)
+    elif card.classifier is not None:
+        # fc6 spanned a whole photograph in its training; padded, it reaches the borders of any
+        geometry.pad_aligned(trunk, {card.classifier.fc6, card.classifier.fc7})
     trunk.graph.lint()
     trunk.recompile()
     coordinates = geometry.stage_coordinates(trunk)

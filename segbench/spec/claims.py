@@ -38,9 +38,10 @@ averaged) or `average: true` (over all of them). Knows nothing of how claims are
         tolerance: 1
 """
 
+import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -291,48 +292,112 @@ def check_selectors(
             known = [*axes, *(_FACTS if place == "along" else ())]
             problems += [(("claims", index, place), p) for p in _no_axis(axis, known)]
         if isinstance(claim, Trend) and claim.along in axes:
-            problems += [
-                (
-                    ("claims", index, "along"),
-                    f"{claim.along} has the value {value!r}, not a number",
-                )
-                for value in axes[claim.along]
-                if not _is_number(value)
-            ]
+            unfit = (_unfit_level(claim, value) for value in axes[claim.along])
+            problems += [(("claims", index, "along"), sentence) for sentence in unfit if sentence]
     return problems
 
 
+class PlannedCell(NamedTuple):
+    """A cell that will run: its axes, `protocol` among them, and the classes that it scores."""
+
+    axes: dict[str, str]
+    class_names: Sequence[str]
+
+
 def check_cells(
-    claims: Sequence[AnyClaim],
-    cells: Sequence[dict[str, str]],
-    class_names: Mapping[str, Sequence[str]],
+    claims: Sequence[AnyClaim], cells: Sequence[PlannedCell], *, is_narrowed: bool = False
 ) -> list[tuple[Place, str]]:
     """Return place and sentence for each claim that these cells can never answer.
 
     Its values may all occur in the sweep and never together: excluded, or served by no head.
-    cells: the axes of those that will run, `protocol` among them. class_names: of each data set.
+    is_narrowed: a setting has changed the sweep, so cells may be missing without the file being
+    wrong; its classes must be there all the same.
     """
     problems: list[tuple[Place, str]] = []
     for index, claim in enumerate(claims):
-        here: Place = ("claims", index)
-        found = [cell for cell in cells if _is_in(cell, claim.where)]
-        if not found:
-            problems.append(((*here, "where"), f"no cell of the sweep is {_said(claim.where)}"))
-            continue
-        for place, side in claim.sides():
-            wanted = {axis: (value,) for axis, value in side.items()}
-            if not any(_is_in(cell, wanted) for cell in found):
-                limits = f" where {_said(claim.where)}" if claim.where else ""
-                sentence = f"no cell of the sweep is {_said(wanted)}{limits}"
-                problems.append(((*here, *place), sentence))
-        known = {name for cell in found for name in class_names[cell["dataset"]]}
-        datasets = ", ".join(sorted({cell["dataset"] for cell in found}))
-        problems += [
-            ((*here, "classes"), f"no class {name!r} in {datasets}{did_you_mean(name, known)}")
-            for name in claim.classes
-            if name not in known
-        ]
+        found = [cell for cell in cells if _is_in(cell.axes, claim.where)]
+        unmet = [] if is_narrowed else list(_without_cells(claim, found))
+        for place, sentence in unmet or _without_classes(claim, found):
+            problems.append((("claims", index, *place), sentence))
     return problems
+
+
+def _without_cells(claim: AnyClaim, found: Sequence[PlannedCell]) -> Iterable[tuple[Place, str]]:
+    """Yield what a claim lacks among the cells that it speaks of."""
+    if not found:
+        yield ("where",), f"no cell of the sweep is {_said(claim.where)}"
+        return
+    sides = [(place, _one_value_each(side)) for place, side in claim.sides()]
+    lacking = [one for one in sides if not any(_is_in(c.axes, one[1]) for c in found)]
+    limits = f" where {_said(claim.where)}" if claim.where else ""
+    for place, side in lacking:
+        yield place, f"no cell of the sweep is {_said(side)}{limits}"
+    if sides and not lacking and not _has_a_combination(claim, [s for _, s in sides], found):
+        yield (
+            (),
+            f"{' and '.join(_said(side) for _, side in sides)} never occur in cells that agree in all "
+            "other axes, so there is nothing to compare",
+        )
+    if isinstance(claim, Trend) and len(levels := _most_levels(claim, found)) < 2:
+        yield (
+            ("along",),
+            f"wherever this is judged {claim.along} has one level ({', '.join(levels)}), and a trend "
+            "needs two; `average: true` or `within` judge it over more cells at once",
+        )
+
+
+def _has_a_combination(
+    claim: AnyClaim, sides: Sequence[Where], found: Sequence[PlannedCell]
+) -> bool:
+    """Return whether some cells on all the sides agree in the axes that the claim leaves open."""
+    fixed = claim.fixed_axes()
+    combinations: dict[tuple[str, ...], set[int]] = {}
+    for cell in found:
+        key = tuple(value for axis, value in cell.axes.items() if axis not in fixed)
+        on = (index for index, side in enumerate(sides) if _is_in(cell.axes, side))
+        combinations.setdefault(key, set()).update(on)
+    return any(len(on) == len(sides) for on in combinations.values())
+
+
+def _most_levels(claim: Trend, found: Sequence[PlannedCell]) -> Sequence[str]:
+    """Return the levels in that of the claim's judgements that has most of them."""
+    fixed = claim.fixed_axes()
+    judgements: dict[tuple[str, ...], set[str]] = {}
+    for cell in found:
+        outer = [axis for axis in cell.axes if axis not in fixed]
+        if claim.within is not None:
+            outer = [axis for axis in outer if axis in claim.within]
+        key = () if claim.average else tuple(cell.axes[axis] for axis in outer)
+        judgements.setdefault(key, set()).add(_level(claim, cell))
+    return sorted(max(judgements.values(), key=len))
+
+
+def _level(claim: Trend, cell: PlannedCell) -> str:
+    """Return the cell's level on the claim's axis; a fact that is not known yet is its own."""
+    if claim.along == "num_classes":
+        return str(len(cell.class_names))
+    if is_fact(claim.along):
+        return " ".join(value for axis, value in cell.axes.items() if axis != "protocol")
+    return f"{float(cell.axes[claim.along]):g}"
+
+
+def _without_classes(claim: AnyClaim, found: Sequence[PlannedCell]) -> Iterable[tuple[Place, str]]:
+    """Yield each class that cells on the claim's sides, or all where it has none, do not score."""
+    sides = [_one_value_each(side) for _, side in claim.sides()]
+    compared = [c for c in found if not sides or any(_is_in(c.axes, side) for side in sides)]
+    for name in claim.classes:
+        lacking = [cell for cell in compared if name not in cell.class_names]
+        if lacking:
+            known = {known for cell in lacking for known in cell.class_names}
+            datasets = dict.fromkeys(cell.axes["dataset"] for cell in lacking)
+            yield (
+                ("classes",),
+                f"no class {name!r} in {', '.join(datasets)}{did_you_mean(name, known)}",
+            )
+
+
+def _one_value_each(side: Side) -> Where:
+    return {axis: (value,) for axis, value in side.items()}
 
 
 def _is_in(cell: dict[str, str], where: Where) -> bool:
@@ -346,7 +411,7 @@ def _said(where: Where) -> str:
 def _selectors(claim: AnyClaim) -> Iterable[tuple[Place, Where]]:
     yield ("where",), claim.where
     for place, side in claim.sides():
-        yield place, {axis: (value,) for axis, value in side.items()}
+        yield place, _one_value_each(side)
 
 
 def _unmatched(
@@ -373,9 +438,16 @@ def _no_axis(axis: str, known: Iterable[str]) -> Iterable[str]:
         yield f"no axis {axis!r}{did_you_mean(axis, known)}; there are: {', '.join(sorted(known))}"
 
 
-def _is_number(text: str) -> bool:
+def _unfit_level(claim: Trend, value: str) -> str:
+    """Return why a value of an axis is no level of a trend, empty where it is one."""
     try:
-        float(text)
+        level = float(value)
     except ValueError:
-        return False
-    return True
+        level = math.nan
+    if not math.isfinite(level):
+        return f"{claim.along} has the value {value!r}, not a number"
+    if claim.scale == "log" and level <= 0:
+        return (
+            f"{claim.along} has the value {value}, which no doubling reaches; say `scale: linear`"
+        )
+    return ""

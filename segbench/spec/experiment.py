@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from segbench.errors import ExperimentError
+from segbench.errors import CardError, ExperimentError
 from segbench.spec import yamlfile
 from segbench.spec.base import Spec
 from segbench.spec.cards import Name, Source, Text
+from segbench.spec.catalog import Catalog
 from segbench.spec.claims import Claim
 from segbench.spec.heads import Head, Model
 from segbench.spec.launching import Launch
@@ -162,9 +163,11 @@ class Experiment(Spec):
 
 
 def read_experiment(
-    path: Path, settings: tuple[str, ...] = ()
+    path: Path, settings: tuple[str, ...] = (), *, catalog: Catalog | None = None
 ) -> tuple[Experiment, yamlfile.Document]:
     """Return the experiment in the file, changed by `--set key=value` settings, and its lines.
+
+    catalog: where a field is wrong, the names in the sweep that it does not have are told with it.
 
     Raises:
         ExperimentError: one line for each problem of the file or the settings.
@@ -182,7 +185,24 @@ def read_experiment(
             data = _with_setting(data, setting)
         _name_parts(data)
         document = document._replace(data=data, settings=changed)
-    return yamlfile.validate(document, Experiment, ExperimentError), document
+    try:
+        return yamlfile.validate(document, Experiment, ExperimentError), document
+    except ExperimentError as error:
+        unknown = [] if catalog is None else _unknown_names(document, catalog)
+        raise ExperimentError("\n".join([str(error), *unknown])) from error
+
+
+def _unknown_names(document: yamlfile.Document, catalog: Catalog) -> list[str]:
+    sweep = document.data.get("sweep") if isinstance(document.data, dict) else None
+    problems = []
+    for axis, look_up in (("backbone", catalog.backbone), ("dataset", catalog.dataset)):
+        given = sweep.get(axis, ()) if isinstance(sweep, dict) else ()
+        for name in given if isinstance(given, tuple) else (given,):
+            try:
+                look_up(str(name))
+            except CardError as error:
+                problems.append(f"{document.where(('sweep', axis))}: {error}")
+    return problems
 
 
 def _with_setting(data: dict[str, Any], setting: str) -> dict[str, Any]:

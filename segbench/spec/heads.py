@@ -68,22 +68,23 @@ HEADS: dict[str, Head] = {
 }
 
 
-Geometry = Literal["aligned", "native", "caffe"]
+Geometry = Literal["native", "aligned", "caffe"]
 
 
 class Model(Spec):
     """What a segmenter has besides its trunk and head.
 
-    geometry `aligned`: same-padding everywhere, features centred on multiples of the stride.
-    geometry `native`: the trunk's layers as it was trained, wherever its features then lie.
-    geometry `caffe`: 100 px padding, valid fc6, crops by computed offsets, as the paper's code.
+    geometry `native`: the trunk's layers as it was trained, wherever its features then lie; fc6 is
+    padded, so that it reaches the borders. `aligned`: same-padding everywhere, features centred on
+    multiples of the stride. `caffe`: 100 px padding, valid fc6, crops by computed offsets, as the
+    paper's code.
     weights: `default` (the backbone card's), `none` (random), or a name on the card.
     dropout: probability behind fc6 and fc7.
     """
 
     not_identity = frozenset({"weights"})  # the weights themselves stand in the trial
 
-    geometry: Geometry = "aligned"
+    geometry: Geometry = "native"
     weights: str = "default"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
 

@@ -16,7 +16,7 @@ from segbench.spec import yamlfile
 from segbench.spec.base import Spec
 from segbench.spec.cards import BackboneCard, DatasetCard, Weights
 from segbench.spec.catalog import Catalog
-from segbench.spec.claims import check_cells, check_selectors
+from segbench.spec.claims import PlannedCell, check_cells, check_selectors
 from segbench.spec.experiment import Experiment, Selector, with_value
 from segbench.spec.heads import HEADS, Head, Model, head_named, why_unsupported
 from segbench.spec.recipe import Recipe
@@ -100,10 +100,9 @@ class _Expansion:
             self._problem(("sweep",), "nothing is left of the sweep after `exclude`")
         axes = _values(points)
         self._check_selectors(axes)
-        self._raise_problems()
-        cells = self._cells(points, resolved)
-        self._raise_problems()
-        self._check_claims(cells)
+        self._check_launch(axes, resolved.values())
+        cells = () if self.problems else self._cells(points, resolved)
+        self._check_claims(axes, cells)
         self._raise_problems()
         return Plan(self.experiment, cells)
 
@@ -270,25 +269,41 @@ class _Expansion:
             for selector in selectors:
                 for problem in _selector_problems(selector, axes, self._names_at_hand()):
                     self._problem((section,), problem)
+
+    def _check_launch(
+        self, axes: dict[str, tuple[str, ...]], resolved: Iterable[_Resolved | str | None]
+    ) -> None:
+        launch = self.experiment.launch
+        at_hand = self._names_at_hand() if self._is_narrowed else {}
+        for index, resources in enumerate(launch.cells):
+            for problem in _selector_problems(resources.where, axes, at_hand):
+                self._problem(("launch", "cells", index, "where"), problem)
+        sizes = {cell.train.batch_size for cell in resolved if isinstance(cell, _Resolved)}
+        for batch_size in sorted(size for size in sizes if size % launch.ranks_per_trial):
+            self._problem(
+                ("launch", "ranks_per_trial"),
+                f"{launch.ranks_per_trial} ranks cannot share out train.batch_size {batch_size} "
+                "evenly; choose a divisor of it",
+            )
+
+    def _check_claims(self, axes: dict[str, tuple[str, ...]], cells: Iterable[Cell]) -> None:
+        """Check each claim against the sweep's values, and if there are cells against them."""
+        experiment, has_cells = self.experiment, not self.problems
         with_protocol = {**axes, "protocol": tuple(experiment.evaluate)}
-        settings = self.document.settings if self.document else {}
-        is_narrowed = any(place[:1] == ("sweep",) for place in settings)
-        at_hand = self._names_at_hand() if is_narrowed else {}
-        for place, problem in check_selectors(experiment.claims, with_protocol, at_hand):
+        at_hand = self._names_at_hand() if self._is_narrowed else {}
+        problems = check_selectors(experiment.claims, with_protocol, at_hand)
+        if has_cells:
+            unmatched = {place[1] for place, _ in problems}
+            planned = _planned(cells, experiment)
+            found = check_cells(experiment.claims, planned, is_narrowed=self._is_narrowed)
+            problems += [(place, said) for place, said in found if place[1] not in unmatched]
+        for place, problem in problems:
             self._problem(place, problem)
 
-    def _check_claims(self, cells: Iterable[Cell]) -> None:
-        running = {_key(cell.axes): cell for cell in cells if cell.trial is not None}.values()
-        planned = [
-            {**cell.axes, "protocol": protocol}
-            for cell in running
-            for protocol in self.experiment.evaluate
-        ]
-        names = {
-            cell.axes["dataset"]: cell.trial.dataset.class_names for cell in running if cell.trial
-        }
-        for place, problem in check_cells(self.experiment.claims, planned, names):
-            self._problem(place, problem)
+    @property
+    def _is_narrowed(self) -> bool:
+        settings = self.document.settings if self.document else {}
+        return any(place[:1] == ("sweep",) for place in settings)
 
     def _names_at_hand(self) -> dict[str, set[str]]:
         """Return the cards and heads that a narrowed sweep may lack without its file being wrong."""
@@ -366,6 +381,19 @@ def _selector_problems(
                 f"the sweep has: {', '.join(axes[axis])}"
             )
     return problems
+
+
+def _planned(cells: Iterable[Cell], experiment: Experiment) -> list[PlannedCell]:
+    """Return the cells that will run, once for all seeds, under each protocol."""
+    running = {_key(cell.axes): cell for cell in cells}.values()
+    datasets = {id(cell.trial.dataset): cell.trial.dataset for cell in running if cell.trial}
+    names = {key: card.class_names for key, card in datasets.items()}
+    return [
+        PlannedCell({**cell.axes, "protocol": protocol}, names[id(cell.trial.dataset)])
+        for cell in running
+        if cell.trial is not None
+        for protocol in experiment.evaluate
+    ]
 
 
 def _depth(key: tuple[str, ...], starts: dict[tuple[str, ...], tuple[str, ...] | None]) -> int:
