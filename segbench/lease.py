@@ -119,12 +119,13 @@ def holder_is_gone(
 ) -> bool:
     """Return whether attempt `attempt` released the trial, died, or stands still."""
     path = _claim_path(workdir, attempt)
-    if path.with_suffix(".released").exists():
+    released = path.with_suffix(".released")
+    if released.exists():
         return True
     holder = _read_holder(path, attempt)
     if holder is not None and holder.host == socket.gethostname():
         return _start_of(holder.pid) != holder.start
-    return _stands_still(workdir, stale_seconds, sleep)
+    return _ends_while_watched(workdir, released, stale_seconds, sleep)
 
 
 def attempts(workdir: Path) -> int:
@@ -168,12 +169,16 @@ def saved_mark(workdir: Path) -> str:
     return digest(marks, length=16)
 
 
-def _stands_still(workdir: Path, seconds: float, sleep: Callable[[float], None]) -> bool:
-    """Return whether the heartbeat does not change while we watch, by our own steady clock."""
+def _ends_while_watched(
+    workdir: Path, released: Path, seconds: float, sleep: Callable[[float], None]
+) -> bool:
+    """Return whether the holder releases, or stands still for `seconds` by our own steady clock."""
     first = _beat_of(workdir)
     start = time.monotonic()
     while time.monotonic() - start < seconds:
         sleep(min(1.0, seconds))
+        if released.exists():
+            return True
         if _beat_of(workdir) != first:
             return False
     return True

@@ -32,6 +32,9 @@ def new_project(folder: Path) -> Path:
     return folder
 
 
+ANOTHER_HOST = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "sh")
+
+
 class Toy:
     """A toy project and one experiment in it: `heads` x `seeds` trials of `steps` steps."""
 
@@ -55,9 +58,12 @@ class Toy:
     def do(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
         return self._finished([sys.executable, "-m", "segbench", *arguments], ok=ok)
 
-    def start(self, results: str, *arguments: str) -> subprocess.Popen[str]:
+    def start(
+        self, results: str, *arguments: str, under: tuple[str, ...] = ()
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(results, *arguments), cwd=self.project, env=self.environment, text=True,
+            [*under, *self.command(results, *arguments)],
+            cwd=self.project, env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
@@ -159,6 +165,34 @@ def wait_until(is_so: Callable[[], object], *, seconds: float = 300.0) -> None:
     while not is_so():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.25)
+
+
+class Clock:
+    """A wall clock that jumps, for commands in `environment`; their steady clock goes on.
+
+    libfaketime stands between a process and the kernel: setting this machine's own clock would harm
+    whatever else runs on it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
+        if library is None:
+            pytest.skip("needs libfaketime (Debian's package faketime)")
+        self.environment = {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(path),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",
+        }
+        self.jump("+0")
+
+    def jump(self, offset: str) -> None:
+        """Let the clock differ from this machine's by an offset such as +3d or -1y."""
+        new = self.path.with_suffix(".new")
+        new.write_text(f"{offset}\n")
+        new.replace(self.path)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """Harm done to runs on one machine and on Ray: the same bytes afterwards, nothing done twice."""
 
+import json
 import os
+import random
 import secrets
 import signal
 import subprocess
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from launch_faults import (
+    ANOTHER_HOST,
+    Clock,
     Toy,
     assert_same,
     harm_at_random,
@@ -25,6 +29,7 @@ from launch_faults import (
 
 from segbench.launch.rank import free_port
 from segbench.lease import attempts
+from segbench.results import load_provenance
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +84,35 @@ def test_the_same_command_twice_at_once_does_each_trial_once(toy, undisturbed):
     run_folder = toy.folder("results")
     assert {len(list(f.glob("claims/*.json"))) for f in run_folder.glob("trials/*")} == {1}
     part_of(undisturbed, run_folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another host's name needs root's rights")
+def test_a_clock_that_jumps_takes_no_trial_from_another_host(toy, undisturbed, tmp_path):
+    clock = Clock(tmp_path / "clock")
+    true_time = dict(toy.environment)
+    toy.environment |= clock.environment
+    here = toy.start("results", "--seeds", "3")
+    run_folder = toy.folder("results")
+    wait_until(lambda: live_workers(run_folder))
+    toy.environment = true_time
+    elsewhere = toy.start("results", "--seeds", "3", under=ANOTHER_HOST)
+    draw = random.Random(0)
+    while here.poll() is None:
+        clock.jump(draw.choice(["+3h", "-3h", "+3d", "-3d", "+5y", "-5y"]))
+        assert " failed" not in toy.do("status", "results/toy").stdout
+    for command in (here, elsewhere):
+        out, err = command.communicate(timeout=600)
+        assert command.returncode == 0, out + err
+    beats = [json.loads(p.read_bytes()) for p in run_folder.glob("trials/*/heartbeat.json")]
+    assert len({beat["host"] for beat in beats}) == 2
+    assert max(abs(beat["time"] - time.time()) for beat in beats) > 600  # it did jump
+    part_of(undisturbed, run_folder)
+    assert {_attempt_that_finished(folder) for folder in run_folder.glob("trials/*")} == {1}
+
+
+def _attempt_that_finished(workdir: Path) -> int | None:
+    provenance = load_provenance(workdir)
+    return provenance and provenance.attempts
 
 
 def test_a_killed_driver_of_ray_goes_on_with_the_same_command(toy, undisturbed):

@@ -98,6 +98,18 @@ def test_another_hosts_worker_that_beats_is_alive_whatever_its_clock_says(tmp_pa
     assert not lease.holder_is_gone(tmp_path, 1, stale_seconds=0.05, sleep=sleep)
 
 
+def test_another_hosts_worker_that_releases_while_we_watch_is_gone_at_once(tmp_path):
+    _claim_of_another_host(tmp_path)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        (tmp_path / "claims" / "0001.released").touch()
+
+    assert lease.holder_is_gone(tmp_path, 1, stale_seconds=1000, sleep=sleep)
+    assert slept == [1.0]
+
+
 def _counted(slept):
     def sleep(seconds: float) -> None:
         slept.append(seconds)
