@@ -334,6 +334,13 @@ def test_a_list_names_the_images_and_minus_takes_some_away(folder, machine):
     assert open_split(card(splits=splits), "val", machine).names == ("im2", "im1")
 
 
+def test_a_list_that_is_not_one_of_ours_is_told_with_the_place_for_it(folder, machine):
+    split = {"images": "photos/val/{name}", "labels": "masks/val/{name}.png"}
+    split["list"] = "card:lists/mine.txt"
+    with pytest.raises(DataError, match=r"card:lists/mine\.txt: segbench brings no such list; put"):
+        open_split(card(splits={"train": split}), "train", machine)
+
+
 def test_a_label_of_16_bits_keeps_its_values(folder, machine):
     path = folder / "masks" / "val" / "im0.png"
     raw = np.asarray(Image.open(path)).astype(np.uint16)

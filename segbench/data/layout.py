@@ -159,12 +159,17 @@ def image_names(split: Split, root: Path) -> list[str]:
 
 
 def _read_list(place: str, root: Path) -> list[str]:
-    path = root / place
-    if place.startswith(_CARD_LIST):
-        path = built_in_root() / "datasets" / place.removeprefix(_CARD_LIST)
+    is_ours = place.startswith(_CARD_LIST)
+    ours = built_in_root() / "datasets" / place.removeprefix(_CARD_LIST)
+    path = ours if is_ours else root / place
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
+        if is_ours:
+            raise DataError(
+                f"{place}: segbench brings no such list; put one of your own into the folder of the "
+                f"data and name it without `{_CARD_LIST}`"
+            ) from error
         raise DataError(
             f"{path}: the list of a split's images cannot be read ({error.strerror})"
         ) from error
