@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from segbench.cli.app import OUT, app
-from segbench.cli.flags import Cards, File, Only, Results, Settings
+from segbench.cli.flags import Cache, Cards, Data, File, Only, Results, Settings, Weights
 from segbench.cli.run import launch_settings, say_plan
 
 
@@ -30,14 +30,21 @@ def plan(
         typer.Option(min=0, help="That of a difference over draws of images, in points."),
     ] = None,
     results: Results = Path("results"),
+    data: Data = None,
+    weights: Weights = None,
+    cache: Cache = None,
 ) -> None:
-    """Say what would run, and how long it takes where step times were measured; start nothing."""
+    """Say what would run, and how long it takes where step times were measured; start nothing.
+
+    Takes the options of `run` that say where things lie, so that a command need not be cut down.
+    """
     from segbench import drive
     from segbench.launch.estimate import estimated
 
     flags = drive.Flags(
         cards=tuple(cards or ()), settings=(*(settings or ()), *launch_settings(launcher)),
-        only=tuple(only or ()), seeds=seeds, results=results,
+        only=tuple(only or ()), seeds=seeds, results=results, data=tuple(data or ()),
+        weights=tuple(weights or ()), cache=cache,
     )  # fmt: skip
     prepared = drive.prepare_run(file, flags)
     left = drive.unfinished(prepared, retry_failed=False)
