@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from segbench.analysis.inference import Estimate, Sample, Term, direction, estimate
 from segbench.analysis.power import ALPHA, settle_schedule
-from segbench.analysis.resample import Scored, image_draws, point
+from segbench.analysis.resample import Scored, image_draws, left_out, point
 from segbench.counts import Counts, mean_iou
 
 SEEDS = 5
@@ -51,6 +51,13 @@ WORLDS = (
     World("one method twice, seed sd 0.7 points", seed_sd=0.0357),
     World("two methods, margin = true gap, seed sd 0.3", seed_sd=0.0143, taste_sd=0.3),
     World("two methods, margin = true gap, seed sd 0.7", seed_sd=0.0357, taste_sd=0.3),
+    World(
+        "the same, 200 images, 101 classes, most of them in 1 to 5 images",
+        seed_sd=0.0143,
+        taste_sd=0.8,
+        images=200,
+        classes=101,
+    ),
 )
 
 
@@ -118,10 +125,11 @@ def _estimate(
     models = [Scored(counts) for counts in (*left, *right)]
     drawn = image_draws(models, "mean_iou", resamples=resamples, seed=seed).values
     values = np.array([point(model, "mean_iou") for model in models])
-    cut = len(left)
+    without, cut = left_out(models, "mean_iou"), len(left)
+    assert without is not None
     terms = (
-        Term(1.0, Sample(values[:cut], drawn[:cut]), "left"),
-        Term(-1.0, Sample(values[cut:], drawn[cut:]), "right"),
+        Term(1.0, Sample(values[:cut], drawn[:cut], without[:cut]), "left"),
+        Term(-1.0, Sample(values[cut:], drawn[cut:], without[cut:]), "right"),
     )
     return estimate(terms, resamples=resamples, seed=seed)
 
@@ -132,7 +140,12 @@ def _images_only(ours: Estimate) -> Estimate:
     for term in ours.terms:
         drawn = term.sample.draws
         assert drawn is not None
-        averaged = Sample(term.sample.values.mean(keepdims=True), drawn.mean(0, keepdims=True))
+        without = term.sample.left_out
+        averaged = Sample(
+            term.sample.values.mean(keepdims=True),
+            drawn.mean(0, keepdims=True),
+            None if without is None else without.mean(0, keepdims=True),
+        )
         terms.append(Term(term.weight, averaged, term.training))
     return estimate(terms, resamples=len(ours.deviations))
 
@@ -170,7 +183,7 @@ def true_gap(world: World, *, repetitions: int = 150) -> float:
             _model(world, scene, np.random.default_rng([78, repetition]), side)
             for side in (1.0, 0.0)
         )
-        gaps.append(mean_iou(left.sums) - mean_iou(right.sums))
+        gaps.append(point(Scored(left), "mean_iou") - point(Scored(right), "mean_iou"))
     return float(np.mean(gaps))
 
 

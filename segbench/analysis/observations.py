@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from segbench.analysis.inference import Sample, Term
-from segbench.analysis.resample import Scored, image_draws, point
+from segbench.analysis.resample import Scored, image_draws, left_out, point
 from segbench.counts import AbsentClass, Counts, Floats, Sums, mean_iou
 from segbench.errors import ResultError
 from segbench.spec.claims import is_fact
@@ -137,8 +137,10 @@ class Samples:
         sample = self._kept[key]
         if seeds is not None and seeds != frozenset(cell.seeds):
             rows = [index for index, seed in enumerate(cell.seeds) if seed in seeds]
-            draws = None if sample.draws is None else sample.draws[rows]
-            sample = Sample(sample.values[rows], draws)
+            draws, without = (
+                None if both is None else both[rows] for both in (sample.draws, sample.left_out)
+            )
+            sample = Sample(sample.values[rows], draws, without, sample.images)
         return Term(weight, sample, cell.training)
 
     def _draw(
@@ -150,14 +152,15 @@ class Samples:
             return [Sample(values) for values in facts], 0.0
         models = [scored(one, classes) for cell in cells for one in cell.observations]
         values = 100 * np.array([point(model, metric) for model in models])
-        draws, dropped = None, 0.0
-        if images:
-            drawn = image_draws(models, metric, resamples=self.resamples, seed=self.seed)
-            draws, dropped = 100 * drawn.values, drawn.dropped
         ends = np.cumsum([len(cell.observations) for cell in cells])[:-1]
-        each = np.split(values, ends)
-        each_drawn = [None] * len(cells) if draws is None else np.split(draws, ends)
-        return [Sample(*both) for both in zip(each, each_drawn, strict=True)], dropped
+        if not images:
+            return [Sample(own) for own in np.split(values, ends)], 0.0
+        drawn = image_draws(models, metric, resamples=self.resamples, seed=self.seed)
+        without = left_out(models, metric)
+        names = models[0].counts.images
+        each_left_out = [None] * len(cells) if without is None else np.split(100 * without, ends)
+        parts = (np.split(values, ends), np.split(100 * drawn.values, ends), each_left_out)
+        return [Sample(*own, names) for own in zip(*parts, strict=True)], drawn.dropped
 
 
 def scored(observation: Observation, classes: tuple[str, ...] = ()) -> Scored:

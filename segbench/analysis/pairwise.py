@@ -1,7 +1,9 @@
 """Two models, or two methods with several seeds each, compared without any experiment file."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,21 +18,24 @@ from segbench.analysis.inference import (
     permutation_p,
     tails,
 )
-from segbench.analysis.resample import Scored, image_draws, iou_draws, point
-from segbench.counts import AbsentClass, Counts, per_class_iou
+from segbench.analysis.resample import Scored, image_draws, iou_draws, left_out, point
+from segbench.counts import AbsentClass, Counts, Floats, per_class_iou
 from segbench.errors import ResultError
 
 CLASS_RESAMPLES = 2000  # a class needs an interval, not a far tail
+FEWEST_IMAGES = 3  # with a class: the spread over two cannot be told from none
 
 
 @dataclass(frozen=True)
 class ClassDifference:
     """One class: mean IoUs and their difference with its interval, in per cent.
 
-    p is two-sided, p_adjusted corrected over the classes of the table (Holm).
+    images: how many show it. p is two-sided, p_adjusted corrected over the classes of the table
+    (Holm). In fewer than 3 images the interval is endless, p is 1, and no other class pays for it.
     """
 
     name: str
+    images: int
     left: float
     right: float
     difference: float
@@ -80,14 +85,20 @@ def compare_two(
     shared_training: element i of both lists is the same weights, scored in two ways.
 
     Raises:
-        ResultError: the images or the number of classes differ.
+        ResultError: the images or the number of classes differ, or there is one image.
     """
     ordered = _on_the_same_images([*left, *right])
+    if len(ordered[0].names) < 2:
+        raise ResultError(
+            "one image says nothing about others: compare results on at least two images"
+        )
     models = [Scored(counts, absent_class, class_indices) for counts in ordered]
     drawn = image_draws(models, metric, resamples=resamples, seed=seed)
+    without = left_out(models, metric)
     values = 100 * np.array([point(model, metric) for model in models])
     cut = len(left)
-    result = _difference(values, 100 * drawn.values, cut, shared_training, seed)
+    figures = _Figures(values, 100 * drawn.values, None if without is None else 100 * without)
+    result = _difference(figures, cut, shared_training, seed)
     exchanged = permutation_p(result, 0.0)
     names = class_names or [f"class {index}" for index in range(ordered[0].tp.shape[1])]
     low, high = result.interval()
@@ -133,35 +144,75 @@ def class_differences(
     draws = np.concatenate([ious for ious, _ in chunks])  # (B, K, C)
     present = np.concatenate([there.all(axis=1) for _, there in chunks])  # (B, C)
     ious = 100 * np.stack([per_class_iou(model.counts.sums, "zero") for model in models])
-    rows, p_values = [], []
+    rows: dict[int, Estimate | None] = {}
     for index, name in enumerate(class_names):
+        if (only and name not in only) or _images_with(models, index) == 0:
+            continue
         seen = present[:, index]
-        if only and name not in only:
+        if _images_with(models, index) < FEWEST_IMAGES or not seen.any():
+            rows[index] = None
             continue
-        if np.count_nonzero(seen) < 100:  # labelled nowhere, or in next to no draw
-            continue
-        drawn = 100 * draws[seen, :, index].T  # (K, B)
-        result = _difference(ious[:, index], drawn, cut, shared_training, seed)
-        low, high = result.interval()
-        p_values.append(_two_sided(tails(result, 0.0)))
-        means = float(ious[:cut, index].mean()), float(ious[cut:, index].mean())
-        rows.append((name, *means, result.effect, low, high))
+        without = 100 * np.stack([_iou_left_out(model.counts, index) for model in models])
+        figures = _Figures(ious[:, index], 100 * draws[seen, :, index].T, without)
+        rows[index] = _difference(figures, cut, shared_training, seed)
+    p_values = {i: _two_sided(tails(found, 0.0)) for i, found in rows.items() if found is not None}
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return tuple(
-        ClassDifference(*row, p=p, p_adjusted=adjusted)
-        for row, p, adjusted in zip(rows, p_values, holm(p_values), strict=True)
+        ClassDifference(
+            class_names[index],
+            _images_with(models, index),
+            left=float(ious[:cut, index].mean()),
+            right=float(ious[cut:, index].mean()),
+            difference=float(ious[:cut, index].mean() - ious[cut:, index].mean()),
+            low=interval[0],
+            high=interval[1],
+            p=p_values.get(index, 1.0),
+            p_adjusted=adjusted.get(index, 1.0),
+        )
+        for index, found in rows.items()
+        for interval in [(-math.inf, math.inf) if found is None else found.interval()]
     )
+
+
+def _images_with(models: Sequence[Scored], index: int) -> int:
+    """Return how many images have label pixels of the class, for the model that has fewest."""
+    return min(int(np.count_nonzero(model.counts.label[:, index])) for model in models)
+
+
+def _iou_left_out(counts: Counts, index: int) -> Floats:
+    """Return (N,) the class's IoU without one image each."""
+    tp, label, pred = (
+        whole[index] - own[:, index].astype(np.float64)
+        for whole, own in (
+            (counts.sums.tp, counts.tp),
+            (counts.sums.label, counts.label),
+            (counts.sums.pred, counts.pred),
+        )
+    )
+    return tp / np.maximum(label + pred - tp, 1)
 
 
 def _two_sided(both: tuple[float, float]) -> float:
     return min(1.0, 2 * min(both))
 
 
-def _difference(
-    values: np.ndarray, draws: np.ndarray, cut: int, shared_training: bool, seed: int
-) -> Estimate:
+class _Figures(NamedTuple):
+    """Of K models: (K,) values, (K, B) in draws of images, (K, N) without one image each."""
+
+    values: Floats
+    draws: Floats
+    left_out: Floats | None
+
+
+def _difference(figures: _Figures, cut: int, shared_training: bool, seed: int) -> Estimate:
+    values, draws, without = figures
+    left, right = (
+        Sample(values[side], draws[side], None if without is None else without[side])
+        for side in (slice(cut), slice(cut, None))
+    )
     terms = (
-        Term(1.0, Sample(values[:cut], draws[:cut]), "left"),
-        Term(-1.0, Sample(values[cut:], draws[cut:]), "left" if shared_training else "right"),
+        Term(1.0, left, "left"),
+        Term(-1.0, right, "left" if shared_training else "right"),
     )
     return estimate(terms, resamples=draws.shape[1], seed=seed)
 

@@ -40,7 +40,7 @@ class Draws(NamedTuple):
 
 def point(scored: Scored, metric: str) -> float:
     """Return the figure on the split as it is, a fraction."""
-    sums, rule = scored.counts.sums, scored.absent_class
+    sums, rule = scored.counts.sums, _rule(scored)
     if metric == "mean_iou":
         return figure.mean_iou(sums, rule, scored.class_indices)
     if metric == "mean_accuracy":
@@ -48,6 +48,56 @@ def point(scored: Scored, metric: str) -> float:
     if metric in {"pixel_accuracy", "frequency_weighted_iou"}:
         return getattr(figure, metric)(sums)
     return getattr(figure, metric)(scored.counts, scored.class_indices)
+
+
+def _rule(scored: Scored) -> AbsentClass:
+    """Return the rule for absent classes in comparisons: those labelled, or all.
+
+    Under `skip` a single pixel that one model alone predicts would bring a class into its mean and
+    not into the other's: the difference would be one of class sets.
+    """
+    return "zero" if scored.absent_class == "zero" else "skip_unlabelled"
+
+
+def left_out(models: Sequence[Scored], metric: str) -> Floats | None:
+    """Return (K, N) the figure without one image each, None for a figure of the worst images.
+
+    A class that loses its last label pixels with the image leaves the mean, as in `image_draws`.
+    """
+    if metric in {"mean_iou_per_image", "mean_iou_per_class"}:
+        return np.stack([_means_left_out(model, metric) for model in models])
+    if metric in {"mean_iou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou"}:
+        return np.stack([_ratios_left_out(model, metric) for model in models])
+    return None
+
+
+def _ratios_left_out(model: Scored, metric: str) -> Floats:
+    counts, sums = model.counts, model.counts.sums
+    tp, label, pred = (
+        whole - own.astype(np.float64)
+        for whole, own in (
+            (sums.tp, counts.tp), (sums.label, counts.label), (sums.pred, counts.pred)
+        )
+    )  # (N, C) each  # fmt: skip
+    below = label if metric in {"mean_accuracy", "pixel_accuracy"} else label + pred - tp
+    if metric == "pixel_accuracy":
+        return tp.sum(axis=1) / np.maximum(label.sum(axis=1), 1)
+    ratio = tp / np.maximum(below, 1)
+    if metric == "frequency_weighted_iou":
+        return (ratio * label).sum(axis=1) / np.maximum(label.sum(axis=1), 1)
+    entering = _kept(model) & ((label > 0) | (sums.label == 0))
+    return (ratio * entering).sum(axis=1) / np.maximum(entering.sum(axis=1), 1)
+
+
+def _means_left_out(model: Scored, metric: str) -> Floats:
+    if metric == "mean_iou_per_image":
+        values = figure.per_image_iou(model.counts, model.class_indices)[:, None]  # (N, 1)
+    else:
+        values = figure.image_ious(model.counts, model.class_indices)  # (N, C)
+    known = ~np.isnan(values)
+    images = known.sum(axis=0) - known  # (N, 1 or C) that are left
+    means = (np.nansum(values, axis=0) - np.nan_to_num(values)) / np.maximum(images, 1)
+    return (means * (images > 0)).sum(axis=1) / np.maximum((images > 0).sum(axis=1), 1)
 
 
 def image_draws(models: Sequence[Scored], metric: str, *, resamples: int, seed: int) -> Draws:
@@ -139,15 +189,16 @@ class _Columns:
 
 def _ratios_of_sums(models: Sequence[Scored], metric: str, chunks: Iterator[Floats]) -> Draws:
     columns = _Columns(models, metric)
-    kept = np.stack([_kept(model, metric) for model in models])  # (K, C)
+    kept = np.stack([_kept(model) for model in models])  # (K, C)
     labelled = np.stack([model.counts.sums.label > 0 for model in models])
-    values, dropped = [], 0
+    values, empty, dropped = [], [], 0
     for weights in chunks:
         if metric in {"mean_iou", "mean_accuracy"}:
             ratio, present = columns.summed(weights)
             # A class of the split that this draw missed is 0/0: it says nothing of any model.
             entering = kept & (present | ~labelled)
             values.append((ratio * entering).sum(2) / np.maximum(entering.sum(2), 1))
+            empty.append((~entering.any(axis=2)).any(axis=-1))
             dropped += int((kept & ~entering).sum()) / len(models)
         else:
             above, below, label = columns.sums(weights)
@@ -159,14 +210,21 @@ def _ratios_of_sums(models: Sequence[Scored], metric: str, chunks: Iterator[Floa
                 else (per_class * share).sum(2)
             )
     joined = np.concatenate(values).T.astype(np.float32)
+    if empty:
+        _replace_draws(joined, np.concatenate(empty))
     return Draws(joined, dropped / joined.shape[1])
 
 
-def _kept(model: Scored, metric: str) -> NDArray[np.bool_]:
-    rule = model.absent_class
-    if metric == "mean_accuracy" and rule == "skip":
-        rule = "skip_unlabelled"
-    return figure.kept_classes(model.counts.sums, rule, model.class_indices)
+def _replace_draws(values: Floats, without: NDArray[np.bool_]) -> None:
+    """Put draws that have some of the classes in place of those that have none: as if redrawn."""
+    having = np.flatnonzero(~without)
+    if len(having):
+        lacking = np.flatnonzero(without)
+        values[:, lacking] = values[:, having[np.arange(len(lacking)) % len(having)]]
+
+
+def _kept(model: Scored) -> NDArray[np.bool_]:
+    return figure.kept_classes(model.counts.sums, _rule(model), model.class_indices)
 
 
 def _means_of_images(models: Sequence[Scored], chunks: Iterator[Floats]) -> NDArray[np.float32]:
