@@ -193,9 +193,7 @@ def test_a_class_of_few_images_is_not_shown_to_differ_by_chance(images):
             [Scored(c) for c in left], [Scored(c) for c in right], ["ground", "rare"], resamples=300
         )
         wrong += rows[1].p < 0.05
-    assert (
-        wrong <= 4
-    )  # binomial(20, 0.05) exceeds 4 in 0.3 %; without the jackknife 5 to 8 are wrong
+    assert wrong <= 4  # binomial(20, 0.05) exceeds 4 in 0.3 %
 
 
 def _of_class(images: int, share: np.ndarray, rng: np.random.Generator) -> Counts:

@@ -1,7 +1,8 @@
 """Rank correlation between how much of a class there was to train on and its IoU.
 
 Spearman's rho within each data set; over several data sets Fisher's z is averaged with weights
-C - 3, so that differences between data sets do not pass for a relation between classes. The
+C - 3, so that differences between data sets do not pass for a relation between classes. There a
+perfect order of C classes counts as halfway to the next one, or few classes would outweigh many. The
 interval draws classes and seeds with replacement; p at 0 comes from permuting classes within data
 sets.
 Letters: C classes, B draws, n seeds. Knows nothing of claims.
@@ -18,7 +19,6 @@ from segbench.analysis.observations import Cell
 from segbench.counts import Floats, kept_classes, per_class_iou
 
 INTERVAL_RESAMPLES = 2_000  # ranking is slow, and an interval needs no far tail
-_CEILING = 1 - 1e-9  # of |rho|: Fisher's z of 1 is infinite
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,22 +54,18 @@ def rank_correlation(
 ) -> RankCorrelation:
     """Return the correlation over the classes of each data set's cells, pooled over data sets."""
     rng = np.random.default_rng([seed, 3])
-    points, draws, null, weights = [], [], [], []
+    found, sizes = [], []
     for cells in datasets:
         amount, ious = _amount_and_ious(cells, by, classes)  # (C,), (cells, n, C) ragged in n
         mean = np.mean([own.mean(axis=0) for own in ious], axis=0)
-        points.append(_fisher(spearman(amount[None], mean[None])))
         picked = rng.integers(len(amount), size=(INTERVAL_RESAMPLES, len(amount)))
         drawn = np.mean([_mean_of_drawn_seeds(own, rng) for own in ious], axis=0)  # (B, C)
-        draws.append(_fisher(spearman(amount[picked], np.take_along_axis(drawn, picked, axis=1))))
-        null.append(_fisher(_shuffled(amount, mean, resamples, rng)))
-        weights.append(max(1, len(amount) - 3))
-    return RankCorrelation(
-        rho=float(_pooled(points, weights)[0]),
-        num_classes=sum(weight + 3 for weight in weights),
-        draws=_pooled(draws, weights),
-        null=_pooled(null, weights),
-    )
+        in_draws = spearman(amount[picked], np.take_along_axis(drawn, picked, axis=1))
+        at_random = _shuffled(amount, mean, resamples, rng)
+        found.append((spearman(amount[None], mean[None]), in_draws, at_random))
+        sizes.append(len(amount))
+    rho, draws, null = (_pooled(values, sizes) for values in zip(*found, strict=True))
+    return RankCorrelation(float(rho[0]), sum(sizes), draws, null)
 
 
 def spearman(left: Floats, right: Floats) -> Floats:
@@ -95,12 +91,15 @@ def _shuffled(left: Floats, right: Floats, resamples: int, rng: np.random.Genera
     return shuffled @ a / max(np.sqrt((a @ a) * (b @ b)), 1e-300)
 
 
-def _fisher(rho: Floats) -> Floats:
-    return np.arctanh(np.clip(rho, -_CEILING, _CEILING))
-
-
-def _pooled(z: Sequence[Floats], weights: Sequence[float]) -> Floats:
-    return np.tanh(np.average(z, axis=0, weights=weights))
+def _pooled(rhos: Sequence[Floats], sizes: Sequence[int]) -> Floats:
+    """Return (B,) the rhos of data sets with so many classes, averaged by Fisher's z."""
+    if len(rhos) == 1:
+        return rhos[0]
+    ceilings = [
+        1 - 6 / max(size**3 - size, 12) for size in sizes
+    ]  # one exchange costs twice 6 / ...
+    z = [np.arctanh(np.clip(r, -top, top)) for r, top in zip(rhos, ceilings, strict=True)]
+    return np.tanh(np.average(z, axis=0, weights=[max(1, size - 3) for size in sizes]))
 
 
 def _amount_and_ious(

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from segbench.analysis.contrasts import (
     Step,
     draws_images,
@@ -154,12 +156,16 @@ def _correlated(
 ) -> Part:
     """Return the correlation in one cell, or pooled over data sets where several are averaged.
 
-    Models on one data set share its classes: their IoUs are averaged first, then data sets pooled.
+    Models that had the same to train on, for the same classes, are averaged first, then data sets
+    pooled: a variant that thins or merges classes is a data set of its own.
     """
     cells = [cell for sides in combinations for group in sides.values() for cell in group]
-    by_dataset: dict[str, list[Cell]] = {}
+    by_dataset: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:
-        by_dataset.setdefault(cell.axes.get("dataset", ""), []).append(cell)
+        first = cell.observations[0]
+        amounts = np.asarray(getattr(first, claim.by)).tobytes()
+        key = (cell.axes.get("dataset", ""), tuple(first.class_names), amounts)
+        by_dataset.setdefault(key, []).append(cell)
     result: RankCorrelation = rank_correlation(
         list(by_dataset.values()),
         claim.by,
