@@ -172,13 +172,13 @@ def _one(
     from segbench.score import read_mapping, score_predictions
 
     mapping = None if asked.mapping is None else read_mapping(asked.mapping, card)
-    name = path.resolve().name
+    shown = path.resolve().name  # any name that a folder can have; the method's own is not kept
     found = score_predictions(
         path, card, asked.protocol, machine,
-        name=name, mapping=mapping, progress=lambda done, of: progress(name, done, of),
+        name="compared", mapping=mapping, progress=lambda done, of: progress(shown, done, of),
     )  # fmt: skip
     seed = _seed(found.scored.counts.as_counts(), found.scored.evaluation, card)
-    return seed._replace(note=found.foreign_in_words())
+    return seed._replace(note=found.foreign_in_words(shown))
 
 
 def _of_file(path: Path, asked: Asked, card: DatasetCard | None) -> _Seed:

@@ -117,7 +117,7 @@ def score_external(
     folder = write_external(run_folder or results_folder, method, *scored)
     lines = [f"{method_name}: {figures_in_words(scored.evaluation)}"]
     if predicted.foreign:
-        lines.append(predicted.foreign_in_words())
+        lines.append(predicted.foreign_in_words(predicted.method.name))
     lines.append(f"written: {folder}")
     return Done(tuple(lines), run_folder)
 

@@ -52,12 +52,12 @@ class Predicted(NamedTuple):
     scored: Scored
     foreign: dict[int, int]
 
-    def foreign_in_words(self) -> str:
+    def foreign_in_words(self, name: str) -> str:
         """Return a sentence on the values that are no class, empty where there are none."""
         if not self.foreign:
             return ""
         return (
-            f"{self.method.name}: {sum(self.foreign.values())} labelled pixels hold values that are "
+            f"{name}: {sum(self.foreign.values())} labelled pixels hold values that are "
             f"no class ({_listed(self.foreign)}) and count as errors"
         )
 

@@ -231,3 +231,15 @@ def test_a_card_must_be_called_like_its_file(toy_project):
     path.write_text((toy_project / "datasets" / "toyshapes.yaml").read_text())
     with pytest.raises(CardError, match=r"othername\.yaml:2: name: is 'toyshapes'"):
         read_card(path, DatasetCard, catalog=Catalog.on_path((toy_project,)))
+
+
+@pytest.mark.parametrize("along", ["num_clases", "head"])
+def test_a_trend_along_no_numbers_is_told_with_all_other_problems(plan_of, along):
+    claims = (
+        f"claims:\n  - {{kind: trend, says: s, along: {along}, direction: falls}}\n"
+        "  - {kind: value, says: s, published: 5, tolerance: 1, where: {head: fcn9s}}\n"
+    )
+    with pytest.raises(ExperimentError) as caught:
+        plan_of(text=claims)
+    assert "claims[0].along" in str(caught.value)
+    assert "claims[1].where" in str(caught.value)

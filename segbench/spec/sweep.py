@@ -295,8 +295,9 @@ class _Expansion:
         if has_cells:
             unmatched = {place[1] for place, _ in problems}
             planned = _planned(cells, experiment)
-            found = check_cells(experiment.claims, planned, is_narrowed=self._is_narrowed)
-            problems += [(place, said) for place, said in found if place[1] not in unmatched]
+            problems += check_cells(
+                experiment.claims, planned, is_narrowed=self._is_narrowed, but=unmatched
+            )
         for place, problem in problems:
             self._problem(place, problem)
 
