@@ -2,9 +2,8 @@
 
 No file locks, so it works on NFS: `claims/0001.json` is a hard link, which only one worker can make,
 and the highest number holds the trial. A holder is gone when its process is gone (same host), or
-when its heartbeat file
-has not changed for as long as the watcher has watched with its own steady clock: two hosts' clocks
-are never compared, so a clock that jumps does no harm. Unknown is not dead.
+when its heartbeat file has not changed for as long as the watcher has watched with its own steady
+clock: two hosts' clocks are never compared, so a clock that jumps does no harm. Unknown is not dead.
 
 Knows nothing of what a trial computes. If two workers hold a trial all the same (a host that was
 cut off comes back), both write equal bytes under unique temporary names.
@@ -14,17 +13,20 @@ import contextlib
 import json
 import os
 import socket
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from segbench.errors import ResultError
 from segbench.files import digest, write_json
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
+_RECENT_SECONDS = 120.0  # a shared disk may show a file's time as late as a minute
+_WATCH_SECONDS = 1.3 * HEARTBEAT_SECONDS
 
 
 class Holder(NamedTuple):
@@ -128,6 +130,49 @@ def holder_is_gone(
     return _ends_while_watched(workdir, released, stale_seconds, sleep)
 
 
+def held(workdir: Path) -> Literal["no", "here", "elsewhere"]:
+    """Return what this host knows at once of who holds the trial.
+
+    elsewhere: another host's process claimed it and released nothing; whether it lives `beating`
+    says.
+    """
+    attempt = _highest(workdir)
+    if not attempt:
+        return "no"
+    path = _claim_path(workdir, attempt)
+    if path.with_suffix(".released").exists():
+        return "no"
+    holder = _read_holder(path, attempt)
+    if holder is None or holder.host != socket.gethostname():
+        return "elsewhere"
+    return "here" if _start_of(holder.pid) == holder.start else "no"
+
+
+def beating(
+    workdirs: Collection[Path], *, watch: bool, sleep: Callable[[float], None] = time.sleep
+) -> set[Path]:
+    """Return those of these trials' folders in which a heart beats, whatever the hosts' clocks say.
+
+    A heartbeat is as old as its file is beside a file that is written now: the disk's own clock.
+    watch: look once more, some seconds later, at what is old by that; a disk may take its times
+    from the hosts, and in a folder that takes no files all are old.
+    """
+    now = next((_disk_time(workdir) for workdir in workdirs), None)
+    recent = {w for w in workdirs if now is not None and abs(now - _sign_time(w)) < _RECENT_SECONDS}
+    old = {workdir: _sign(workdir) for workdir in workdirs if workdir not in recent}
+    if old and watch:
+        sleep(_WATCH_SECONDS)
+        recent |= {workdir for workdir, sign in old.items() if _sign(workdir) != sign}
+    return recent
+
+
+def living(workdirs: Collection[Path]) -> set[Path]:
+    """Return those of these trials' folders that somebody may be working in, here or elsewhere."""
+    found = {workdir: held(workdir) for workdir in workdirs}
+    elsewhere = [workdir for workdir, where in found.items() if where == "elsewhere"]
+    return {w for w, where in found.items() if where == "here"} | beating(elsewhere, watch=True)
+
+
 def attempts(workdir: Path) -> int:
     """Return how often the trial has been claimed."""
     return _highest(workdir)
@@ -182,6 +227,32 @@ def _ends_while_watched(
         if _beat_of(workdir) != first:
             return False
     return True
+
+
+def _sign(workdir: Path) -> tuple[int, bytes]:
+    return _highest(workdir), _beat_of(workdir)
+
+
+def _sign_time(workdir: Path) -> float:
+    """Return when the disk took the last heartbeat or claim, by the disk's clock."""
+    paths = (workdir / "heartbeat.json", _claim_path(workdir, _highest(workdir)))
+    times = [0.0]
+    for path in paths:
+        with contextlib.suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return max(times)
+
+
+def _disk_time(workdir: Path) -> float | None:
+    """Return the time that a file gets which is written now; None where none can be written."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=workdir, prefix=".now-") as file:
+            file.write(b"1")
+            file.flush()
+            os.fsync(file.fileno())
+            return Path(file.name).stat().st_mtime
+    except OSError:
+        return None
 
 
 def _beat_of(workdir: Path) -> bytes:

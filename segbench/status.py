@@ -1,23 +1,20 @@
 """How far each trial is, read from files alone. No torch here.
 
 Unknown is not failed: a trial that somebody claimed on another host and that has been silent is
-`silent`, not dead. Knows nothing of launchers.
+`silent`, not dead. Knows nothing of launchers, and compares no two hosts' clocks.
 """
 
-import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from segbench import results
-from segbench.lease import attempts, holder_is_gone
+from segbench.lease import beating, held
 from segbench.run import RunRecord
 from segbench.spec.protocol import Protocol
 
 State = Literal["done", "running", "silent", "waiting", "queued", "failed", "skipped"]
-SILENT_SECONDS = 120.0
 
 
 class ClusterJob(NamedTuple):
@@ -55,19 +52,27 @@ class TrialStatus(NamedTuple):
 def statuses(
     run_folder: Path, record: RunRecord, jobs: Mapping[str, ClusterJob] = MappingProxyType({})
 ) -> list[TrialStatus]:
-    """Return the state of every cell, in the record's order; jobs: a cluster's, by trial id."""
+    """Return the state of every cell, in the record's order; jobs: a cluster's, by trial id.
+
+    Takes some seconds where a job has ended and its trial's heart may beat all the same.
+    """
     protocols = tuple(record.experiment.evaluate.values())
-    found = []
-    for cell in record.cells:
-        name = label(cell.axes, cell.seed)
-        status = _status(run_folder, cell.trial_id, name, cell.skipped, protocols)
-        found.append(_with_job(status, jobs.get(cell.trial_id)))
-    return found
+    found = [
+        _status(run_folder, cell.trial_id, label(cell.axes, cell.seed), cell.skipped, protocols)
+        for cell in record.cells
+    ]
+    alive = _alive(run_folder, found, jobs)
+    found = [s._replace(state="running") if s.trial_id in alive else s for s in found]
+    return [_with_job(status, jobs.get(status.trial_id)) for status in found]
 
 
-def is_alive(workdir: Path) -> bool:
-    """Return whether somebody may be working on the trial: claimed, not released, not silent."""
-    return _unfinished(workdir, "", "", "").state == "running"
+def _alive(run_folder: Path, found: list[TrialStatus], jobs: Mapping[str, ClusterJob]) -> set[str]:
+    """Return the trials on other hosts whose hearts beat; only what would be failed is watched."""
+    folders = {s.trial_id: run_folder / "trials" / s.trial_id for s in found if s.state == "silent"}
+    lost = {t for t in folders if t in jobs and not jobs[t].is_queued}
+    alive = beating([folders[t] for t in folders if t not in lost], watch=False)
+    alive |= beating([folders[t] for t in lost], watch=True)
+    return {trial_id for trial_id, workdir in folders.items() if workdir in alive}
 
 
 def _with_job(status: TrialStatus, job: ClusterJob | None) -> TrialStatus:
@@ -109,14 +114,8 @@ def _status(
 
 def _unfinished(workdir: Path, trial_id: str, name: str, log_path: str) -> TrialStatus:
     beat = results.read_json(workdir / "heartbeat.json") or {}
-    attempt = attempts(workdir)
-    state: State = "waiting"
-    if attempt:
-        if beat.get("host") == socket.gethostname() or not beat:
-            state = "waiting" if holder_is_gone(workdir, attempt, stale_seconds=0) else "running"
-        elif not (workdir / "claims" / f"{attempt:04d}.released").exists():
-            is_fresh = time.time() - float(beat.get("time", 0)) < SILENT_SECONDS
-            state = "running" if is_fresh else "silent"
+    states: dict[str, State] = {"no": "waiting", "here": "running", "elsewhere": "silent"}
+    state = states[held(workdir)]
     step, steps = int(beat.get("step", 0)), int(beat.get("steps", 0))
     elapsed = float(beat.get("phase_seconds", 0))
     pace = elapsed / max(step - int(beat.get("phase_first_step", 0)), 1)
@@ -127,7 +126,7 @@ def _unfinished(workdir: Path, trial_id: str, name: str, log_path: str) -> Trial
         phase=str(beat.get("phase", "")),
         step=step,
         steps=steps,
-        eta_seconds=pace * (steps - step) if state == "running" and elapsed and step else None,
+        eta_seconds=pace * (steps - step) if state != "waiting" and elapsed and step else None,
         message=str(beat.get("note", "")),
         log_path=log_path,
     )

@@ -167,6 +167,14 @@ def wait_until(is_so: Callable[[], object], *, seconds: float = 300.0) -> None:
         time.sleep(0.25)
 
 
+_SLEEP_UNDER_LIBFAKETIME = """
+# With the steady clock left alone, libfaketime 0.9.10 answers EINVAL to clock_nanosleep, with which
+# time.sleep waits; what an Event waits with goes through.
+import threading, time
+time.sleep = lambda seconds: threading.Event().wait(seconds)
+"""
+
+
 class Clock:
     """A wall clock that jumps, for commands in `environment`; their steady clock goes on.
 
@@ -179,13 +187,17 @@ class Clock:
         library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
         if library is None:
             pytest.skip("needs libfaketime (Debian's package faketime)")
+        own = path.with_suffix(".python")
         self.environment = {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(path),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(own), os.environ.get("PYTHONPATH")])),
         }
+        own.mkdir()
+        (own / "sitecustomize.py").write_text(_SLEEP_UNDER_LIBFAKETIME)
         self.jump("+0")
 
     def jump(self, offset: str) -> None:

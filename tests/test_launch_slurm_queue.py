@@ -18,7 +18,7 @@ from segbench.results import Provenance, write_provenance
 from segbench.spec.job import Job
 from segbench.spec.launching import Launch
 from segbench.spec.machine import Machine
-from segbench.status import ClusterJob, TrialStatus, is_alive, statuses
+from segbench.status import ClusterJob, TrialStatus, statuses
 
 
 @pytest.fixture
@@ -138,13 +138,11 @@ def test_a_beating_heart_outweighs_a_queue_that_has_lost_the_job(toy_project):
     flags = Flags(results=toy_project / "results")
     prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
     workdir = prepared.run_folder / "trials" / next(iter(prepared.asked.trials))
-    assert not is_alive(workdir)
     lease = claim(workdir)
     assert lease is not None
     with lease:
-        assert is_alive(workdir)
         assert status_with(toy_project, ClusterJob("7", "failed", "job 7 ended")).state == "running"
-    assert not is_alive(workdir)
+    assert status_with(toy_project, ClusterJob("7", "failed", "job 7 ended")).state == "failed"
 
 
 def test_arrays_are_even_hold_to_the_limit_and_share_the_throttle(work):

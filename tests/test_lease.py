@@ -110,6 +110,57 @@ def test_another_hosts_worker_that_releases_while_we_watch_is_gone_at_once(tmp_p
     assert slept == [1.0]
 
 
+def _beat_at(workdir: Path, *, seconds_ago: float, clock: float = 0.0) -> Path:
+    """Leave another host's claim and heartbeat, as old as that for the disk."""
+    workdir.mkdir(exist_ok=True)
+    _claim_of_another_host(workdir)
+    then = time.time() - seconds_ago
+    beat = workdir / "heartbeat.json"
+    beat.write_text(json.dumps({"beat": 7, "time": clock}))
+    for path in (beat, workdir / "claims" / "0001.json"):
+        os.utime(path, (then, then))
+    return beat
+
+
+@pytest.mark.parametrize("offset", [-600, 600, -1e9])
+def test_a_heart_beats_by_the_disks_clock_whatever_its_own_host_says(tmp_path, offset):
+    _beat_at(tmp_path / "fresh", seconds_ago=20, clock=time.time() + offset)
+    _beat_at(tmp_path / "old", seconds_ago=600, clock=time.time())
+    assert lease.held(tmp_path / "old") == "elsewhere"
+    both = [tmp_path / "fresh", tmp_path / "old"]
+    assert lease.beating(both, watch=False) == {tmp_path / "fresh"}
+
+
+@pytest.mark.parametrize("seconds_ago", [600, -600])
+def test_where_the_disk_takes_its_times_from_the_hosts_a_beat_is_seen_by_watching(
+    tmp_path, seconds_ago
+):
+    beat = _beat_at(tmp_path / "alive", seconds_ago=seconds_ago)
+    _beat_at(tmp_path / "dead", seconds_ago=seconds_ago)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        beat.write_text('{"beat": 8}')
+        os.utime(beat, (time.time() - seconds_ago,) * 2)
+
+    both = [tmp_path / "alive", tmp_path / "dead"]
+    assert lease.beating(both, watch=True, sleep=sleep) == {tmp_path / "alive"}
+    assert len(slept) == 1  # all are watched at once
+    assert slept[0] > lease.HEARTBEAT_SECONDS
+
+
+def test_a_holder_is_here_elsewhere_or_gone(tmp_path):
+    assert lease.held(tmp_path) == "no"
+    first = lease.claim(tmp_path)
+    assert first is not None
+    with first:
+        assert lease.held(tmp_path) == "here"
+        assert lease.living([tmp_path]) == {tmp_path}
+    assert lease.held(tmp_path) == "no"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".now")]
+
+
 def _counted(slept):
     def sleep(seconds: float) -> None:
         slept.append(seconds)

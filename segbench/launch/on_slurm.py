@@ -23,9 +23,8 @@ from segbench.launch import Event, Work, element, rank, slurm_queue
 from segbench.launch.element import INTERRUPTED, RANK_LOST, UNAVAILABLE
 from segbench.launch.rank import variables
 from segbench.launch.slurm_queue import Submission
-from segbench.lease import claim
+from segbench.lease import claim, living
 from segbench.spec.launching import Launch
-from segbench.status import is_alive
 
 _SIGNAL_DELAY_SECONDS = 90
 _SUBMIT_LIMIT = re.compile(r"\w+Submit\w*Limit")  # AssocMaxSubmitJobLimit, QOSMaxSubmitJobPer...
@@ -67,10 +66,12 @@ def launch_on_slurm(work: Work, on_event: Callable[[Event], None]) -> None:
                 on_event(Event("waiting", trial_id, job.message))
             elif job is not None and _is_done(work, trial_id):
                 on_event(Event("done", trial_id))  # while we were planning
-            elif is_alive(results.trial_folder(work.run_folder, trial_id)):
-                on_event(Event("waiting", trial_id, "its worker's heart beats"))
             else:
                 left.append(trial_id)
+        alive = living([_folder(work, trial_id) for trial_id in left])
+        for trial_id in [t for t in left if _folder(work, t) in alive]:
+            left.remove(trial_id)
+            on_event(Event("waiting", trial_id, "its worker's heart beats"))
         queued = {trial_id: job.job_id for trial_id, job in jobs.items() if job.is_queued}
         _submit(with_gpus(work), left, queued, on_event)
 
@@ -97,8 +98,12 @@ def with_gpus(work: Work) -> Work:
     return work._replace(launch=told(work.launch), shapes=shapes)
 
 
+def _folder(work: Work, trial_id: str) -> Path:
+    return results.trial_folder(work.run_folder, trial_id)
+
+
 def _is_done(work: Work, trial_id: str) -> bool:
-    return results.is_done(results.trial_folder(work.run_folder, trial_id), work.job.protocols)
+    return results.is_done(_folder(work, trial_id), work.job.protocols)
 
 
 def _check_installed() -> None:
