@@ -52,7 +52,7 @@ from segbench.models import Segmenter, backbone_weights_path, build_segmenter
 from segbench.results import Evaluation, Provenance, Result, StoredCounts
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
-from segbench.spec.trial import Trial
+from segbench.spec.trial import IDENTITY_VERSION, Trial
 
 LOG = logging.getLogger(__name__)
 Outcome = Literal["done", "failed", "held", "interrupted", "lost"]
@@ -337,7 +337,7 @@ def _feature_source(work: _Work, segmenter: Segmenter, split: SegmentationSplit)
     key = {name: parts.get(name) for name in ("backbone", "model", "weights")}
     # A trunk that is drawn, or that another trial trained, is this trial's own.
     own = () if "weights" in parts and trial.start_from is None else (trial.id(),)
-    name = digest([key, split.fingerprint, squash, *own], length=16)
+    name = digest([IDENTITY_VERSION, key, split.fingerprint, squash, *own], length=16)
     with ranks.first_before_others():
         features: CachedFeatures = cached_features(
             segmenter,

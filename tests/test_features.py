@@ -1,7 +1,9 @@
 """Cached feature maps of a frozen trunk: whose they are, and that they change no number."""
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from segbench import results
@@ -45,3 +47,20 @@ def test_cached_features_change_the_trained_layers_by_rounding_alone(toy_project
         # float16 keeps 11 bits of a feature
         assert cached[name].numpy() == pytest.approx(weight.numpy(), abs=2e-3), name
     assert any((cached[name] != computed[name]).any() for name in computed)
+
+
+@pytest.mark.parametrize("harm", ["of another trunk", "torn"])
+def test_features_that_are_not_this_trunks_are_computed_anew(toy_project, tmp_path, harm):
+    """A geometry that changes its meaning between versions once trained heads on foreign maps."""
+    alone = _trained(toy_project, tmp_path / "alone", 0, "train.cache_features=true")
+    _trained(toy_project, tmp_path / "cache", 0, "train.cache_features=true")
+    maps = list((tmp_path / "cache" / "features").glob("*/stride*.npy"))
+    assert maps
+    for path in maps:
+        if harm == "torn":
+            path.write_bytes(path.read_bytes()[:-1])
+        else:
+            np.save(path, np.load(path) * np.float16(1.1))
+    shutil.rmtree(tmp_path / "cache" / "results")
+    after = _trained(toy_project, tmp_path / "cache", 0, "train.cache_features=true")
+    assert all((after[name] == alone[name]).all() for name in alone)

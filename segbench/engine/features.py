@@ -16,8 +16,13 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from segbench.data import SegmentationSplit
+from segbench.errors import DataError
 from segbench.files import write_atomically
 from segbench.models import Segmenter
+
+# Other machines and thread counts differ by float32's rounding, the file by float16's (2**-11 of
+# each value); another layer, padding or weight differs by far more than a hundredth of the largest.
+_SAME = 0.01
 
 
 class CachedFeatures(NamedTuple):
@@ -51,17 +56,65 @@ def cached_features(
 ) -> CachedFeatures:
     """Return the features of every image of `split`, from `folder` where they lie there already.
 
-    Two workers that find none both compute them; the files are equal and renamed into place.
+    What lies there is computed anew where it is damaged or not what this trunk makes of the first
+    image. Two workers that find none both compute them; the files are equal and renamed into place.
     """
     paths = [folder / f"stride{stride}.npy" for stride in strides]
     labels_path = folder / "labels.npy"
-    if not all(path.exists() for path in (*paths, labels_path)):
+    segmenter.eval()
+    found = _read(paths, labels_path)
+    if found is None or not _is_of(segmenter, split, squash, device, found):
         _compute(segmenter, split, squash, paths, labels_path, device, on_image)
-    maps = tuple(np.load(path, mmap_mode="r") for path in paths)
-    return CachedFeatures(maps, np.load(labels_path, mmap_mode="r"))
+        found = _read(paths, labels_path)
+    if found is None:
+        raise DataError(f"{folder}: its feature maps were written and cannot be read; delete it")
+    return found
+
+
+def _read(paths: list[Path], labels_path: Path) -> CachedFeatures | None:
+    """Return what lies there, None where a file is missing or torn."""
+    try:
+        maps = tuple(np.load(path, mmap_mode="r") for path in paths)
+        return CachedFeatures(maps, np.load(labels_path, mmap_mode="r"))
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _is_of(
+    segmenter: Segmenter,
+    split: SegmentationSplit,
+    squash: tuple[int, int],
+    device: torch.device,
+    found: CachedFeatures,
+) -> bool:
+    """Return whether the first image's maps are this trunk's, as far as machines differ."""
+    maps, _ = _maps_of(segmenter, split, 0, squash, device)
+    for kept, computed in zip(found.maps, maps, strict=True):
+        if kept.shape != (2, len(split), *computed.shape[1:]):
+            return False
+        other = torch.from_numpy(kept[:, 0].astype(np.float32))
+        if not torch.allclose(other, computed, rtol=0.0, atol=_SAME * float(computed.abs().max())):
+            return False
+    return True
 
 
 @torch.inference_mode()
+def _maps_of(
+    segmenter: Segmenter,
+    split: SegmentationSplit,
+    index: int,
+    squash: tuple[int, int],
+    device: torch.device,
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return an image's maps and its mirror image's, each (2, D, h, w), and its (H, W) label."""
+    sample = split.sample(index)
+    image = TF.resize(sample.image, list(squash), antialias=True).to(device)
+    pair = torch.stack([image, image.flip(-1)]).float() / 255  # (2, 3, H, W)
+    maps = tuple(m.float().cpu() for m in segmenter.feature_maps(pair))
+    nearest = InterpolationMode.NEAREST
+    return maps, TF.resize(sample.label[None], list(squash), interpolation=nearest)[0]
+
+
 def _compute(
     segmenter: Segmenter,
     split: SegmentationSplit,
@@ -71,21 +124,15 @@ def _compute(
     device: torch.device,
     on_image: Callable[[int], None],
 ) -> None:
-    segmenter.eval()
     arrays: list[NDArray[Any]] = []
     labels = np.empty((len(split), *squash), dtype=np.uint8)
     for index in range(len(split)):
-        sample = split.sample(index)
-        image = TF.resize(sample.image, list(squash), antialias=True).to(device)
-        pair = torch.stack([image, image.flip(-1)]).float() / 255  # (2, 3, H, W)
-        maps = segmenter.feature_maps(pair)
+        maps, label = _maps_of(segmenter, split, index, squash, device)
         if not arrays:
             arrays = [np.empty((2, len(split), *m.shape[1:]), dtype=np.float16) for m in maps]
         for array, feature_map in zip(arrays, maps, strict=True):
-            array[:, index] = feature_map.half().cpu().numpy()
-        labels[index] = TF.resize(
-            sample.label[None], list(squash), interpolation=InterpolationMode.NEAREST
-        )[0].numpy()
+            array[:, index] = feature_map.half().numpy()
+        labels[index] = label.numpy()
         on_image(index + 1)
     for path, array in zip((*paths, labels_path), (*arrays, labels), strict=True):
         write_atomically(path, lambda file, array=array: np.save(file, array))
