@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from segbench import results, run
 from segbench.code_version import code_version
-from segbench.drive_settle import Settling, judged_at, most_seeds, settling_of, with_top_ups
+from segbench.drive_settle import Settling, judged_at, settling_of, with_last_look, with_top_ups
 from segbench.errors import ExperimentError, LaunchError
 from segbench.launch import Event, Work, launcher_named
 from segbench.launch.best_sample import best_sample
@@ -83,7 +83,7 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
     run_folder = flags.results.resolve() / experiment.name
     settling = settling_of(run_folder, experiment, is_asked=flags.settle)
     if settling.looks > 1:
-        later = expand(most_seeds(experiment, settling), catalog, document)
+        later = expand(with_last_look(experiment, settling), catalog, document)
         whole = Plan(experiment, later.cells)
         planned = with_top_ups(whole, len(experiment.sweep.seed_values), settling)
     else:
@@ -237,6 +237,7 @@ def record(prepared: Prepared, command: str) -> RunRecord:
     asked = run.record_of(
         prepared.asked, command,
         hidden_cards=prepared.hidden_cards, looks=prepared.settling.looks,
+        schedule=prepared.settling.schedule,
     )  # fmt: skip
     looked = judged_at(prepared.run_folder, prepared.whole, asked.most_seeds)
     asked = asked.model_copy(update={"judged_at": looked})

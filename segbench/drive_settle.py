@@ -1,10 +1,11 @@
 """`segbench run --settle`: more seeds where a claim is undecided, under a rule that is fixed before.
 
-The rule and why it keeps the error rate: `segbench.analysis.power`. That a run is one of several
-looks, and which cells have more seeds, stands in run.json, so every later command and report knows
-it. Prints nothing.
+The rule and why it keeps the error rate: `segbench.analysis.power`. The looks with their seeds, and
+which cells have more seeds, stand in run.json, so every later command and report knows them. Prints
+nothing.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:  # scipy and statsmodels take a second to load, and most comma
 
 
 class Settling(NamedTuple):
-    """How often claims may be judged, and the cells that have more seeds than the file says."""
+    """How often claims may be judged, the seeds of a cell at each look, and what was added."""
 
     looks: int = 1
+    schedule: tuple[int, ...] = ()
     top_ups: tuple[TopUp, ...] = ()
 
 
@@ -36,34 +38,46 @@ def settling_of(run_folder: Path, experiment: Experiment, *, is_asked: bool) -> 
     except ResultError:
         before = None
     if before is not None and before.looks > 1:
-        return Settling(before.looks, before.top_ups)
+        return Settling(before.looks, before.schedule, before.top_ups)
     if not is_asked:
         return Settling()
     if not experiment.claims or not isinstance(experiment.sweep.seeds, int):
         raise ExperimentError(
             f"--settle: {experiment.name} needs `claims:` and sweep.seeds as a number of seeds"
         )
-    if before is not None and _was_judged(run_folder, before):
+    if before is not None and _seeds_judged(run_folder, before):
         raise ExperimentError(
             f"--settle: {run_folder.name} was judged at one look already, at the full 5 %; seeds that "
             "are added after such a look nearly double the rate of false verdicts. Say --settle when "
             "a run begins; another --results folder begins one"
         )
-    from segbench.analysis.power import SETTLE_LOOKS
+    from segbench.analysis.power import settle_schedule
 
-    return Settling(SETTLE_LOOKS)
+    schedule = settle_schedule(len(experiment.sweep.seed_values))
+    return Settling(len(schedule), schedule)
 
 
-def _was_judged(run_folder: Path, record: RunRecord) -> bool:
-    folders = [results.trial_folder(run_folder, c.trial_id) for c in record.cells if c.trial_id]
-    return bool(folders) and all(results.load_result(folder) is not None for folder in folders)
+def _seeds_judged(run_folder: Path, record: RunRecord) -> int:
+    """Return how many seeds the run's verdicts can have seen; 0 where they were too few for one.
+
+    Also where trials are missing: whoever stopped a run has seen its page all the same.
+    """
+    from segbench.analysis.inference import MIN_SEEDS
+
+    if not record.experiment.claims or not (run_folder / "claims.md").exists():
+        return 0
+    done = Counter(
+        tuple(cell.axes.values())
+        for cell in record.cells
+        if cell.trial_id
+        and results.load_result(results.trial_folder(run_folder, cell.trial_id)) is not None
+    )
+    most = max(done.values(), default=0)
+    return most if most >= MIN_SEEDS else 0
 
 
 def judged_at(run_folder: Path, whole: Plan, seeds: int) -> tuple[int, ...]:
-    """Return at how many seeds claims were judged without the rule, if now `seeds` are asked for.
-
-    A pilot with too few seeds for a verdict is no look.
-    """
+    """Return at how many seeds claims were judged outside the rule, if now `seeds` are asked for."""
     try:
         before = load_run(run_folder)
     except ResultError:
@@ -71,21 +85,16 @@ def judged_at(run_folder: Path, whole: Plan, seeds: int) -> tuple[int, ...]:
     trials = whole.trials
     if not any(cell.trial_id in trials for cell in before.cells if cell.trial_id):
         return ()  # another sweep, whose verdicts were about other trials
-    grows = before.looks == 1 and before.experiment.claims and seeds > before.most_seeds
-    if not grows or not _was_judged(run_folder, before):
+    by_rule = (*before.schedule[:1], *(top.seeds for top in before.top_ups))
+    if seeds <= max((before.most_seeds, *by_rule)):
         return before.judged_at
-    from segbench.analysis.inference import MIN_SEEDS
-
-    had_verdicts = before.most_seeds >= MIN_SEEDS
-    return (*before.judged_at, before.most_seeds) if had_verdicts else before.judged_at
+    seen = _seeds_judged(run_folder, before)
+    return (*before.judged_at, seen) if seen else before.judged_at
 
 
-def most_seeds(experiment: Experiment, settling: Settling) -> Experiment:
+def with_last_look(experiment: Experiment, settling: Settling) -> Experiment:
     """Return the experiment with the seeds of the last look, from which top-ups take theirs."""
-    from segbench.analysis.power import settle_schedule
-
-    planned = len(experiment.sweep.seed_values)
-    seeds = settle_schedule(planned, settling.looks)[-1]
+    seeds = max(settling.schedule[-1], len(experiment.sweep.seed_values))
     return experiment.revised(sweep=experiment.sweep.revised(seeds=seeds))
 
 
@@ -111,8 +120,7 @@ def add_seeds(run_folder: Path) -> "SettlePlan":
 
     record = load_run(run_folder)
     verdicts = judged_claims(run_folder, record, list(load_rows(run_folder, record)))
-    planned = len(record.experiment.sweep.seed_values)
-    found = settle_plan(verdicts, planned, record.looks)
+    found = settle_plan(verdicts, record.schedule)
     seeds = {tuple(sorted(top.axes.items())): top.seeds for top in record.top_ups}
     for top in found.top_ups:
         seeds[tuple(sorted(top.axes.items()))] = top.seeds_next

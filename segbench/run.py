@@ -44,8 +44,9 @@ class RunRecord(Spec):
     command: what was typed. cells: those that the last command asked for, and earlier ones that the
     same settings still contain. added: protocols that `segbench evaluate` scored trials under later,
     by name. looks: how often the claims may be judged in all, fixed before the first time
-    (`segbench.analysis.power`); top_ups: what `run --settle` has added since. judged_at: numbers of
-    seeds at which claims were judged before more seeds were asked for without that rule.
+    (`segbench.analysis.power`); schedule: the seeds of a cell at each of these looks, empty without
+    --settle; top_ups: what `run --settle` has added since. judged_at: numbers of seeds at which
+    claims were judged before more seeds were asked for than that rule gives.
     """
 
     experiment: Experiment
@@ -54,6 +55,7 @@ class RunRecord(Spec):
     hidden_cards: tuple[str, ...] = ()
     added: dict[str, Protocol] = {}
     looks: int = 1
+    schedule: tuple[int, ...] = ()
     top_ups: tuple[TopUp, ...] = ()
     judged_at: tuple[int, ...] = ()
 
@@ -68,10 +70,15 @@ class RunRecord(Spec):
         """A sentence on looks that no rule had fixed, empty where there were none."""
         if not self.judged_at:
             return ""
+        seen = " and ".join(map(str, self.judged_at))
+        looks = ", ".join(map(str, self.schedule))
+        how = (
+            f"added than --settle had fixed ({looks} seeds)" if looks else "added, without --settle"
+        )
         return (
-            f"Claims were judged at {' and '.join(map(str, self.judged_at))} seeds before more were "
-            "added, without --settle: looking again is another test, so the chance of a false verdict "
-            "is above the 5 % stated (9.5 % for three looks in simulation)."
+            f"Claims were judged at {seen} seeds before more were {how}: looking again is another "
+            "test, so the chance of a false verdict is above the 5 % stated (9.5 % for three looks in "
+            "simulation)."
         )
 
     @property
@@ -112,6 +119,7 @@ def record_of(
     *,
     hidden_cards: tuple[str, ...] = (),
     looks: int = 1,
+    schedule: tuple[int, ...] = (),
 ) -> RunRecord:
     """Return the record of a plan."""
     cells = tuple(
@@ -126,6 +134,7 @@ def record_of(
         cells=cells,
         hidden_cards=hidden_cards,
         looks=looks,
+        schedule=schedule,
     )
 
 

@@ -96,7 +96,7 @@ def test_folders_of_predictions_are_scored_and_compared(toy_run, tmp_path):
     assert code == 0, said
     assert "2 and 2 seeds" in said
     assert said.split(" - ")[0].endswith("100.00")
-    assert "| circle | 100.0 | 0.0 | +100.0" in said
+    assert "| circle | 4 | 100.0 | 0.0 | +100.0" in said
     assert (tmp_path / "page.md").read_text(encoding="utf-8").split() == said.split()
     shutil.copytree(tmp_path / "right" / "0", tmp_path / "My preds (v2)")
     code, said = compare(tmp_path / "My preds (v2)", tmp_path / "wrong" / "0", *flags[:-1])

@@ -172,6 +172,37 @@ def test_seeds_that_are_added_after_a_look_without_the_rule_are_told_of(project,
         assert ("Claims were judged at 4" in page.read_text(encoding="utf-8")) == bool(looked)
 
 
+def test_the_schedule_is_fixed_at_the_first_look_and_more_seeds_than_it_gives_are_told(
+    project, made_up
+):
+    run = ("run", "experiments/toy.yaml", "--cache", "cache")
+    assert segbench(*run, "--settle")[0] == 0
+    folder = project / "results" / "toy"
+    first = load_run(folder)
+    assert first.schedule == settle_schedule(4)
+    assert first.judged_at == ()
+    most = first.most_seeds
+    code, said = segbench(*run, "--settle", "--seeds", most + 2)
+    assert code == 0, said
+    after = load_run(folder)
+    assert after.schedule == first.schedule
+    assert after.judged_at == (most,)
+    assert "than --settle had fixed (4, 7, 11 seeds)" in " ".join(said.split())
+    assert "than --settle had fixed" in (folder / "claims.md").read_text(encoding="utf-8")
+
+
+def test_a_look_at_a_run_that_was_stopped_is_a_look(project, made_up):
+    run = ("run", "experiments/toy.yaml", "--cache", "cache")
+    assert segbench(*run, "--only", "head=fcn8s")[0] == 0
+    assert segbench(*run)[0] == 0
+    folder = project / "results" / "toy"
+    last = load_run(folder).cells[-1].trial_id
+    shutil.rmtree(folder / "trials" / last)  # as if it had not ended
+    assert segbench("report", "results/toy")[0] == 0
+    assert segbench(*run, "--seeds", 6)[0] == 0
+    assert load_run(folder).judged_at == (4,)
+
+
 def test_settling_leaves_decided_claims_alone_and_says_what_seeds_cannot_do(project, made_up):
     made_up.update({"fcn32s": (0.5, 0.005), "fcn8s": (0.8, 0.005)})
     code, said = segbench("run", "experiments/toy.yaml", "--cache", "cache", "--settle")

@@ -23,12 +23,20 @@ INTERVAL_RESAMPLES = 2_000  # ranking is slow, and an interval needs no far tail
 
 @dataclass(frozen=True, eq=False)
 class RankCorrelation:
-    """draws: (2000,) rho in draws of classes and seeds. null: (B,) with classes permuted."""
+    """sizes: classes of each data set. draws: (2000,) rho in draws of classes and seeds.
+
+    null: (B,) with classes permuted.
+    """
 
     rho: float
-    num_classes: int
+    sizes: tuple[int, ...]
     draws: Floats
     null: Floats
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of all data sets together."""
+        return sum(self.sizes)
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """Return the percentile interval."""
@@ -65,7 +73,7 @@ def rank_correlation(
         found.append((spearman(amount[None], mean[None]), in_draws, at_random))
         sizes.append(len(amount))
     rho, draws, null = (_pooled(values, sizes) for values in zip(*found, strict=True))
-    return RankCorrelation(float(rho[0]), sum(sizes), draws, null)
+    return RankCorrelation(float(rho[0]), tuple(sizes), draws, null)
 
 
 def spearman(left: Floats, right: Floats) -> Floats:

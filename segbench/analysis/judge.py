@@ -3,10 +3,12 @@
 The rules. A claim says that an effect lies in a region: above a margin, below it, or between two
 bounds. p for it and p against it are one-sided; both count, so the claim's p is twice the smaller.
 A claim over several combinations holds if it holds in every one (the largest p for it) and fails if
-one contradicts it (the smallest p against it, times their number). Holm corrects over the claims of
-the file; those that cannot be judged yet take part with p = 1, so that verdicts do not weaken when
-they come in. One seed: the question is about these checkpoints, and the verdict on the method is
-undecided. Two or three: an interval, no verdict. From four on: a verdict.
+one contradicts it (the smallest p against it, times their number). A combination most of whose cells
+score no better than one class predicted everywhere is shown and not judged: it counts as missing.
+Holm corrects over the claims of the file; those that cannot be judged yet take part with p = 1, so
+that verdicts do not weaken when they come in. One seed: the question is about these checkpoints, and
+the verdict on the method is undecided. Two or three: an interval, no verdict. From four on: a
+verdict.
 A class with label pixels in the split but none in a draw of images leaves that draw's mean, for all
 models alike; the mean number of such classes is reported.
 """
@@ -21,12 +23,10 @@ from segbench.analysis.observations import (
     Observation,
     Samples,
     cells_of,
-    one_class_everywhere,
-    scored,
+    is_blank,
 )
 from segbench.analysis.parts import Bench, parts_of
 from segbench.analysis.power import ALPHA, MOST_SEEDS
-from segbench.analysis.resample import point
 from segbench.analysis.verdict import QUESTIONS, Outcome, Part, Verdict
 from segbench.spec.claims import AnyClaim, Correlate, Equivalent, Trend, Value, is_fact
 
@@ -77,6 +77,8 @@ def _open_verdict(
     matching = [cell for cell in bench.cells if matches(cell, claim.where)]
     parts, missing = parts_of(claim, matching, bench)
     notes = [claim.notes] if claim.notes else []
+    judged = [part for part in parts if not part.is_blank]
+    missing += [f"{part.label}: nothing was learnt there" for part in parts if part.is_blank]
     fewest = min((part.seeds[0] for part in parts), default=0)
     if planned_seeds is not None and 0 < fewest < planned_seeds:
         notes.append(f"{fewest} of {planned_seeds} planned seeds are there.")
@@ -86,8 +88,8 @@ def _open_verdict(
             "draw's mean, for all models alike."
         )
     p = None
-    if parts and fewest >= MIN_SEEDS and not is_count(claim):
-        p = min(1.0, 2 * min(_p_for(parts), _p_against(parts)))
+    if judged and fewest >= MIN_SEEDS and not is_count(claim):
+        p = min(1.0, 2 * min(_p_for(judged), _p_against(judged)))
     return Verdict(
         claim=claim,
         outcome="undecided",
@@ -153,7 +155,7 @@ def _standing_notes(claim: AnyClaim, parts: Sequence[Part]) -> list[str]:
 def _untrained(parts: Sequence[Part]) -> list[str]:
     """Return a warning of cells whose models have learnt nothing that a constant would not give."""
     cells = {cell.key: cell for part in parts for cell in part.cells}
-    blank = [cell for cell in cells.values() if _is_blank(cell)]
+    blank = [cell for cell in cells.values() if is_blank(cell)]
     if not blank:
         return []
     names = ", ".join(" ".join(filter(None, cell.axes.values())) for cell in blank[:3])
@@ -164,10 +166,10 @@ def _untrained(parts: Sequence[Part]) -> list[str]:
     ]
 
 
-def _is_blank(cell: Cell) -> bool:
-    """Return whether the mean over seeds is at most a tenth of a point above a constant's."""
-    reached = sum(100 * point(scored(one), "mean_iou") for one in cell.observations)
-    return reached / len(cell.observations) <= one_class_everywhere(cell.observations[0]) + 0.1
+_NOTHING_LEARNT = (
+    "The models compared score no better than one class predicted everywhere: nothing was learnt, so "
+    "nothing can be said of trained ones, with however many seeds."
+)
 
 
 def _closed(verdict: Verdict, adjusted: float | None) -> Verdict:
@@ -176,6 +178,8 @@ def _closed(verdict: Verdict, adjusted: float | None) -> Verdict:
         return replace(verdict, reason="There are no results to judge it by.")
     if is_count(verdict.claim):
         return _closed_count(verdict)
+    if not verdict.judged:
+        return replace(verdict, reason=_NOTHING_LEARNT)
     if verdict.p is None or adjusted is None:
         fewest = min(part.seeds[0] for part in verdict.parts)
         return replace(verdict, reason=_too_few(verdict, fewest))
@@ -186,8 +190,8 @@ def _closed(verdict: Verdict, adjusted: float | None) -> Verdict:
 
 def _outcome(verdict: Verdict, adjusted: float) -> Outcome:
     """Return what p value and intervals together show."""
-    p_for, p_against = _p_for(verdict.parts), _p_against(verdict.parts)
-    leanings = {part.leaning for part in verdict.parts}
+    p_for, p_against = _p_for(verdict.judged), _p_against(verdict.judged)
+    leanings = {part.leaning for part in verdict.judged}
     if adjusted > verdict.alpha:
         return "undecided"
     if p_for <= p_against:
@@ -196,13 +200,13 @@ def _outcome(verdict: Verdict, adjusted: float) -> Outcome:
 
 
 def _reason(verdict: Verdict, outcome: Outcome) -> str:
-    count = len(verdict.parts)
+    count = len(verdict.judged)
     if outcome == "holds":
         where = f" in all {count} combinations" if count > 1 else ""
         return f"Shown{where}: the interval lies wholly where the claim puts it."
     if outcome == "fails":
-        return _failed(verdict.claim, min(verdict.parts, key=lambda part: part.p_against))
-    leanings = [part.leaning for part in verdict.parts]
+        return _failed(verdict.claim, min(verdict.judged, key=lambda part: part.p_against))
+    leanings = [part.leaning for part in verdict.judged]
     if verdict.missing and set(leanings) == {"for"}:
         return "Shown where there are results, but some are missing."
     return _in_doubt(verdict, leanings)
@@ -235,7 +239,7 @@ def _closed_count(verdict: Verdict) -> Verdict:
 
 
 def _too_few(verdict: Verdict, fewest: int) -> str:
-    leanings = {part.leaning for part in verdict.parts}
+    leanings = {part.leaning for part in verdict.judged}
     if fewest == 1:
         words = {"for": "agree", "against": "disagree"}
         shown = words.get(leanings.pop()) if len(leanings) == 1 else None
@@ -255,7 +259,7 @@ def _too_few(verdict: Verdict, fewest: int) -> str:
 def _in_doubt(verdict: Verdict, leanings: Sequence[str]) -> str:
     clear = len(leanings) - leanings.count("unclear")
     if clear == len(leanings):
-        said = "Clear by itself, but not after correction for the other claims"
+        said = _corrected_away(verdict)
     elif len(leanings) > 1:
         said = f"Clear in {clear} of {len(leanings)} combinations"
     else:
@@ -269,16 +273,33 @@ def _in_doubt(verdict: Verdict, leanings: Sequence[str]) -> str:
     return f"{said}; {_no_seeds(verdict)}."
 
 
+def _corrected_away(verdict: Verdict) -> str:
+    """Return why clear intervals make no verdict."""
+    assert verdict.p is not None
+    level = f"{100 * verdict.alpha:.3g} %"
+    if verdict.p <= verdict.alpha:
+        return "Clear by itself, but not after correction for the other claims"
+    if verdict.p <= ALPHA:
+        return f"Clear at 5 %, but not at the {level} that each look of --settle may spend"
+    return f"The intervals lie clear of the margin, but p is above {level}"
+
+
 def _no_seeds(verdict: Verdict) -> str:
-    """Return why no number of seeds settles the claim: the images, or an effect at the margin."""
-    hopeless = [part for part in verdict.parts if part.seeds_needed is None]
+    """Return why no number of seeds settles the claim: the images, or an effect near the margin."""
+    hopeless = [part for part in verdict.judged if part.seeds_needed is None]
     part = min(hopeless, key=lambda one: one.region.distance(one.effect))
     apart = f"this one lies {part.region.distance(part.effect):.2f} off{_for_label(part)}"
     said = f"no number of seeds up to {MOST_SEEDS} settles it"
     if not part.image_limit:
-        return f"{said}, because the effect lies at the margin: {apart}"
-    images = len(part.cells[0].observations[0].counts.names)
+        return f"{said}, so near the margin does the effect lie: {apart}"
     return (
-        f"{said}: on these {images} images even endless seeds find only effects of "
+        f"{said}: on {_images_of(part)} even endless seeds find only effects of "
         f"{part.image_limit:.2f} {verdict.unit} off the margin, and {apart}"
     )
+
+
+def _images_of(part: Part) -> str:
+    """Return `these 321 images`, or how many of each split where there are several."""
+    splits = {cell.observations[0].counts.images: cell for cell in part.cells}
+    sizes = sorted(len(cell.observations[0].counts.names) for cell in splits.values())
+    return f"these {' and '.join(map(str, sizes))} images"

@@ -172,6 +172,12 @@ def scored(observation: Observation, classes: tuple[str, ...] = ()) -> Scored:
     return Scored(observation.counts, observation.absent_class, indices)
 
 
+def is_blank(cell: Cell) -> bool:
+    """Return whether the mean over seeds is at most a tenth of a point above a constant's."""
+    reached = sum(100 * point(scored(one), "mean_iou") for one in cell.observations)
+    return reached / len(cell.observations) <= one_class_everywhere(cell.observations[0]) + 0.1
+
+
 def one_class_everywhere(observation: Observation) -> float:
     """Return the mean IoU, in per cent, of predicting the largest class in every pixel."""
     label = observation.counts.sums.label

@@ -21,11 +21,16 @@ from segbench.analysis.contrasts import (
 )
 from segbench.analysis.correlation import RankCorrelation, rank_correlation
 from segbench.analysis.inference import Estimate, estimate, name_of_test, permutation_p, tails
-from segbench.analysis.observations import Cell, Samples, scored
+from segbench.analysis.observations import Cell, Samples, is_blank, scored
 from segbench.analysis.pairwise import ClassDifference, class_differences
-from segbench.analysis.power import detectable, seeds_to_settle
+from segbench.analysis.power import (
+    detectable,
+    detectable_correlation,
+    power_of_each,
+    seeds_to_settle,
+)
 from segbench.analysis.verdict import Part, Region
-from segbench.spec.claims import AnyClaim, Compare, Correlate, Trend, Value
+from segbench.spec.claims import AnyClaim, Compare, Correlate, Equivalent, Trend, Value, is_fact
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,23 +44,36 @@ class Bench:
 
 def parts_of(claim: AnyClaim, cells: Sequence[Cell], bench: Bench) -> tuple[list[Part], list[str]]:
     """Return the parts of a claim, and a sentence for each that lacks something."""
+    parts, missing = _parts_of(claim, cells, bench)
+    if is_count(claim) or (not isinstance(claim, Correlate) and is_fact(claim.metric)):
+        return parts, missing
+    return [replace(part, is_blank=_is_blank(part)) for part in parts], missing
+
+
+def _is_blank(part: Part) -> bool:
+    return 2 * sum(is_blank(cell) for cell in part.cells) > len(part.cells)
+
+
+def _parts_of(claim: AnyClaim, cells: Sequence[Cell], bench: Bench) -> tuple[list[Part], list[str]]:
     cells, missing = usable(claim, cells)
-    parts: list[Part] = []
+    if isinstance(claim, Correlate):
+        groups = list(judgements(claim, cells))
+        each = power_of_each(len(groups))
+        return [_correlated(claim, label, group, bench, each) for label, group in groups], missing
+    found: list[tuple[str, Step]] = []
     for label, combinations in judgements(claim, cells):
-        if isinstance(claim, Correlate):
-            parts.append(_correlated(claim, label, combinations, bench))
-            continue
         steps = trend_steps(claim, combinations) if isinstance(claim, Trend) else None
         for step in steps if steps is not None else side_steps(claim, combinations):
             name = ", ".join(filter(None, (label, step.label)))
             if step.problem:
                 missing.append(f"{name}: {step.problem}" if name else step.problem)
             elif step.weights:
-                parts.append(_part(claim, name, step, bench))
-    return parts, missing
+                found.append((name, step))
+    each = power_of_each(len(found), two_sided_region=isinstance(claim, Equivalent | Value))
+    return [_part(claim, name, step, bench, each) for name, step in found], missing
 
 
-def _part(claim: AnyClaim, label: str, step: Step, bench: Bench) -> Part:
+def _part(claim: AnyClaim, label: str, step: Step, bench: Bench, power: float) -> Part:
     assert not isinstance(claim, Correlate)
     by_training: dict[str, list[frozenset[int]]] = {}
     for _, cell in step.weights:
@@ -80,7 +98,7 @@ def _part(claim: AnyClaim, label: str, step: Step, bench: Bench) -> Part:
     if is_count(claim):
         return _count_part(label, terms, step, cells)
     result = estimate(terms, resamples=bench.samples.resamples, seed=bench.samples.seed)
-    part = _tested(label, result, step.region, cells, bench.alpha)
+    part = _tested(label, result, step.region, cells, alpha=bench.alpha, power=power)
     if isinstance(claim, Compare) and claim.per_class:
         part = replace(part, per_class=_per_class(step, claim.classes, bench))
     return part
@@ -96,7 +114,13 @@ def _count_part(label: str, terms: Sequence, step: Step, cells: tuple[Cell, ...]
 
 
 def _tested(
-    label: str, result: Estimate, region: Region, cells: tuple[Cell, ...], alpha: float
+    label: str,
+    result: Estimate,
+    region: Region,
+    cells: tuple[Cell, ...],
+    *,
+    alpha: float,
+    power: float,
 ) -> Part:
     low, high = result.interval()
     p_for, p_against = _both(region, {bound: tails(result, bound) for bound in region.bounds()})
@@ -104,9 +128,8 @@ def _tested(
     exact = {bound: both for bound, both in exchanged.items() if both is not None}
     sizes = [len(term.sample.values) for term in result.terms]
     several = result.seeds > 1
-    needed = (
-        seeds_to_settle(result, region.distance(result.effect), alpha=alpha) if several else None
-    )
+    asked = {"alpha": alpha, "power": power}
+    needed = seeds_to_settle(result, region.distance(result.effect), **asked) if several else None
     return Part(
         label=label,
         effect=result.effect,
@@ -121,9 +144,10 @@ def _tested(
         cells=cells,
         seed_variance=result.seed_variance if several else None,
         image_variance=result.image_variance if several else None,
-        detectable=detectable(result.standard_error, result.df, alpha=alpha) if several else None,
+        squared_weight=sum(term.weight**2 for term in result.terms),
+        detectable=detectable(result.standard_error, result.df, **asked) if several else None,
         seeds_needed=needed,
-        image_limit=detectable(result.image_variance**0.5, math.inf, alpha=alpha),
+        image_limit=detectable(result.image_variance**0.5, math.inf, **asked),
     )
 
 
@@ -152,7 +176,11 @@ def _per_class(step: Step, classes: tuple[str, ...], bench: Bench) -> tuple[Clas
 
 
 def _correlated(
-    claim: Correlate, label: str, combinations: Sequence[dict[str, list[Cell]]], bench: Bench
+    claim: Correlate,
+    label: str,
+    combinations: Sequence[dict[str, list[Cell]]],
+    bench: Bench,
+    power: float,
 ) -> Part:
     """Return the correlation in one cell, or pooled over data sets where several are averaged.
 
@@ -190,5 +218,8 @@ def _correlated(
         seeds=(min(sizes), max(sizes)),
         region=region,
         cells=tuple(cells),
+        detectable=detectable_correlation(
+            result.sizes, bound if rises else -bound, alpha=bench.alpha, power=power
+        ),
         note=f"over {result.num_classes} classes",
     )

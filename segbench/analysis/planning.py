@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
-from scipy import stats
 
 from segbench.analysis.contrasts import (
     Step,
@@ -27,12 +26,11 @@ from segbench.analysis.inference import MIN_SEEDS
 from segbench.analysis.observations import Cell, Observation, cells_of
 from segbench.analysis.power import (
     ALPHA,
-    POWER,
-    SETTLE_LOOKS,
     STATED_SPREAD,
     Spread,
+    detectable_correlation,
     minimum_detectable_effect,
-    settle_schedule,
+    power_of_each,
 )
 from segbench.analysis.verdict import Verdict
 from segbench.counts import Counts
@@ -44,8 +42,10 @@ from segbench.spec.sweep import Plan
 class PlannedClaim:
     """A claim before launch.
 
-    detectable: the smallest distance from the margin that is found with 80 % power, in the unit of
-    the claim (points, points per doubling, rank correlation); None where the spread is unknown.
+    detectable: the smallest distance from the margin that is found with 80 % power in all of its
+    combinations at once, in the unit of the claim (points, points per doubling, rank correlation);
+    for `equivalent` and `value` the narrowest band that an effect in its middle is shown to lie in.
+    None where the spread is unknown.
     warning: empty, or why the claim cannot be decided as planned. spread: what it was computed
     from, None where no spread enters; is_measured: it was measured on this claim or its like.
     """
@@ -138,17 +138,17 @@ def _pooled(spreads: Sequence[Spread]) -> Spread:
 
 def _planned(claim: AnyClaim, cells: Sequence[Cell], spread: Spread, alpha: float) -> PlannedClaim:
     compared, missing = usable(claim, [cell for cell in cells if matches(cell, claim.where)])
+    groups = [combinations for _, combinations in judgements(claim, compared)]
     found: list[float | None] = []
-    for _, combinations in judgements(claim, compared):
-        if isinstance(claim, Correlate):
-            found.append(_detectable_correlation(claim, combinations, alpha))
-            continue
-        trend = trend_steps(claim, combinations) if isinstance(claim, Trend) else None
-        for step in side_steps(claim, combinations) if trend is None else trend:
-            if step.problem:
-                missing.append(step.problem)
-            else:
-                found.append(_detectable(claim, step, spread, alpha))
+    if isinstance(claim, Correlate):
+        each = power_of_each(len(groups))
+        found += [_correlation(claim, group, alpha, each) for group in groups]
+    else:
+        steps = [step for group in groups for step in _steps(claim, group)]
+        missing += [step.problem for step in steps if step.problem]
+        sound = [step for step in steps if not step.problem]
+        each = power_of_each(len(sound), two_sided_region=isinstance(claim, Equivalent | Value))
+        found += [_detectable(claim, step, spread, alpha, each) for step in sound]
     if is_count(claim):
         return PlannedClaim(claim, 0.0, _lacks(missing))
     seeds = min((len(cell.seeds) for cell in compared), default=0)
@@ -163,6 +163,11 @@ def _planned(claim: AnyClaim, cells: Sequence[Cell], spread: Spread, alpha: floa
     largest = max(known) if known and len(known) == len(found) else None
     warning = _lacks(missing) or _too_wide(claim, largest, seeds)
     return PlannedClaim(claim, None if largest == math.inf else largest, warning)
+
+
+def _steps(claim: AnyClaim, combinations: Sequence[dict[str, list[Cell]]]) -> list[Step]:
+    trend = trend_steps(claim, combinations) if isinstance(claim, Trend) else None
+    return list(side_steps(claim, combinations)) if trend is None else trend
 
 
 def _lacks(missing: Sequence[str]) -> str:
@@ -182,7 +187,9 @@ def _too_wide(claim: AnyClaim, found: float | None, seeds: int) -> str:
     )
 
 
-def _detectable(claim: AnyClaim, step: Step, spread: Spread, alpha: float) -> float | None:
+def _detectable(
+    claim: AnyClaim, step: Step, spread: Spread, alpha: float, power: float
+) -> float | None:
     """Return the smallest effect of a step that is found, None where nothing is known of it."""
     weights = [weight**2 for weight, _ in step.weights]
     if (
@@ -193,32 +200,30 @@ def _detectable(claim: AnyClaim, step: Step, spread: Spread, alpha: float) -> fl
         return None
     seeds = min(len(cell.seeds) for _, cell in step.weights)
     images = 0.0 if isinstance(claim, Value) else spread.image_sd * math.sqrt(sum(weights) / 2)
-    return _smallest(Spread(spread.seed_sd, images), seeds, tuple(weights), alpha)
+    return _smallest(Spread(spread.seed_sd, images), seeds, tuple(weights), alpha, power)
 
 
 @functools.cache  # a large sweep asks the same of hundreds of combinations
-def _smallest(spread: Spread, seeds: int, weights: tuple[float, ...], alpha: float) -> float:
-    return minimum_detectable_effect(spread, seeds, squared_weights=weights, alpha=alpha)
-
-
-def _detectable_correlation(
-    claim: Correlate, combinations: Sequence[dict[str, list[Cell]]], alpha: float
+def _smallest(
+    spread: Spread, seeds: int, weights: tuple[float, ...], alpha: float, power: float
 ) -> float:
-    """Return the smallest rank correlation that is told from 0; its classes set the limit.
+    return minimum_detectable_effect(
+        spread, seeds, squared_weights=weights, alpha=alpha, power=power
+    )
 
-    Source: Fieller, Hartley, Pearson, Tests for rank correlation coefficients I, 1957: the inverse
-    hyperbolic tangent of Spearman's coefficient has variance 1.06 / (n - 3).
-    """
+
+def _correlation(
+    claim: Correlate, combinations: Sequence[dict[str, list[Cell]]], alpha: float, power: float
+) -> float:
+    """Return how far off its margin a rank correlation must lie to be found."""
     cells = [cell for sides in combinations for group in sides.values() for cell in group]
     per_dataset = {
         cell.axes.get("dataset", ""): len(claim.classes or cell.observations[0].class_names)
         for cell in cells
     }
-    free = sum(max(classes - 3, 0) for classes in per_dataset.values())
-    if free == 0:
-        return math.inf
-    quantiles = stats.norm.isf(alpha / 2) + stats.norm.ppf(POWER)
-    return float(np.tanh(quantiles * math.sqrt(1.06 / free)))
+    return detectable_correlation(
+        list(per_dataset.values()), claim.margin, alpha=alpha, power=power
+    )
 
 
 @dataclass(frozen=True)
@@ -239,15 +244,13 @@ class SettlePlan:
     given_up: tuple[str, ...]
 
 
-def settle_plan(
-    verdicts: Sequence[Verdict], planned_seeds: int, looks: int = SETTLE_LOOKS
-) -> SettlePlan:
-    """Return which cells get seeds up to the next look, for verdicts judged with the same `looks`.
+def settle_plan(verdicts: Sequence[Verdict], schedule: Sequence[int]) -> SettlePlan:
+    """Return which cells get seeds up to the next look; schedule: a cell's seeds at each look.
 
     Raises:
-        ValueError: a verdict was judged at another level than these looks ask for.
+        ValueError: a verdict was judged at another level than so many looks ask for.
     """
-    schedule = settle_schedule(planned_seeds, looks)
+    looks = len(schedule)
     wanted: dict[str, tuple[Cell, list[str]]] = {}
     given_up = []
     for verdict in verdicts:
@@ -262,8 +265,8 @@ def settle_plan(
         if why:
             given_up.append(f"{verdict.claim.says}: {why}")
             continue
-        unclear = [part for part in verdict.parts if part.leaning == "unclear"]
-        for part in unclear or verdict.parts:
+        unclear = [part for part in verdict.judged if part.leaning == "unclear"]
+        for part in unclear or verdict.judged:
             for cell in part.cells:
                 says = wanted.setdefault(cell.training, (cell, []))[1]
                 says.append(verdict.claim.says)
@@ -271,6 +274,8 @@ def settle_plan(
 
 
 def _hopeless(verdict: Verdict, schedule: Sequence[int]) -> str:
+    if not verdict.judged:
+        return "nothing was learnt in the cells that it compares"
     if isinstance(verdict.claim, Correlate):
         return "more seeds cannot settle it, the number of classes sets the limit"
     if min(part.seeds[0] for part in verdict.parts) < MIN_SEEDS:
@@ -299,18 +304,18 @@ def _top_ups(
 def measured_spreads(verdicts: Sequence[Verdict]) -> list[tuple[AnyClaim, Spread]]:
     """Return the spreads in points that earlier verdicts saw, claim by claim.
 
-    Of two cells compared, each with several seeds; pooled over the combinations of a claim. Trends
-    and averages have other weights, published figures no second cell: they give none.
+    As of two cells, each with several seeds, whatever the weights in an average; pooled over the
+    combinations of a claim. Trends have another unit, published figures no second cell: none.
     """
     found = []
     for verdict in verdicts:
         parts = [
             Spread(
-                math.sqrt((part.seed_variance or 0.0) * part.seeds[0] / 2),
-                math.sqrt(part.image_variance or 0.0),
+                math.sqrt((part.seed_variance or 0.0) * part.seeds[0] / part.squared_weight),
+                math.sqrt((part.image_variance or 0.0) * 2 / part.squared_weight),
             )
             for part in verdict.parts
-            if part.seed_variance is not None and len(part.cells) == 2
+            if part.seed_variance is not None and part.squared_weight > 0
         ]
         if parts and verdict.unit == "points" and not isinstance(verdict.claim, Value):
             found.append((verdict.claim, _pooled(parts)))

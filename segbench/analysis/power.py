@@ -40,6 +40,18 @@ class Spread(NamedTuple):
 STATED_SPREAD = Spread(seed_sd=0.7, image_sd=0.3)
 
 
+def power_of_each(parts: int, *, two_sided_region: bool = False) -> float:
+    """Return the power that each of several parts needs, for 80 % that all are shown at once.
+
+    The parts are taken as independent, which asks too much of each, not too little. Between two
+    bounds (an equivalence) an effect in the middle must be shown to lie inside of both, so each of
+    the two one-sided tests may miss in half of the rest (Schuirmann, J. Pharmacokinet. Biopharm.
+    1987).
+    """
+    each = POWER ** (1 / max(1, parts))
+    return (1 + each) / 2 if two_sided_region else each
+
+
 def minimum_detectable_effect(
     spread: Spread,
     seeds: int,
@@ -81,6 +93,24 @@ def _power(ratio: float, df: float, alpha: float) -> float:
     return float(stats.nct.sf(stats.t.isf(alpha / 2, df), df, ratio))
 
 
+def detectable_correlation(
+    sizes: Sequence[int], bound: float = 0.0, *, alpha: float = ALPHA, power: float = POWER
+) -> float:
+    """Return the smallest distance above `bound` at which a rank correlation is told from it.
+
+    sizes: classes of each data set, pooled by Fisher's z; they set the limit, and with no data set
+    of more than three classes it is infinite.
+    Source: Fieller, Hartley, Pearson, Tests for rank correlation coefficients I, 1957: the inverse
+    hyperbolic tangent of Spearman's coefficient has variance 1.06 / (n - 3).
+    """
+    free = sum(max(size - 3, 0) for size in sizes)
+    if free == 0:
+        return math.inf
+    quantiles = stats.norm.isf(alpha / 2) + stats.norm.ppf(power)
+    reached = math.atanh(bound) + quantiles * math.sqrt(1.06 / free)
+    return math.tanh(reached) - bound
+
+
 def seeds_to_settle(
     result: Estimate, distance: float, *, alpha: float = ALPHA, power: float = POWER
 ) -> int | None:
@@ -95,7 +125,9 @@ def seeds_to_settle(
         error = math.sqrt(sum(variances) + result.image_variance)
         dfs = [seeds - 1.0] * len(variances) + [math.inf]
         df = satterthwaite([*variances, result.image_variance], dfs)
-        if error == 0 or _power(distance / error, df, alpha) >= power:
+        if error == 0:
+            return seeds if distance > 0 else None
+        if _power(distance / error, df, alpha) >= power:
             return seeds
     return None
 

@@ -48,10 +48,12 @@ class Part:
     """The effect in one combination. p_for and p_against are one-sided and uncorrected.
 
     exchanged: the two-sided p by exchanging seeds alone, where that can be done; it decides nothing
-    (`inference.permutation_p`). detectable: the smallest distance
-    from the margin that this design finds with 80 % power; seeds_needed: per cell, if the effect is
-    as it looks, None where seeds cannot do it. image_limit: the distance that endless seeds would
-    find on these images.
+    (`inference.permutation_p`). squared_weight: sum of the squared weights of its cells, 2 for a
+    plain difference. detectable: the smallest distance from the margin that this design finds with
+    80 % power, in all parts at once; between two bounds the narrowest such region. seeds_needed:
+    per cell, if the effect is as it looks, None where seeds cannot do it. image_limit: the distance
+    that endless seeds would find on these images. is_blank: most of its cells have learnt nothing
+    that a constant would not give.
     """
 
     label: str
@@ -66,11 +68,13 @@ class Part:
     cells: tuple[Cell, ...]
     seed_variance: float | None = None
     image_variance: float | None = None
+    squared_weight: float = 2.0
     detectable: float | None = None
     seeds_needed: int | None = None
     per_class: tuple[ClassDifference, ...] = ()
     exchanged: float | None = None
     image_limit: float | None = None
+    is_blank: bool = False
     note: str = ""
 
     @property
@@ -117,18 +121,24 @@ class Verdict:
     notes: tuple[str, ...] = ()
 
     @property
+    def judged(self) -> tuple[Part, ...]:
+        """The parts that say something of a trained model."""
+        return tuple(part for part in self.parts if not part.is_blank)
+
+    @property
     def weakest(self) -> Part | None:
         """The part that decides: the least favourable to the claim."""
-        return max(self.parts, key=lambda part: (part.p_for, -part.p_against), default=None)
+        parts = self.judged or self.parts
+        return max(parts, key=lambda part: (part.p_for, -part.p_against), default=None)
 
     @property
     def smallest_detectable(self) -> float | None:
         """The largest of the parts' detectable effects."""
-        return max((p.detectable for p in self.parts if p.detectable is not None), default=None)
+        return max((p.detectable for p in self.judged if p.detectable is not None), default=None)
 
     @property
     def seeds_needed(self) -> int | None:
         """Seeds for each cell that would settle every part in doubt; None where seeds cannot."""
-        doubtful = [part.seeds_needed for part in self.parts if part.leaning == "unclear"]
-        doubtful = doubtful or [part.seeds_needed for part in self.parts]
+        doubtful = [part.seeds_needed for part in self.judged if part.leaning == "unclear"]
+        doubtful = doubtful or [part.seeds_needed for part in self.judged]
         return None if not doubtful or None in doubtful else max(n for n in doubtful if n)

@@ -3,13 +3,15 @@
 The same verdicts give the same bytes. Knows nothing of how verdicts are computed.
 """
 
+import math
 from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from segbench.analysis.contrasts import in_words, region_of, unit_of
+from segbench.analysis.contrasts import in_words, is_count, region_of, unit_of
 from segbench.analysis.pairwise import ClassDifference, Comparison
 from segbench.analysis.planning import PlannedClaim
+from segbench.analysis.power import ALPHA
 from segbench.analysis.verdict import QUESTIONS, Part, Verdict
 from segbench.spec.claims import AnyClaim, Compare, Correlate, Equivalent, Order, Trend, Value
 
@@ -29,10 +31,13 @@ _READING = """\
 - *p* is how easily chance alone would give such a difference: two-sided, Welch's t on the seeds with
   the variance of the images added. It is corrected for the number of claims on this page (Holm) and
   compared with {alpha}. *Exchange* is p by exchanging seeds alone; it asks less and finds less (four
-  seeds cannot go below 0.029), knows nothing of images and of other claims, and decides nothing.
+  seeds against four cannot go below 0.029, four pairs not below 0.125), knows nothing of images and of
+  other claims, and decides nothing.
 - Both sources of chance are in the interval: seeds (the same training again) and images (another
   sample of the same size). *Seeds' share* says how much of the error the seeds make.
-- *Detectable* is the distance from the margin that a design like this one finds four times in five.
+- *Detectable* is the distance from the margin that a design like this one finds four times in five,
+  in all combinations at once; where a claim names a band, the narrowest that could be shown.
+- A class that fewer than three images show has no interval: how such images vary is not known.
 """
 
 
@@ -42,7 +47,7 @@ def render_claims(verdicts: Sequence[Verdict], origin: Sequence[str] = ()) -> st
         return "# Claims\n\nThis experiment makes no claims.\n"
     headers = ["", "claim", "verdict", "effect", "seeds", "the source's figures"]
     rows = [_row(number, verdict) for number, verdict in enumerate(verdicts, start=1)]
-    alphas = sorted({f"{100 * verdict.alpha:.3g} %" for verdict in verdicts})
+    alphas = sorted({_level(verdict.alpha) for verdict in verdicts})
     return "\n".join(
         [
             _INTRODUCTION,
@@ -52,6 +57,16 @@ def render_claims(verdicts: Sequence[Verdict], origin: Sequence[str] = ()) -> st
             _READING.format(alpha=" and ".join(alphas)),
             *(_details(number, verdict) for number, verdict in enumerate(verdicts, start=1)),
         ]
+    )
+
+
+def _level(alpha: float) -> str:
+    looks = round(ALPHA / alpha)
+    if looks == 1:
+        return f"{100 * alpha:.3g} %"
+    return (
+        f"{100 * alpha:.3g} % (5 % shared by the {looks} times that a run under --settle may be "
+        "judged)"
     )
 
 
@@ -168,6 +183,12 @@ def asked(claim: AnyClaim) -> str:
     return f"{difference} lies {_bound(claim, unit)}"
 
 
+def _where(claim: AnyClaim) -> str:
+    """Return `; asked where backbone is vgg16 or alexnet`, empty where it is asked everywhere."""
+    places = [f"{axis} is {' or '.join(values)}" for axis, values in claim.where.items()]
+    return f"; asked where {' and '.join(places)}" if places else ""
+
+
 def _bound(claim: AnyClaim, unit: str) -> str:
     """Return `above +20 points` or `below 0`."""
     region = region_of(claim)
@@ -225,7 +246,7 @@ def _details(number: int, verdict: Verdict) -> str:
         "",
         verdict.reason,
         "",
-        f"- Asked: {_line(asked(claim))}.",
+        f"- Asked: {_line(asked(claim) + _where(claim))}.",
         f"- Question answered: {verdict.question}.",
         *([f"- Source: {_line(_published(verdict))}."] if _published(verdict) else []),
         *([f"- {_p_values(verdict)}"] if verdict.p is not None else []),
@@ -277,10 +298,22 @@ def p_equals(value: float) -> str:
 
 
 def _would_take(verdict: Verdict) -> list[str]:
-    if verdict.outcome != "undecided" or verdict.smallest_detectable is None:
+    if verdict.outcome != "undecided" or not verdict.judged or is_count(verdict.claim):
         return []
-    smallest = f"{verdict.smallest_detectable:.2f} {verdict.unit}"
-    return [f"- The smallest effect that this design could have found: {smallest} off the margin."]
+    smallest = verdict.smallest_detectable
+    if smallest is None:
+        return [
+            "- The smallest effect that this design could have found: none, however large; one seed "
+            "shows no spread over seeds."
+        ]
+    if (
+        smallest < 0.005 or smallest == math.inf
+    ):  # nothing varies, or too few classes: the reason says so
+        return []
+    shown = f"{smallest:.2f} {verdict.unit}"
+    if isinstance(verdict.claim, Equivalent | Value):
+        return [f"- The narrowest band that this design could have shown: within ±{shown}."]
+    return [f"- The smallest effect that this design could have found: {shown} off the margin."]
 
 
 def _part_table(verdict: Verdict) -> str:
@@ -288,10 +321,10 @@ def _part_table(verdict: Verdict) -> str:
         [
             _cell(part.label) or "all",
             effect_in_words(verdict, part).removesuffix(f" {verdict.unit}"),
-            {"for": "agrees", "against": "contradicts", "unclear": "unclear"}[part.leaning],
+            "not judged" if part.is_blank else _LEANINGS[part.leaning],
             _seeds([part]),
             "" if part.seed_share is None else f"{100 * part.seed_share:.0f} %",
-            "" if part.detectable is None else f"{part.detectable:.2f}",
+            _detectable(part),
             "" if part.exchanged is None else p_value(part.exchanged),
             part.note,
         ]
@@ -310,6 +343,13 @@ def _part_table(verdict: Verdict) -> str:
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 
 
+def _detectable(part: Part) -> str:
+    if part.detectable is None or part.is_blank or not 0.005 <= part.detectable < math.inf:
+        return ""
+    return f"{part.detectable:.2f}"
+
+
+_LEANINGS = {"for": "agrees", "against": "contradicts", "unclear": "unclear"}
 _SIDES = ("left", "right")
 
 
@@ -317,15 +357,22 @@ def _class_table(per_class: Sequence[ClassDifference], sides: Sequence[str]) -> 
     rows = [
         [
             _cell(row.name),
+            str(row.images),
             f"{row.left:.1f}",
             f"{row.right:.1f}",
-            f"{_signed(row.difference)} [{_signed(row.low)}, {_signed(row.high)}]",
-            p_value(row.p_adjusted),
+            _signed(row.difference) + _class_interval(row),
+            p_value(row.p_adjusted) if math.isfinite(row.low) else "too few images",
         ]
         for row in per_class
     ]
-    headers = ["class", *map(_cell, sides), "difference", "p, corrected over classes"]
+    headers = ["class", "images", *map(_cell, sides), "difference", "p, corrected over classes"]
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _class_interval(row: ClassDifference) -> str:
+    if not math.isfinite(row.low):
+        return ""
+    return f" [{_signed(row.low)}, {_signed(row.high)}]"
 
 
 def _cell(text: str) -> str:
