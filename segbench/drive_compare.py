@@ -27,7 +27,7 @@ from segbench.counts import Counts
 from segbench.errors import ExperimentError, ResultError
 from segbench.report.observed import load_counts
 from segbench.results import Evaluation
-from segbench.run import Row, load_rows, load_run
+from segbench.run import Row, RunRecord, load_rows, load_run
 from segbench.spec import yamlfile
 from segbench.spec.cards import DatasetCard
 from segbench.spec.catalog import Catalog
@@ -128,12 +128,27 @@ def _notes(
             "The two sides were scored by different protocols; the difference is theirs too."
         )
     notes += [seed.note for side in sides for seed in side if seed.note]
+    for name, side in zip(("left", "right"), sides, strict=True):
+        if twice := _twice(side):
+            notes.append(
+                f"{twice} of the {len(side)} seeds on the {name} have the very counts of another: "
+                "the same model given twice makes the interval too narrow."
+            )
     if shared:
         notes.append("Both sides are the same trained weights, so their seeds are paired.")
     a, b = (side[0].counts for side in sides)
     if set(a.names) == set(b.names) and a.sums.label.tolist() != b.sums.label.tolist():
         notes.append("The two sides saw different label pixels of these images.")
     return notes
+
+
+def _twice(side: Sequence[_Seed]) -> int:
+    """Return how many seeds equal one before them, image by image."""
+    known = {
+        (tuple(seed.counts.names), seed.counts.tp.tobytes(), seed.counts.pred.tobytes())
+        for seed in side
+    }
+    return len(side) - len(known)
 
 
 def _side(
@@ -252,7 +267,7 @@ def _of_trial(workdir: Path, asked: Asked) -> _Seed:
 
 def _cells_of_run(folder: Path, selector: str, asked: Asked) -> list[_Seed]:
     record = load_run(folder)
-    wanted = dict(_axis_value(part, folder, record.axis_names) for part in selector.split(","))
+    wanted = dict(_axis_value(part, folder, record) for part in selector.split(","))
     name = _protocol_name(str(folder), tuple(record.protocols), asked)
     rows = [
         row
@@ -280,12 +295,19 @@ def _of_row(folder: Path, row: Row, name: str) -> _Seed:
     return seed._replace(training=row.cell.trial_id)
 
 
-def _axis_value(text: str, folder: Path, axes: tuple[str, ...]) -> tuple[str, str]:
+def _axis_value(text: str, folder: Path, record: RunRecord) -> tuple[str, str]:
+    axes = record.axis_names
     axis, equals, value = text.partition("=")
     if not equals or axis not in axes:
         raise ExperimentError(
             f"{folder}:{text}: expected axis=value{yamlfile.did_you_mean(axis, axes)}; "
             f"axes: {', '.join(axes)}"
+        )
+    known = sorted({cell.axes[axis] for cell in record.cells})
+    if value not in known:
+        raise ExperimentError(
+            f"{folder}:{text}: no {axis} {value!r} in the run{yamlfile.did_you_mean(value, known)}; "
+            f"it has: {', '.join(known)}"
         )
     return axis, value
 

@@ -11,7 +11,12 @@ from segbench.analysis.inference import holm
 from segbench.analysis.judge import judge
 from segbench.analysis.observations import Cell, Observation, cells_of
 from segbench.analysis.planning import measured_spreads, plan_claims, settle_plan
-from segbench.analysis.power import STATED_SPREAD, Spread, settle_schedule
+from segbench.analysis.power import (
+    STATED_SPREAD,
+    Spread,
+    minimum_detectable_effect,
+    settle_schedule,
+)
 from segbench.counts import Counts, mean_iou
 from segbench.errors import ResultError
 from segbench.report.claims_page import asked, render_claims, render_plan
@@ -700,6 +705,46 @@ def test_the_reason_names_the_correction_that_took_the_verdict():
     assert "1.67 % (5 % shared by the 3 times" in render_claims([looked])
     among = judge([BETTER] * 4, close, resamples=2000)[0]
     assert "not after correction for the other claims" in among.reason
+
+
+def test_sides_on_different_images_are_not_called_paired():
+    datasets = [{"dataset": "voc"}, {"dataset": "ade"}]
+    claim = Compare(says="voc is easier", left=datasets[0], right=datasets[1])
+    apart = cell(VGG | datasets[0], 0.8) + cell(VGG | datasets[1], 0.7)
+    assert any("are not paired" in note for note in verdict_of(claim, apart).notes)
+    assert not any("are not paired" in note for note in verdict_of(BETTER, two(0.05)).notes)
+
+
+def test_holm_spends_the_smallest_p_on_the_claim_that_has_it():
+    """A claim that cannot be judged yet stands first, and takes part with p = 1."""
+    unjudged = Compare(says="no results", left={"backbone": "a"}, right={"backbone": "b"})
+    close = [{"head": "h1"}, {"head": "h2"}]
+    weak = Compare(says="weak", left=close[0], right=close[1])
+    observations = two(0.05) + cell(close[0], 0.704) + cell(close[1], 0.7)
+    for order in ([unjudged, BETTER, weak], [weak, unjudged, BETTER]):
+        found = {v.claim.says: v for v in judge(order, observations, resamples=1000)}
+        assert found["no results"].p_adjusted is None
+        strong, other = found[BETTER.says], found["weak"]
+        assert strong.p is not None and other.p is not None
+        assert strong.p < other.p
+        assert strong.p_adjusted == pytest.approx(3 * strong.p)
+        assert other.p_adjusted == pytest.approx(min(1.0, 2 * other.p))
+
+
+def test_planning_takes_holms_strictest_level_and_that_of_a_look():
+    single = replace_claim(BETTER, where={"dataset": ("voc",)})
+    alone = plan_claims([single], planned(5))[0].detectable
+    counted = replace_claim(BETTER, metric="parameters")
+    assert plan_claims([single, counted], planned(5))[0].detectable == alone
+    three = plan_claims([single] * 3, planned(5))[0].detectable
+    looked = plan_claims([single], planned(5), looks=3)[0].detectable
+    assert alone is not None
+    assert (
+        three
+        == looked
+        == pytest.approx(minimum_detectable_effect(STATED_SPREAD, 5, alpha=0.05 / 3))
+    )
+    assert three > alone
 
 
 def test_the_page_says_where_a_claim_is_asked():

@@ -102,12 +102,28 @@ def test_every_problem_comes_with_its_line():
             "figures are per cent, as papers print them; did you mean 56?",
         ),
         ("kind: equivalent, left: {head: a}, right: {head: b}, margin: 0", "greater than 0"),
+        (
+            "kind: compare, left: {head: a}, right: {head: b}, margin: 150",
+            "margin: mean_iou lies between 0 and 100, but this is 150",
+        ),
+        (
+            "kind: value, published: 560, tolerance: 1",
+            "published: mean_iou lies between 0 and 100, but this is 560",
+        ),
     ],
 )
 def test_a_claim_that_makes_no_sense_is_refused_in_a_sentence(text: str, sentence: str):
     with pytest.raises(ExperimentError) as caught:
         one(text)
     assert sentence in str(caught.value)
+
+
+def test_a_claim_that_is_asked_twice_is_found():
+    same = "kind: compare, left: {head: a}, right: {head: b}"
+    claims = (*(one(same) for _ in range(2)), one(f"{same}, margin: 1"))
+    problems = check_selectors(claims, {"head": ("a", "b")})
+    assert [place for place, _ in problems] == [("claims", 1, "says")]
+    assert "asks the same as claims[0]" in problems[0][1]
 
 
 def test_a_selector_that_matches_nothing_is_found_before_anything_runs():

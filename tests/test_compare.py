@@ -98,10 +98,12 @@ def test_folders_of_predictions_are_scored_and_compared(toy_run, tmp_path):
     assert said.split(" - ")[0].endswith("100.00")
     assert "| circle | 4 | 100.0 | 0.0 | +100.0" in said
     assert (tmp_path / "page.md").read_text(encoding="utf-8").split() == said.split()
+    assert "very counts of another" in said  # both seeds of a side are the same files here
     shutil.copytree(tmp_path / "right" / "0", tmp_path / "My preds (v2)")
     code, said = compare(tmp_path / "My preds (v2)", tmp_path / "wrong" / "0", *flags[:-1])
     assert code == 0, said
     assert "1 and 1 seeds" in said
+    assert "very counts of another" not in said
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,7 @@ def test_folders_of_predictions_are_scored_and_compared(toy_run, tmp_path):
             "matches 4 cells, name one (they differ in dataset: few, more; head: ",
         ),
         ("{made}:bckbone=resnet18", "did you mean 'backbone'?"),
+        ("{made}:head=fcn8", "no head 'fcn8' in the run; did you mean 'fcn8s'?"),
         ("{made}:backbone=resnet18,head=fcn8s,dataset=few", "say with --protocol which figures"),
         ("{made}/nothing", "there is no such file or folder"),
         ("{empty}", "to score a folder of predictions, name its --dataset"),

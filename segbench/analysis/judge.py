@@ -143,6 +143,11 @@ def _standing_notes(claim: AnyClaim, parts: Sequence[Part]) -> list[str]:
             "The levels are different data sets, which differ in more than this; the verdict "
             "speaks of these data sets."
         )
+    if any(_on_different_images(claim, part) for part in parts):
+        notes.append(
+            "The sides were scored on different images and are not paired: that one split is harder "
+            "than another counts as part of the difference."
+        )
     if isinstance(claim, Correlate) and parts:
         notes.append(
             "The interval draws classes and seeds; a class stands for classes of its kind."
@@ -150,6 +155,14 @@ def _standing_notes(claim: AnyClaim, parts: Sequence[Part]) -> list[str]:
     if isinstance(claim, Correlate) or not is_fact(claim.metric):
         notes += _untrained(parts)
     return notes
+
+
+def _on_different_images(claim: AnyClaim, part: Part) -> bool:
+    """Return whether any two cells that stand against each other saw different images."""
+    if not draws_images(claim) or isinstance(claim, Trend):
+        return False
+    images = [cell.observations[0].counts.images for cell in part.cells]  # left, right, left, ...
+    return any(left != right for left, right in zip(images[::2], images[1::2], strict=True))
 
 
 def _untrained(parts: Sequence[Part]) -> list[str]:

@@ -145,6 +145,19 @@ class _Measured(_Claim):
     metric: Figure | Fact = "mean_iou"
 
     @model_validator(mode="after")
+    def _figures_are_per_cent(self) -> Self:
+        """Figures lie between 0 and 100, so what lies beyond can never be reached."""
+        if self.metric in _FACTS:
+            return self
+        for name in ("margin", "published", "tolerance"):
+            value = getattr(self, name, 0.0)
+            if not 0 <= value <= 100:
+                raise ValueError(
+                    f"{name}: {self.metric} lies between 0 and 100, but this is {value:g}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _classes_enter_a_mean(self) -> Self:
         if self.classes and self.metric not in {"mean_iou", "mean_accuracy"}:
             raise ValueError(
@@ -279,7 +292,7 @@ def check_selectors(
     axes: the values of every axis, those of `protocol` among them. at_hand: names that exist
     outside this sweep, if a setting has narrowed it.
     """
-    problems: list[tuple[Place, str]] = []
+    problems = _asked_twice(claims)
     for index, claim in enumerate(claims):
         for place, selector in _selectors(claim):
             for axis, values in selector.items():
@@ -294,6 +307,26 @@ def check_selectors(
         if isinstance(claim, Trend) and claim.along in axes:
             unfit = (_unfit_level(claim, value) for value in axes[claim.along])
             problems += [(("claims", index, "along"), sentence) for sentence in unfit if sentence]
+    return problems
+
+
+def _asked_twice(claims: Sequence[AnyClaim]) -> list[tuple[Place, str]]:
+    """Return a sentence for each claim that asks what one before it asks.
+
+    Each claim of a file is paid for in the correction of all others.
+    """
+    first: dict[str, int] = {}
+    problems: list[tuple[Place, str]] = []
+    for index, claim in enumerate(claims):
+        asks = claim.model_dump_json(exclude={"says", "source", "notes", "per_class"})
+        if first.setdefault(asks, index) != index:
+            problems.append(
+                (
+                    ("claims", index, "says"),
+                    f"asks the same as claims[{first[asks]}]; every claim makes the correction of "
+                    "the others stricter, so ask once",
+                )
+            )
     return problems
 
 
