@@ -159,7 +159,11 @@ def effect_in_words(verdict: Verdict, part: Part) -> str:
 
 
 def asked(claim: AnyClaim) -> str:
-    """Return the claim in figures: what is held against the interval."""
+    """Return the claim in figures: what is held against the interval, and where."""
+    return _in_figures(claim) + _where(claim)
+
+
+def _in_figures(claim: AnyClaim) -> str:
     unit = unit_of(claim)
     if isinstance(claim, Correlate):
         what, along = "the rank correlation of a class's IoU", in_words(claim.by)
@@ -246,7 +250,7 @@ def _details(number: int, verdict: Verdict) -> str:
         "",
         verdict.reason,
         "",
-        f"- Asked: {_line(asked(claim) + _where(claim))}.",
+        f"- Asked: {_line(asked(claim))}.",
         f"- Question answered: {verdict.question}.",
         *([f"- Source: {_line(_published(verdict))}."] if _published(verdict) else []),
         *([f"- {_p_values(verdict)}"] if verdict.p is not None else []),
