@@ -137,6 +137,13 @@ def test_plan_takes_the_spread_that_a_run_has_measured(project, made_up):
     said = segbench("plan", "experiments/toy.yaml")[1].partition("found 4 times in 5:")[0]
     assert "measured" in said
     assert "0.70 / 0.30" not in said
+    spreads = project / "results" / "toy" / "spreads.json"
+    spreads.write_text("[{")
+    code, said = segbench("plan", "experiments/toy.yaml")
+    assert code == 2
+    assert "spreads.json: is damaged" in " ".join(said.split())
+    assert segbench("report", "results/toy")[0] == 0
+    assert segbench("plan", "experiments/toy.yaml")[0] == 0
 
 
 def test_settling_adds_seeds_until_a_claim_is_decided(project, made_up):

@@ -1,6 +1,5 @@
 """`segbench plan`: what a run would cost, and what its claims could show."""
 
-import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +28,9 @@ def plan(
         float | None,
         typer.Option(min=0, help="That of a difference over draws of images, in points."),
     ] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Plan the samples of the file's `search:`.")
+    ] = False,
     results: Results = Path("results"),
     data: Data = None,
     weights: Weights = None,
@@ -44,14 +46,13 @@ def plan(
     flags = drive.Flags(
         cards=tuple(cards or ()), settings=(*(settings or ()), *launch_settings(launcher)),
         only=tuple(only or ()), seeds=seeds, results=results, data=tuple(data or ()),
-        weights=tuple(weights or ()), cache=cache,
+        weights=tuple(weights or ()), cache=cache, search=search,
     )  # fmt: skip
     prepared = drive.prepare_run(file, flags)
     left = drive.unfinished(prepared, retry_failed=False)
     say_plan(prepared, left)
     found = estimated(prepared.asked.cells, left, prepared.run_folder)
-    launch = prepared.asked.experiment.launch
-    gpus = launch.gpus_wanted if launch.gpus_per_trial or launch.ranks_per_trial > 1 else 0
+    gpus = _gpus(prepared.asked.experiment.launch, found.devices)
     if found.measured:
         OUT.print(
             f"{found.hours:.2f} h for {found.measured} of the {found.trials} trials, one after another, "
@@ -68,14 +69,19 @@ def plan(
         _say_claims_plan(prepared, seed_sd, image_sd)
 
 
+def _gpus(launch: Any, devices: tuple[str, ...]) -> float:
+    """Return how many GPUs a trial has: as asked for, or as it was measured."""
+    if devices == ("cpu",) and not launch.gpus_per_trial:
+        return 0
+    return launch.gpus_wanted
+
+
 def _say_claims_plan(prepared: Any, seed_sd: float | None, image_sd: float | None) -> None:
     """Say what each claim could show, with spreads as stated, else as this run has measured them."""
-    from segbench.analysis.planning import measured_spreads, plan_claims, planned_cells
+    from segbench.analysis.planning import plan_claims, planned_cells
     from segbench.analysis.power import STATED_SPREAD, Spread
-    from segbench.errors import ResultError
     from segbench.report.claims_page import render_plan
-    from segbench.report.write import judged_claims
-    from segbench.run import load_rows, load_run
+    from segbench.report.spreads import load_spreads
 
     def stated(spread: Spread) -> Spread:
         return Spread(
@@ -83,18 +89,14 @@ def _say_claims_plan(prepared: Any, seed_sd: float | None, image_sd: float | Non
             spread.image_sd if image_sd is None else image_sd,
         )
 
-    measured = []
-    with contextlib.suppress(ResultError):  # no run yet, or a damaged one, which report tells of
-        record = load_run(prepared.run_folder)
-        rows = list(load_rows(prepared.run_folder, record))
-        judged = judged_claims(prepared.run_folder, record, rows, resamples=1000)
-        measured = [(claim, stated(spread)) for claim, spread in measured_spreads(judged)]
-    if seed_sd is not None and image_sd is not None:
-        measured = []
+    is_stated = seed_sd is not None and image_sd is not None
+    found = [] if is_stated else load_spreads(prepared.run_folder)
+    measured = [(claim, stated(spread)) for claim, spread in found]
     planned = plan_claims(
         prepared.asked.experiment.claims,
         planned_cells(prepared.asked),
         spread=stated(STATED_SPREAD),
         measured=measured,
+        looks=prepared.settling.looks,
     )
     OUT.print(f"\n{render_plan(planned)}", end="")

@@ -12,6 +12,7 @@ from segbench.report.claims_page import render_claims
 from segbench.report.exports import write_exports
 from segbench.report.observed import observations
 from segbench.report.page import render_page
+from segbench.report.spreads import write_spreads
 from segbench.report.tables import write_tables
 from segbench.run import Row, RunRecord, load_rows, load_run
 
@@ -38,6 +39,7 @@ def write_report(run_folder: Path) -> list[Path]:
     written += write_exports(run_folder, found.record, found.boards)
     pages = {"report.html": page_of(run_folder, found)}
     if found.verdicts:
+        written.append(write_spreads(run_folder, found.verdicts))
         pages["claims.md"] = render_claims(found.verdicts, origin_in_words(found.record))
     for name, text in pages.items():
         write_text(run_folder / name, text)
@@ -70,9 +72,7 @@ def origin_in_words(record: RunRecord) -> list[str]:
     ]
 
 
-def judged_claims(
-    run_folder: Path, record: RunRecord, rows: Sequence[Row], *, resamples: int = 10_000
-) -> tuple[Verdict, ...]:
+def judged_claims(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> tuple[Verdict, ...]:
     """Return the verdicts on the experiment's claims.
 
     Raises:
@@ -85,7 +85,6 @@ def judged_claims(
         observations(run_folder, record, rows),
         planned_seeds=len(record.experiment.sweep.seed_values),
         looks=record.looks,
-        resamples=resamples,
     )
 
 
