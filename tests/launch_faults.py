@@ -115,6 +115,14 @@ def live_workers(run_folder: Path) -> list[Holder]:
     return found
 
 
+def is_alive(pid: int) -> bool:
+    """Return whether the process runs; one that ended and that nobody waits for does not."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
 def harm_at_random(
     run_folder: Path,
     *,

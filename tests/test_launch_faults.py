@@ -1,5 +1,6 @@
 """Harm done to runs on one machine and on Ray: the same bytes afterwards, nothing done twice."""
 
+import contextlib
 import json
 import os
 import random
@@ -17,6 +18,7 @@ from launch_faults import (
     Toy,
     assert_same,
     harm_at_random,
+    is_alive,
     kill_all_over,
     kill_group,
     live_workers,
@@ -113,6 +115,67 @@ def test_a_clock_that_jumps_takes_no_trial_from_another_host(toy, undisturbed, t
 def _attempt_that_finished(workdir: Path) -> int | None:
     provenance = load_provenance(workdir)
     return provenance and provenance.attempts
+
+
+LONG = ("sweep.seeds=1", "train.stages.0.steps=100", "launch.workers=2")
+
+
+def test_a_killed_driver_takes_its_workers_along_and_the_same_command_goes_on(toy_project):
+    toy = Toy(toy_project, *LONG)
+    process = toy.start("results")
+    run_folder = toy.folder("results")
+    wait_until(lambda: len(list(run_folder.glob("trials/*/last.ckpt"))) == 2)
+    workers = live_workers(run_folder)
+    os.kill(process.pid, signal.SIGKILL)  # it alone
+    wait_until(lambda: not any(is_alive(worker.pid) for worker in workers), seconds=10)
+    process.communicate()
+    assert len(workers) == 2
+    assert results_so_far(run_folder) == {}  # they were stopped, not done
+    assert toy.run("results").stdout.count("done: ") == 2
+    assert [attempts(folder) for folder in run_folder.glob("trials/*")] == [2, 2]
+    toy.run("straight")
+    assert_same(run_folder, toy.folder("straight"))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_second_signal_does_not_break_off_the_stop_and_who_cannot_save_is_ended(
+    toy_project, ranks
+):
+    # a minute's limit: the workers have 8 s
+    toy = Toy(toy_project, *LONG, "launch.time_minutes=1", f"launch.ranks_per_trial={ranks}")
+    process = toy.start("results", "--only", "head=fcn8s")
+    run_folder = toy.folder("results")
+    wait_until(lambda: list(run_folder.glob("trials/*/last.ckpt")))
+    (worker,) = live_workers(run_folder)
+    os.kill(worker.pid, signal.SIGSTOP)
+    try:
+        for _ in range(3):
+            os.kill(process.pid, signal.SIGTERM)
+            time.sleep(1.0)
+        out, err = process.communicate(timeout=40)
+        assert ranks > 1 or not is_alive(worker.pid)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker.pid, signal.SIGKILL)  # a rank that stands still sees nobody's end
+        process.kill()
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
+    assert results_so_far(run_folder) == {}
+
+
+def test_a_process_whose_parent_was_gone_before_it_could_look_ends(tmp_path):
+    child = (
+        "import time; from pathlib import Path; time.sleep(2);"
+        "from segbench.launch.element import end_with_parent; end_with_parent(); time.sleep(60)"
+    )
+    parent = (
+        "import subprocess, sys; from segbench.launch.element import started_here;"
+        f"print(subprocess.Popen([sys.executable, '-c', {child!r}], env=started_here()).pid)"
+    )
+    with (tmp_path / "pid").open("w") as out:  # no pipe: the child would hold it open
+        subprocess.run([sys.executable, "-c", parent], stdout=out, check=True)
+    pid = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not is_alive(pid), seconds=30)
 
 
 def test_a_killed_driver_of_ray_goes_on_with_the_same_command(toy, undisturbed):

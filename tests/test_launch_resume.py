@@ -4,7 +4,10 @@ import pytest
 
 from segbench import trial as trial_module
 from segbench.drive import Flags, prepare_run
+from segbench.launch.local import grace_seconds
+from segbench.launch.on_slurm import sbatch_options
 from segbench.results import load_result
+from segbench.spec.launching import Launch
 from segbench.spec.machine import Machine, Monitor
 from segbench.spec.protocol import Protocol
 from segbench.trial import run_trial
@@ -41,3 +44,11 @@ def test_a_kill_between_two_files_changes_no_byte(toy_project, tmp_path, monkeyp
     result = load_result(broken)
     assert result is not None
     assert result.final_loss is not None
+
+
+@pytest.mark.parametrize("minutes", [None, 1, 3, 5, 8, 600])
+def test_the_workers_grace_ends_before_slurm_ends_the_job(minutes):
+    launch = Launch(time_minutes=minutes)
+    left = sbatch_options(launch)["signal_delay_s"] - grace_seconds(launch)
+    assert left >= 4  # for the batch script to requeue the job
+    assert grace_seconds(launch) >= 8

@@ -10,14 +10,13 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
 from segbench import results
 from segbench.errors import LaunchError, SegbenchError
 from segbench.launch import Work
-from segbench.launch.local import Waited, launch_local
+from segbench.launch.local import INTERRUPTED, Waited, end_after, launch_local
 from segbench.lease import claim, fruitless_attempts
 from segbench.results import Result
 from segbench.spec.job import Job
@@ -25,10 +24,10 @@ from segbench.spec.launching import Launch
 
 LOG = logging.getLogger(__name__)
 UNAVAILABLE = 69  # sysexits' EX_UNAVAILABLE
-INTERRUPTED = 75  # segbench.worker's, and the next one too
-RANK_LOST = 76
+RANK_LOST = 76  # segbench.worker's
 _VISIBLE_SECONDS = 60.0  # how late a shared disk may show a file to another node
 _POLITE_SECONDS = 90.0  # how long a job waits for a trial that another has or must do first
+_STARTED_BY = "SEGBENCH_STARTED_BY"
 
 
 def run(job_path: Path, trial_ids: list[str], launch: Launch, *, restarts: int = 0) -> int:
@@ -104,21 +103,24 @@ def until_visible(path: Path) -> None:
         time.sleep(1.0)
 
 
+def started_here() -> dict[str, str]:
+    """Return the variables for a process that is to end with this one; see `end_with_parent`."""
+    return {**os.environ, _STARTED_BY: str(os.getpid())}
+
+
 def end_with_parent() -> None:
-    """Interrupt this process when the one that started it is gone, so that nothing runs unseen.
+    """Interrupt this process when the one that started it is gone, also where it is gone already.
 
-    One that cannot stop by itself, since it waits for others, ends without saving.
+    The kernel's own signal (PR_SET_PDEATHSIG) comes when the thread ends that started us, and Ray
+    does its tasks in threads.
     """
-    parent = os.getppid()
+    parent = int(os.environ.get(_STARTED_BY) or os.getppid())
 
-    def watch() -> None:
+    def wait_for_end() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_POLITE_SECONDS)
-        os._exit(INTERRUPTED)
 
-    threading.Thread(target=watch, daemon=True).start()
+    end_after(wait_for_end)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,7 +29,8 @@ from segbench.spec.launching import Launch
 
 _POLL_SECONDS = 0.2
 _HELD_SECONDS = 2.0
-_GRACE_SECONDS = 60.0
+_GRACE_SECONDS = 60.0  # how long a process that is to save its state may take; see `grace_seconds`
+INTERRUPTED = 75  # segbench.worker's, which loads torch
 _UNRECORDED = (
     2  # a worker's exit code where its trial's folder takes no files, or the code is another
 )
@@ -114,14 +116,20 @@ class _Pool:
         time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
-        """Ask every worker to save its state and end; end those that do not."""
-        for item in self.running:
-            item.process.terminate()
-        deadline = time.monotonic() + _GRACE_SECONDS
-        for item in self.running:
-            item.process.join(max(deadline - time.monotonic(), 0))
-            if item.process.is_alive():
-                item.process.kill()
+        """Ask every worker to save its state and end; end those that do not.
+
+        Further signals are ignored: they say no more than the first, and the grace is short.
+        """
+        started = [item.process for item in self.running if item.process.pid is not None]
+        with _ignored(signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            for process in started:
+                process.terminate()
+            deadline = time.monotonic() + grace_seconds(self.work.launch)
+            for process in started:
+                process.join(max(deadline - time.monotonic(), 0))
+                if process.is_alive():
+                    process.kill()
+                    process.join()
 
     def _start_ready(self) -> None:
         for _ in range(len(self.waiting)):
@@ -156,8 +164,8 @@ class _Pool:
             args=(str(self.job_path), trial_id, slot.gpus, self.work.launch),
             name=f"trial-{trial_id}",
         )
+        self.running.append(_Running(trial_id, slot, process))  # first, so that `stop` knows it
         process.start()
-        self.running.append(_Running(trial_id, slot, process))
         self.on_event(Event("started", trial_id))
 
     def _reap(self) -> None:
@@ -234,6 +242,18 @@ def slots(launch: Launch) -> list[Slot]:
     return [Slot(None)] * count
 
 
+def grace_seconds(launch: Launch) -> float:
+    """Return how long workers that are to end may take to save their state.
+
+    On Slurm the signal comes 90 s before the time limit, or a fifth of a shorter limit before it
+    (`signal_delay_s` in on_slurm). The grace is two thirds of that: what is left is for the batch
+    script, which must ask for the requeue while the job still runs.
+    """
+    if launch.time_minutes is None:
+        return _GRACE_SECONDS
+    return min(_GRACE_SECONDS, launch.time_minutes * 60 / 5 * 2 / 3)
+
+
 def visible_gpus() -> list[str]:
     """Return the GPUs that this process may use, without loading torch."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -261,6 +281,33 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else f"see {path}"
 
 
+def end_after(wait_for_end: Callable[[], object]) -> None:
+    """Interrupt this process when `wait_for_end` returns: what started it is gone.
+
+    So nothing runs unseen. One that cannot stop by itself, since it waits for others, ends without
+    saving.
+    """
+
+    def watch() -> None:
+        wait_for_end()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE_SECONDS)
+        os._exit(INTERRUPTED)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _end_with_driver() -> None:
+    """Interrupt this process when the driver is gone, be it killed: the parent is the fork server.
+
+    That lives as long as any of its workers; the driver's end is told by a pipe, also where it came
+    before this call.
+    """
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    end_after(driver.join)
+
+
 def _worker(job_path: str, trial_id: str, gpus: str | None, launch: Launch) -> None:
     """Run in the new process."""
     if gpus is not None:
@@ -271,6 +318,7 @@ def _worker(job_path: str, trial_id: str, gpus: str | None, launch: Launch) -> N
     from segbench.spec.job import Job
 
     worker.stop_on_signals()
+    _end_with_driver()
     try:
         outcome = worker.work(Job.read(Path(job_path)), trial_id)
     except (SegbenchError, OSError) as error:
@@ -292,5 +340,6 @@ def _ranks(job_path: str, trial_id: str, launch: Launch) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the driver's
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, hand_on)
+    _end_with_driver()
     code = wait_for_all(processes)
     raise SystemExit(code if code >= 0 else 128 - code)

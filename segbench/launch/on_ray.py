@@ -17,6 +17,7 @@ from typing import Any
 from segbench import results
 from segbench.errors import LaunchError
 from segbench.launch import Event, Work
+from segbench.launch.element import started_here
 from segbench.launch.rank import GRACE_SECONDS, free_port, log_name, variables, worst
 from segbench.launch.rung import read_score
 from segbench.lease import note
@@ -255,6 +256,7 @@ def _do_sample(config: dict[str, Any]) -> None:
             with (workdir / "ray.log").open("ab") as log:
                 done = subprocess.run(
                     [*command, str(step), config["metric"]],
+                    env=started_here(),
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     check=False,
@@ -290,6 +292,7 @@ def _do_trial(config: dict[str, str]) -> None:
     with (workdir / "ray.log").open("ab") as log:
         done = subprocess.run(
             [*command, config["job_path"], config["launch"], config["trial_id"]],
+            env=started_here(),
             stdout=log,
             stderr=subprocess.STDOUT,
             check=False,
@@ -356,7 +359,7 @@ class _Member:
         workdir = results.trial_folder(Path(config["run_folder"]), config["trial_id"])
         command = [sys.executable, "-m", "segbench.launch.rank"]
         # Ray shows each rank its own GPU alone, so it is the first that the process sees
-        own = {**os.environ, **environment, "LOCAL_RANK": "0"}
+        own = {**started_here(), **environment, "LOCAL_RANK": "0"}
         with (workdir / log_name(rank)).open("ab") as log:
             return subprocess.run(
                 [*command, config["job_path"], config["launch"], config["trial_id"]],

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from segbench import results
 from segbench.errors import SegbenchError
-from segbench.launch.element import end_with_parent, has_given_up, until_visible
+from segbench.launch.element import end_with_parent, has_given_up, started_here, until_visible
 from segbench.spec.job import Job
 from segbench.spec.launching import Launch
 
@@ -83,7 +83,7 @@ def start_all(job_path: Path, trial_id: str, launch: Launch) -> list[subprocess.
             started.append(
                 subprocess.Popen(
                     [*command, launch.model_dump_json(), trial_id],
-                    env={**os.environ, **own},
+                    env={**started_here(), **own},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
