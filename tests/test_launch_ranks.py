@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 from segbench import results
 from segbench.drive import Flags, prepare_run
 from segbench.engine.evaluate import Counted, merged
-from segbench.errors import ExperimentError
+from segbench.errors import ExperimentError, LaunchError
+from segbench.launch.local import slots
 from segbench.launch.rank import start_all, wait_for_all
 from segbench.results import counts_path, load_counts, load_result
 from segbench.spec.job import Job
@@ -85,6 +86,32 @@ def test_a_batch_that_cannot_be_shared_out_is_told_before_anything_runs(toy_proj
     flags = Flags(settings=("launch.ranks_per_trial=3",), results=toy_project / "results")
     with pytest.raises(ExperimentError, match=r"cannot share out train\.batch_size 4 evenly"):
         prepare_run(toy_project / "experiments" / "toy.yaml", flags)
+
+
+@pytest.mark.parametrize(
+    ("fields", "room"),
+    [
+        ({"gpus_per_trial": 2}, ["0,1"]),
+        ({"ranks_per_trial": 3}, ["0,1,2"]),
+        ({"gpus_per_trial": 0.5, "workers": 5}, ["0", "1", "2", "0", "1"]),
+    ],
+)
+def test_room_is_whole_gpus_or_shares_of_them(monkeypatch, fields, room):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    assert [slot.gpus for slot in slots(Launch(**fields))] == room
+
+
+@pytest.mark.parametrize("fields", [{"gpus_per_trial": 4}, {"ranks_per_trial": 4}])
+def test_more_gpus_than_there_are_is_one_sentence(toy_project, monkeypatch, fields):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    sentence = r"a trial asks for 4 GPUs .* shows 3 \(0,1,2\); ask for 3 at most"
+    with pytest.raises(LaunchError, match=sentence):
+        slots(Launch(**fields))
+    sets = [part for key, value in fields.items() for part in ("--set", f"launch.{key}={value}")]
+    done = Toy(toy_project).run("results", *sets, ok=False)
+    assert done.returncode == 2
+    assert "a trial asks for 4 GPUs" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -60,7 +60,8 @@ def launch_local(
     On ctrl-C the workers are asked to save their state, and KeyboardInterrupt is raised again.
 
     Raises:
-        LaunchError: trials ended without a record, because their folders take no files.
+        LaunchError: a trial asks for more GPUs than there are; trials ended without a record,
+            because their folders take no files.
         Waited: nothing ran for `patience_seconds`, as other workers have what is left to do.
     """
     pool = _Pool(work, on_event, patience_seconds)
@@ -222,7 +223,11 @@ class _Pool:
 
 
 def slots(launch: Launch) -> list[Slot]:
-    """Return the room on this machine: whole or shared GPUs, or shares of the CPU's cores."""
+    """Return the room on this machine: whole or shared GPUs, or shares of the CPU's cores.
+
+    Raises:
+        LaunchError: a trial asks for more GPUs than there are.
+    """
     gpus = visible_gpus() if launch.gpus_wanted else []
     if gpus:
         per_trial = launch.gpus_wanted
@@ -230,6 +235,12 @@ def slots(launch: Launch) -> list[Slot]:
             found = [Slot(gpu) for _ in range(int(1 / per_trial)) for gpu in gpus]
         else:
             whole = int(per_trial)
+            if whole > len(gpus):
+                raise LaunchError(
+                    f"launch.gpus_per_trial: a trial asks for {whole} GPUs (one for each rank, "
+                    f"unless said), and this machine shows {len(gpus)} ({','.join(gpus)}); ask for "
+                    f"{len(gpus)} at most, or show more in CUDA_VISIBLE_DEVICES"
+                )
             found = [
                 Slot(",".join(gpus[start : start + whole]))
                 for start in range(0, len(gpus) - whole + 1, whole)
