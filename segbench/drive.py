@@ -14,7 +14,7 @@ from typing import NamedTuple
 from segbench import results, run
 from segbench.code_version import code_version
 from segbench.drive_settle import Settling, judged_at, settling_of, with_last_look, with_top_ups
-from segbench.errors import ExperimentError, LaunchError
+from segbench.errors import ExperimentError
 from segbench.launch import Event, Work, launcher_named
 from segbench.launch.best_sample import best_sample
 from segbench.run import RunRecord
@@ -100,6 +100,11 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
         monitor=experiment.monitor,
     )
     search = experiment.search if flags.search else None
+    if search is not None and search.method == "asha" and experiment.launch.launcher != "ray":
+        raise ExperimentError(
+            "search.method asha: only --launcher ray can stop samples early; choose that, or "
+            "--set search.method=random"
+        )
     return Prepared(whole, asked, catalog, machine, run_folder, search, settling)
 
 
@@ -193,20 +198,21 @@ def missing_files(prepared: Prepared) -> list[str]:
         (trial.backbone, trial.model) for trial in _one_per_part(trials, "backbone", "weights")
     ]
     sentences += missing_weights(backbones, prepared.machine)
-    return [*sentences, *_unwritable_cache(prepared.machine)]
+    return [
+        *sentences,
+        *_unwritable(Path(prepared.machine.cache), "--cache or $SEGBENCH_CACHE"),
+        *_unwritable(prepared.run_folder, "--results"),
+    ]
 
 
-def _unwritable_cache(machine: Machine) -> list[str]:
-    """Return a sentence if the cache cannot be written; each trial alone would fail of it."""
+def _unwritable(folder: Path, flags: str) -> list[str]:
+    """Return a sentence if the folder cannot be written; each trial alone would fail of it."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
     try:
-        Path(machine.cache).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=machine.cache):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        return [
-            f"{machine.cache}: cannot be written ({error.strerror}); choose another folder with "
-            "--cache or $SEGBENCH_CACHE"
-        ]
+        return [f"{folder}: cannot be written ({error.strerror}); choose another folder with {flags}"]
     return []
 
 
@@ -266,8 +272,6 @@ def start(prepared: Prepared, trials: dict[str, Trial], on_event: Callable[[Even
     search = prepared.search
     if search is None or search.method != "asha":
         launcher(Work(job, trials, experiment.launch, shapes), on_event)
-    elif experiment.launch.launcher != "ray":
-        raise LaunchError("search.method asha: only --launcher ray can stop samples early")
     else:  # those that are done are what the others are measured by
         launcher(Work(job, prepared.asked.trials, experiment.launch, search=search), on_event)
 

@@ -175,6 +175,14 @@ def test_missing_files_and_wrong_counts_are_both_told(folder, machine):
     assert "street val has 3 images, but the card says 5" in first
     assert "missing files: " in second
     assert "im1" in second
+    assert preflight([card(splits=splits)], ["val"], machine) == [str(caught.value)]
+
+
+def test_what_was_converted_is_whole_whatever_became_of_its_files(folder, machine):
+    assert preflight([card()], ["val"], machine) == []
+    open_split(card(), "val", machine)
+    (folder / "photos" / "val" / "im1.jpg").unlink()
+    assert preflight([card()], ["val"], machine) == []
 
 
 def test_a_split_without_images_and_an_unknown_one_are_one_sentence(folder, machine):

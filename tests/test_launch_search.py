@@ -1,8 +1,10 @@
 """Searches: drawn samples, judged on held-out images; the reported split is never opened."""
 
+import time
+
 import pytest
 import torch
-from launch_faults import Toy, results_so_far
+from launch_faults import Toy, results_so_far, wait_until
 
 from segbench.drive import Flags, prepare_run
 from segbench.engine.checkpoint import load_checkpoint
@@ -10,6 +12,7 @@ from segbench.errors import ExperimentError
 from segbench.files import write_json
 from segbench.launch.best_sample import best_sample
 from segbench.launch.rung import read_score, rung_path
+from segbench.lease import claim
 from segbench.results import (
     Evaluation,
     Result,
@@ -167,10 +170,19 @@ def test_a_search_runs_like_any_grid_and_its_best_sample_is_used(searching):
 
 
 @pytest.mark.slow
+def test_asha_without_ray_is_refused_before_anything_is_written(searching):
+    settings = ("search.method=asha", "search.grace_steps=2", "launch.launcher=slurm")
+    results = searching / "results-of-none"
+    flags = Flags(search=True, settings=settings, results=results)
+    with pytest.raises(ExperimentError, match="only --launcher ray can stop samples early"):
+        prepare_run(searching / "experiments" / "toy.yaml", flags)
+    assert not results.exists()
+
+
 def test_asha_on_ray_trains_on_only_what_is_among_the_best(searching):
     asha = ("search.method=asha", "search.grace_steps=2", "search.reduction=2")
     toy = Toy(searching, *asha, "sweep.head=[fcn8s]", "launch.workers=1")
-    flags = Flags(search=True, settings=(*asha, "sweep.head=[fcn8s]"))
+    flags = Flags(search=True, settings=(*asha, "sweep.head=[fcn8s]", "launch.launcher=ray"))
     prepared = prepare_run(searching / "experiments" / "toy.yaml", flags)
     folder = searching / "results" / "toy-search"
     first, *others = prepared.asked.trials
@@ -186,6 +198,29 @@ def test_asha_on_ray_trains_on_only_what_is_among_the_best(searching):
     assert list(results_so_far(folder)) == [first]
     assert read_score(folder / "trials" / first, 6) is not None
     assert not [t for t in others if (folder / "trials" / t / "claims").exists()]
+
+
+@pytest.mark.slow
+def test_asha_waits_for_a_sample_that_another_command_trains(searching):
+    asha = ("search.method=asha", "search.grace_steps=2", "search.reduction=2")
+    narrow = (*asha, "sweep.head=[fcn8s]", "launch.max_attempts=1")
+    toy = Toy(searching, *narrow)
+    flags = Flags(search=True, settings=narrow)
+    trials = prepare_run(searching / "experiments" / "toy.yaml", flags).asked.trials
+    workdir = searching / "results" / "toy-search" / "trials" / next(iter(trials))
+    workdir.mkdir(parents=True)
+    lease = claim(workdir)
+    assert lease is not None
+    with lease:
+        process = toy.start("results", "--search", "--launcher", "ray")
+        wait_until(lambda: (workdir / "worker.log").exists())  # one came by
+        time.sleep(10)
+        assert process.poll() is None
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert "best of" in out
+    assert "failed" not in out
+    assert read_score(workdir, 2) is not None
 
 
 def test_a_rung_is_scored_as_the_paused_training_stands_and_the_rest_goes_on_from_it(searching):

@@ -193,6 +193,15 @@ def test_missing_weights_say_where_they_belong_and_how_to_fetch_them(tmp_path):
     assert "segbench prepare" not in sentences[1]
 
 
+def test_weights_that_are_another_file_are_told_before_anything_starts(tmp_path):
+    machine = Machine(cache=str(tmp_path))
+    path = tmp_path / "weights" / "squeezenet1_1-b8a52dc0.pth"
+    path.parent.mkdir()
+    path.write_bytes(b"another")
+    (sentence,) = missing_weights([(CARD, Model()), (CARD, Model())], machine)
+    assert "is not the file that the card squeezenet1_1 means" in sentence
+
+
 def test_an_unknown_name_of_weights_gets_a_suggestion(tmp_path):
     with pytest.raises(CardError, match=r"no weights 'imagnet'; did you mean 'imagenet'\?"):
         backbone_weights_path(CARD, Model(weights="imagnet"), Machine(cache=str(tmp_path)))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from segbench.data.download import download
 from segbench.data.layout import archive_file, archive_mark, download_folder, known_splits
-from segbench.data.prepared import is_here, not_here, open_prepared
+from segbench.data.prepared import is_here, lacking, not_here, open_prepared
 from segbench.data.unpack import unpack
 from segbench.errors import DataError
 from segbench.spec.cards import DatasetCard
@@ -59,13 +59,15 @@ def prepare(
 
 
 def preflight(cards: Sequence[DatasetCard], splits: Sequence[str], machine: Machine) -> list[str]:
-    """Return a sentence for each split that a run needs and that is not here; opens no file."""
+    """Return what a run needs of these splits and is not here, a sentence each; opens no picture."""
     sentences = []
     for card in cards:
         stored = {"train" if split == "holdout" else split for split in splits}
         for split in sorted(stored):
             if not is_here(card, split, machine):
                 sentences.append(not_here(card, split, machine))
+            elif missing := lacking(card, split, machine):
+                sentences.append(missing)
     return sentences
 
 

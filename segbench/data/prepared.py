@@ -113,6 +113,23 @@ def is_here(card: DatasetCard, split: str, machine: Machine) -> bool:
     )
 
 
+def lacking(card: DatasetCard, split: str, machine: Machine) -> str:
+    """Return which files of a split that is here are missing, empty where it is whole.
+
+    What was converted is whole. Files are listed and not opened.
+    """
+    root = None if card.drawn else find_root(card, card.splits[split], machine)
+    if root is None:
+        return ""
+    try:
+        if (_folder(card, split, machine, root) / "about.json").exists():
+            return ""
+        raw_pairs(card, split, root)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
 def _folder(card: DatasetCard, split: str, machine: Machine, root: Path | None) -> Path:
     """Return where the Arrow files lie: named by the card's content and by the raw files' names."""
     source = None if root is None else [str(root), *image_names(card.splits[split], root)]

@@ -75,12 +75,20 @@ def backbone_weights_path(backbone: BackboneCard, model: Model, machine: Machine
 
 
 def missing_weights(backbones: Iterable[tuple[BackboneCard, Model]], machine: Machine) -> list[str]:
-    """Return one sentence for each weights file that is needed and not here."""
-    sentences = []
+    """Return one sentence for each weights file that is needed and not here, or is another one.
+
+    A file that several ask for is read once; half a gigabyte takes a second or two.
+    """
+    sentences, right = [], set()
     for backbone, model in backbones:
         weights = weights_named(backbone, model)
-        if weights is not None and _found(weights, machine) is None:
-            sentences.append(_missing(backbone, model, weights, machine))
+        if weights is None or weights in right:
+            continue
+        try:
+            backbone_weights_path(backbone, model, machine)
+            right.add(weights)
+        except DataError as error:
+            sentences.append(str(error))
     return list(dict.fromkeys(sentences))
 
 
