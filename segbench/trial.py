@@ -337,6 +337,12 @@ def _feature_source(work: _Work, segmenter: Segmenter, split: SegmentationSplit)
     key = {name: parts.get(name) for name in ("backbone", "model", "weights")}
     # A trunk that is drawn, or that another trial trained, is this trial's own.
     own = () if "weights" in parts and trial.start_from is None else (trial.id(),)
+
+    def on_image(done: int) -> None:
+        work.report(step=done)
+        if done < len(split) and work.should_stop():  # there is no state to save yet
+            raise Interrupted
+
     name = digest([IDENTITY_VERSION, key, split.fingerprint, squash, *own], length=16)
     with ranks.first_before_others():
         features: CachedFeatures = cached_features(
@@ -346,7 +352,7 @@ def _feature_source(work: _Work, segmenter: Segmenter, split: SegmentationSplit)
             strides=trial.head.strides,
             folder=Path(work.machine.cache) / "features" / name,
             device=work.device,
-            on_image=lambda done: work.report(step=done),
+            on_image=on_image,
         )
     mine = slice(ranks.rank(), None, ranks.count())
 

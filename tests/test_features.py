@@ -1,5 +1,6 @@
 """Cached feature maps of a frozen trunk: whose they are, and that they change no number."""
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from segbench.engine.checkpoint import load_weights
 from segbench.trial import run_trial
 
 
-def _trained(project: Path, cache: Path, seed: int, *settings: str) -> dict:
+def _trained(project: Path, cache: Path, seed: int, *settings: str, stop_at: int = 0) -> dict:
+    """Return the weights of a trial that is stopped, then goes on, if a number of looks is given."""
     flags = Flags(
         cards=(project,),
         settings=(
@@ -28,6 +30,18 @@ def _trained(project: Path, cache: Path, seed: int, *settings: str) -> dict:
     prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
     ((trial_id, trial),) = prepared.asked.trials.items()
     workdir = results.trial_folder(prepared.run_folder, trial_id)
+    if stop_at:
+        looks = itertools.count(1)
+        stopped = run_trial(
+            trial,
+            workdir,
+            machine=prepared.machine,
+            protocols=(),
+            should_stop=lambda: next(looks) >= stop_at,
+        )
+        assert stopped == "interrupted"
+        assert next(looks) == stop_at + 1, "it did not stop at once"
+        assert not list((cache / "features").glob("*/*"))
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=()) == "done"
     return load_weights(workdir / "model.safetensors")
 
@@ -47,6 +61,13 @@ def test_cached_features_change_the_trained_layers_by_rounding_alone(toy_project
         # float16 keeps 11 bits of a feature
         assert cached[name].numpy() == pytest.approx(weight.numpy(), abs=2e-3), name
     assert any((cached[name] != computed[name]).any() for name in computed)
+
+
+def test_a_stop_is_heard_while_features_are_computed(toy_project, tmp_path):
+    cached = "train.cache_features=true"
+    alone = _trained(toy_project, tmp_path / "alone", 0, cached)
+    after = _trained(toy_project, tmp_path / "stopped", 0, cached, stop_at=2)
+    assert all((after[name] == alone[name]).all() for name in alone)
 
 
 @pytest.mark.parametrize("harm", ["of another trunk", "torn"])
