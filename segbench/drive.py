@@ -212,7 +212,9 @@ def _unwritable(folder: Path, flags: str) -> list[str]:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        return [f"{folder}: cannot be written ({error.strerror}); choose another folder with {flags}"]
+        return [
+            f"{folder}: cannot be written ({error.strerror}); choose another folder with {flags}"
+        ]
     return []
 
 
