@@ -20,6 +20,7 @@ _COLOURS = {
     "running": "cyan",
     "waiting": "dim",
     "queued": "dim",
+    "starting": "dim",
     "silent": "yellow",
     "failed": "red",
     "skipped": "dim",

@@ -5,6 +5,7 @@ Unknown is not failed: a trial that somebody claimed on another host and that ha
 """
 
 from collections.abc import Mapping
+from itertools import count, takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -14,7 +15,7 @@ from segbench.lease import beating, held
 from segbench.run import RunRecord
 from segbench.spec.protocol import Protocol
 
-State = Literal["done", "running", "silent", "waiting", "queued", "failed", "skipped"]
+State = Literal["done", "running", "starting", "silent", "waiting", "queued", "failed", "skipped"]
 
 
 class ClusterJob(NamedTuple):
@@ -63,7 +64,25 @@ def statuses(
     ]
     alive = _alive(run_folder, found, jobs)
     found = [s._replace(state="running") if s.trial_id in alive else s for s in found]
-    return [_with_job(status, jobs.get(status.trial_id)) for status in found]
+    return [_with_job(run_folder, status, jobs.get(status.trial_id)) for status in found]
+
+
+def job_logs(run_folder: Path, job_id: str) -> list[Path]:
+    """Return what a cluster's job has printed, errors of the first rank first."""
+    folder = run_folder / "jobs" / "submitit"
+    found = []
+    for kind in ("err", "out"):  # named, not searched: a folder may hold thousands
+        ranks = (folder / f"{job_id}_{rank}_log.{kind}" for rank in count())
+        found += takewhile(Path.exists, ranks)
+    return found
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _alive(run_folder: Path, found: list[TrialStatus], jobs: Mapping[str, ClusterJob]) -> set[str]:
@@ -75,7 +94,7 @@ def _alive(run_folder: Path, found: list[TrialStatus], jobs: Mapping[str, Cluste
     return {trial_id for trial_id, workdir in folders.items() if workdir in alive}
 
 
-def _with_job(status: TrialStatus, job: ClusterJob | None) -> TrialStatus:
+def _with_job(run_folder: Path, status: TrialStatus, job: ClusterJob | None) -> TrialStatus:
     """Return the status in the light of the trial's job, where the files alone cannot tell.
 
     A job that left the queue has failed its trial only if the heartbeat has stopped too.
@@ -83,11 +102,17 @@ def _with_job(status: TrialStatus, job: ClusterJob | None) -> TrialStatus:
     if job is None or status.state not in {"waiting", "silent"}:
         return status
     if job.is_queued:
-        return status._replace(state="queued", message=job.message)
+        state: State = "starting" if job.state == "running" else "queued"
+        return status._replace(state=state, message=job.message)
     if job.state == "completed":  # another worker had the trial, or the one it starts from
         return status._replace(message=job.message)
-    message = f"{job.message}; the same run command goes on from there"
-    return status._replace(state="failed", kind=job.state, message=message)
+    logs = job_logs(run_folder, job.job_id)
+    said = _last_line(logs[0]) if logs else ""
+    message = "; ".join(
+        filter(None, (job.message, said, "the same run command goes on from there"))
+    )
+    log_path = str(logs[0]) if logs else status.log_path
+    return status._replace(state="failed", kind=job.state, message=message, log_path=log_path)
 
 
 def label(axes: dict[str, str], seed: int) -> str:

@@ -5,20 +5,25 @@ import stat
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from segbench.cli import app
 from segbench.cli.run import launch_settings
+from segbench.cli.watching import code_versions
+from segbench.code_version import package_digest
 from segbench.drive import Flags, prepare_run
 from segbench.errors import ExperimentError, LaunchError
-from segbench.launch import Work, slurm_queue
+from segbench.launch import Work, cancel_jobs, slurm_queue
 from segbench.launch.estimate import estimated
 from segbench.launch.on_slurm import arrays_of, sbatch_options, with_gpus
 from segbench.lease import claim, fruitless_attempts
 from segbench.listing import prepare_all
-from segbench.results import Provenance, write_provenance
+from segbench.results import Provenance, trial_folder, write_provenance
+from segbench.run import load_run, record_of, write_run
 from segbench.spec.job import Job
 from segbench.spec.launching import Launch
 from segbench.spec.machine import Machine
-from segbench.status import ClusterJob, TrialStatus, statuses
+from segbench.status import ClusterJob, TrialStatus, job_logs, statuses
 
 
 @pytest.fixture
@@ -54,6 +59,13 @@ def work(toy_project):
         return Work(job, dict(prepared.asked.trials), Launch(launcher="slurm", **launch))
 
     return make
+
+
+def made_by(version: str) -> Provenance:
+    return Provenance(
+        code_version=version, packages={}, device="cpu", host="", started="", finished="",
+        attempts=1, train_seconds=1, evaluate_seconds=30, step_seconds=100, peak_memory_mib=0,
+    )  # fmt: skip
 
 
 def submitted(run_folder: Path, *elements: tuple[str, ...], job_id: str | None = "7"):
@@ -97,14 +109,28 @@ def test_a_submission_whose_answer_was_lost_is_found_by_its_name(tmp_path, answe
     assert slurm_queue.submissions(tmp_path)[0].job_id == "12"
 
 
-def test_of_several_submissions_the_latest_counts_and_refused_ones_do_not(tmp_path, answers):
-    old = submitted(tmp_path, ("a",), job_id="3")
-    slurm_queue.write_submission(tmp_path, old.revised(submitted="2000-01-01T00:00:00+00:00"))
-    submitted(tmp_path, ("a",), job_id="9")
+@pytest.mark.parametrize("when", ["2000-01-01T00:00:00+00:00", "2100-01-01T00:00:00+00:00"])
+def test_of_several_submissions_the_latest_number_counts_and_refused_ones_do_not(
+    tmp_path, answers, when
+):
+    old = submitted(tmp_path, ("a",), job_id="9")
+    slurm_queue.write_submission(tmp_path, old.revised(submitted=when))  # a clock that jumped
+    submitted(tmp_path, ("a",), job_id="10")
+    answers("sacct", "9|FAILED|1:0|n1\n10|TIMEOUT|0:0|n1")
+    assert slurm_queue.jobs_of(tmp_path)["a"].job_id == "10"
     refused = slurm_queue.new_submission(tmp_path, [("a",)])
     slurm_queue.write_submission(tmp_path, refused.revised(refused="no"))
     answers("squeue", "9|N/A|PENDING|Priority|x|")
-    assert slurm_queue.jobs_of(tmp_path)["a"].job_id == "9"
+    assert slurm_queue.jobs_of(tmp_path)["a"].job_id == "9", "what is in the queue wins"
+
+
+def test_all_jobs_of_a_trial_are_cancelled(tmp_path, answers):
+    submitted(tmp_path, ("a",), ("b",), job_id="9")
+    submitted(tmp_path, ("a",), job_id="10")
+    answers("squeue", "9|0|RUNNING|None|x|n1\n9|1|PENDING|None|x|\n10|N/A|PENDING|Priority|x|")
+    answers("scancel", "")
+    assert cancel_jobs(tmp_path, {"a"}) == ["10", "9_0"]
+    assert cancel_jobs(tmp_path) == ["10", "9_0", "9_1"]
 
 
 def test_a_torn_record_is_named(tmp_path, answers):
@@ -116,8 +142,6 @@ def test_a_torn_record_is_named(tmp_path, answers):
 
 
 def status_with(toy_project, job: ClusterJob) -> TrialStatus:
-    from segbench.run import load_run, record_of, write_run
-
     flags = Flags(results=toy_project / "results")
     prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
     write_run(prepared.run_folder, record_of(prepared.asked, "x"), prepared.whole)
@@ -132,6 +156,64 @@ def test_status_says_queued_or_why_a_job_ended_without_a_result(toy_project):
     assert (ended.state, ended.kind) == ("failed", "out_of_memory")
     assert "the same run command goes on" in ended.message
     assert status_with(toy_project, ClusterJob("7", "completed", "job 7 ended")).state == "waiting"
+
+
+def test_a_job_that_runs_but_has_not_claimed_its_trial_is_starting(toy_project):
+    assert status_with(toy_project, ClusterJob("7", "running", "job 7 runs")).state == "starting"
+
+
+def test_an_ended_job_is_told_with_the_last_line_it_printed_and_its_log(toy_project):
+    logs = toy_project / "results" / "toy" / "jobs" / "submitit"
+    logs.mkdir(parents=True)
+    (logs / "7_0_log.err").write_text("Traceback\nImportError: libcudnn.so.9 is not there\n\n")
+    (logs / "7_1_log.err").write_text("second rank\n")
+    (logs / "7_0_log.out").write_text("first rank says\n")
+    (logs / "77_0_log.err").write_text("another job\n")
+    ended = status_with(toy_project, ClusterJob("7", "failed", "job 7 ended"))
+    assert ended.log_path == str(logs / "7_0_log.err")
+    assert "job 7 ended; ImportError: libcudnn.so.9 is not there; the same" in ended.message
+    names = [path.name for path in job_logs(toy_project / "results" / "toy", "7")]
+    assert names == ["7_0_log.err", "7_1_log.err", "7_0_log.out"]
+
+
+def test_a_queue_that_cannot_be_asked_leaves_what_the_files_say(toy_project, answers, capsys):
+    status_with(toy_project, ClusterJob("7", "pending", ""))
+    run_folder = toy_project / "results" / "toy"
+    trial_id = next(cell.trial_id for cell in load_run(run_folder).cells)
+    submitted(run_folder, (trial_id,))
+    answers("squeue", "slurm_load_jobs error: Unable to contact slurm controller", 1)
+    seen = CliRunner().invoke(app, ["status", str(run_folder)])
+    assert seen.exit_code == 0, seen.output
+    assert "what follows is known from files alone" in " ".join(seen.stderr.split())
+    assert "waiting" in seen.stdout
+
+
+def test_status_tells_trials_done_by_different_code(toy_project, answers):
+    status_with(toy_project, ClusterJob("7", "pending", ""))
+    run_folder = toy_project / "results" / "toy"
+    (first, second, *_) = load_run(run_folder).cells
+    for cell, version in ((first, "0.1.0+g1"), (second, "0.1.0+g2")):
+        workdir = trial_folder(run_folder, cell.trial_id)
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_provenance(workdir, made_by(version))
+    found = [TrialStatus(cell.trial_id, "", "done") for cell in (first, second)]
+    assert code_versions(run_folder, found) == {"0.1.0+g1": 1, "0.1.0+g2": 1}
+    assert code_versions(run_folder, [found[0], found[1]._replace(state="failed")]).total() == 1
+
+
+def test_a_change_of_any_source_file_is_another_version(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.py").write_text("x = 1\n")
+    (tmp_path / "sub" / "b.py").write_text("y = 1\n")
+    before = package_digest(tmp_path)
+    assert len(before) == 12
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "a.cpython-312.pyc").write_bytes(b"1")
+    assert package_digest(tmp_path) == before
+    (tmp_path / "sub" / "b.py").rename(tmp_path / "b.py")
+    moved = package_digest(tmp_path)
+    (tmp_path / "a.py").write_text("x = 2\n")
+    assert len({before, moved, package_digest(tmp_path)}) == 3
 
 
 def test_a_beating_heart_outweighs_a_queue_that_has_lost_the_job(toy_project):
@@ -268,11 +350,8 @@ def test_a_plan_counts_hours_only_where_a_seed_was_measured(toy_project):
     done = next(cell for cell in cells if cell.axes["head"] == "fcn8s")
     write_provenance(
         prepared.run_folder / "trials" / done.trial_id,
-        Provenance(
-            code_version="", packages={}, device="cpu", host="", started="", finished="",
-            attempts=1, train_seconds=1, evaluate_seconds=30, step_seconds=100, peak_memory_mib=0,
-        ),
-    )  # fmt: skip
+        made_by("0.1.0"),
+    )
     left = [cell.trial_id for cell in cells if cell is not done]
     found = estimated(cells, left, prepared.run_folder)
     assert (found.trials, found.measured, found.devices) == (5, 2, ("cpu",))

@@ -100,14 +100,17 @@ def run_command(
     while settle and not drive.unfinished(prepared, retry_failed=False) and _add_seeds(prepared):
         prepared = drive.prepare_run(file, flags)
         _work_off(prepared, drive.unfinished(prepared, retry_failed=False), command, wait)
-    if search and not _leaves(prepared, wait):
+    if search and not drive.unfinished(prepared, retry_failed=False):
         _say_best(file, flags)
     failed = _count_failed(prepared)
-    if failed:
-        ERR.print(
-            f"{failed} of {len(prepared.asked.trials)} trials failed; "
-            f"segbench status {console.shown_path(prepared.run_folder)} says why."
-        )
+    lost = len(drive.unfinished(prepared, retry_failed=False)) if wait else 0
+    for number, what in ((failed, "failed"), (lost, "ended without a result")):
+        if number:
+            ERR.print(
+                f"{number} of {len(prepared.asked.trials)} trials {what}; "
+                f"segbench status {console.shown_path(prepared.run_folder)} says why."
+            )
+    if failed or lost:
         raise typer.Exit(1)
 
 

@@ -2,13 +2,14 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from segbench import console
-from segbench.cli.app import OUT, app
+from segbench.cli.app import ERR, OUT, app
 from segbench.cli.flags import RunFolder
 
 
@@ -19,15 +20,41 @@ def status_command(
 ) -> None:
     """Say how far each trial of a run is, and what failed of what."""
     from segbench import status
-    from segbench.launch import cluster_jobs
     from segbench.run import load_run
 
-    found = status.statuses(run, load_run(run), cluster_jobs(run))
+    found = status.statuses(run, load_run(run), _jobs(run))
     shown = [s for s in found if s.state == "failed"] if failed else found
     if shown:
         OUT.print(console.status_table(shown))
     counts = Counter(s.state for s in found)
     OUT.print(", ".join(f"{number} {state}" for state, number in sorted(counts.items())))
+    if len(versions := code_versions(run, found)) > 1:
+        told = ", ".join(f"{number} by {version}" for version, number in sorted(versions.items()))
+        ERR.print(f"these trials were not done by one and the same code: {told}")
+
+
+def code_versions(run: Path, found: Sequence[Any]) -> Counter[str]:
+    """Return how many done trials each version of segbench has done."""
+    from segbench.results import load_provenance, trial_folder
+
+    records = (load_provenance(trial_folder(run, s.trial_id)) for s in found if s.state == "done")
+    return Counter(record.code_version for record in records if record is not None)
+
+
+def _jobs(run: Path, *, said: set[str] | None = None) -> Any:
+    """Return what the cluster says; nothing where it cannot be asked, which is told once."""
+    from segbench.errors import LaunchError
+    from segbench.launch import cluster_jobs
+
+    try:
+        return cluster_jobs(run)
+    except LaunchError as error:
+        sentence = f"what follows is known from files alone: {error}"
+        if said is None or sentence not in said:
+            ERR.print(sentence)
+        if said is not None:
+            said.add(sentence)
+        return {}
 
 
 @app.command()
@@ -46,12 +73,11 @@ def follow_run(run: Path, record: Any, every: float) -> None:
     from rich.live import Live
 
     from segbench import status
-    from segbench.launch import cluster_jobs
 
-    quiet_looks = 0
+    quiet_looks, said = 0, set()
     with Live(console=OUT, auto_refresh=False) as live:
         while quiet_looks < 2:
-            jobs = cluster_jobs(run)
+            jobs = _jobs(run, said=said)
             found = status.statuses(run, record, jobs)
             live.update(console.grid_view(found), refresh=True)
             ended = {"done", "failed", "skipped"} | ({"waiting"} if jobs else set())
@@ -80,7 +106,8 @@ def cancel(
     OUT.print(
         f"cancelled: {len(cancelled)} jobs of {', '.join(arrays)}"
         if cancelled
-        else "no job of this run is in the queue"
+        else "no job of this run is in Slurm's queue; a run on this machine or on Ray ends with ctrl-C "
+        "(or SIGTERM to its segbench process), and the same command goes on"
     )
 
 
@@ -92,14 +119,14 @@ def logs(
     ],
 ) -> None:
     """Print what a trial's worker has printed, and its traceback if it failed."""
-    from segbench.launch import cluster_jobs
     from segbench.run import find_trial
+    from segbench.status import job_logs
 
     folder, _ = find_trial(run, trial)
     paths = [folder / name for name in ("worker.log", "ray.log", "traceback.txt")]
-    if job := cluster_jobs(run).get(folder.name):
+    if job := _jobs(run).get(folder.name):
         OUT.print(job.message)
-        paths.insert(0, run / "jobs" / "submitit" / f"{job.job_id}_0_log.err")
+        paths = [*job_logs(run, job.job_id), *paths]
     for path in paths:
         if path.exists():
             OUT.print(f"--- {console.shown_path(path)}")

@@ -93,13 +93,15 @@ def cancel_jobs(run_folder: Path, trial_ids: Collection[str] = ()) -> list[str]:
     Raises:
         LaunchError: the cluster cannot be asked.
     """
-    jobs = {
-        job.job_id
-        for trial_id, job in cluster_jobs(run_folder).items()
-        if job.is_queued and (not trial_ids or trial_id in trial_ids)
-    }
-    if jobs:
-        from segbench.launch.slurm_queue import cancel
+    if not any((run_folder / "jobs").glob("slurm-*.json")):
+        return []
+    from segbench.launch.slurm_queue import cancel, queued_jobs
 
-        cancel(sorted(jobs))
+    jobs = {
+        job_id
+        for trial_id, job_ids in queued_jobs(run_folder).items()
+        if not trial_ids or trial_id in trial_ids
+        for job_id in job_ids
+    }
+    cancel(sorted(jobs))
     return sorted(jobs)

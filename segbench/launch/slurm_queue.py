@@ -5,6 +5,7 @@ submission that was cut off in between is found again by its job's name. No subm
 must be fast. Accounts (sacct) only give an ended job its word; they never decide whether it lives.
 """
 
+import math
 import os
 import re
 import subprocess
@@ -80,7 +81,10 @@ def write_submission(run_folder: Path, submission: Submission) -> None:
 
 
 def submissions(run_folder: Path) -> list[Submission]:
-    """Return the records of a run's submissions, oldest first; refused ones left out."""
+    """Return the records of a run's submissions, refused ones left out.
+
+    Oldest first by Slurm's own numbers, since clocks jump; those without a number come last.
+    """
     found = []
     for path in (run_folder / "jobs").glob("slurm-*.json"):
         try:
@@ -90,7 +94,11 @@ def submissions(run_folder: Path) -> list[Submission]:
                 f"{path}: is damaged ({str(error).splitlines()[0]}); cancel its job with scancel, "
                 "then delete it"
             ) from error
-    return sorted((s for s in found if not s.refused), key=lambda s: (s.submitted, s.key))
+    return sorted((s for s in found if not s.refused), key=lambda s: (_number(s), s.key))
+
+
+def _number(submission: Submission) -> float:
+    return math.inf if submission.job_id is None else int(submission.job_id)
 
 
 def queue() -> dict[str, QueueEntry]:
@@ -150,25 +158,45 @@ def _from_controller(arrays: set[str]) -> dict[str, Ended]:
 
 
 def jobs_of(run_folder: Path) -> dict[str, ClusterJob]:
-    """Return what Slurm says of each trial's latest job, by trial id.
+    """Return what Slurm says of each trial's job, by trial id: one in the queue, else the latest.
 
     Raises:
         LaunchError: squeue cannot be asked.
     """
-    latest: dict[str, str] = {}
     known = submissions(run_folder)
     if not known:
         return {}
     waiting = queue()
-    for submission in (with_job_id(run_folder, s, waiting) for s in known):
-        if submission.job_id is not None:
-            for index, trial_ids in enumerate(submission.elements):
-                latest.update(dict.fromkeys(trial_ids, submission.element_id(index)))
+    latest = {
+        trial_id: next((job for job in reversed(job_ids) if job in waiting), job_ids[-1])
+        for trial_id, job_ids in _all_jobs(run_folder, known, waiting).items()
+    }
     gone = ended(job_id for job_id in latest.values() if job_id not in waiting)
     return {
         trial_id: _job(job_id, waiting.get(job_id), gone.get(job_id))
         for trial_id, job_id in latest.items()
     }
+
+
+def queued_jobs(run_folder: Path) -> dict[str, list[str]]:
+    """Return all jobs of each trial that wait or run, by trial id; raises as `jobs_of` does."""
+    known = submissions(run_folder)
+    waiting = queue() if known else {}
+    jobs = _all_jobs(run_folder, known, waiting)
+    return {trial_id: [j for j in job_ids if j in waiting] for trial_id, job_ids in jobs.items()}
+
+
+def _all_jobs(
+    run_folder: Path, known: Sequence[Submission], waiting: dict[str, QueueEntry]
+) -> dict[str, list[str]]:
+    """Return the jobs that each trial was ever given to, oldest first."""
+    numbered = [with_job_id(run_folder, submission, waiting) for submission in known]
+    found: dict[str, list[str]] = {}
+    for submission in sorted((s for s in numbered if s.job_id is not None), key=_number):
+        for index, trial_ids in enumerate(submission.elements):
+            for trial_id in trial_ids:
+                found.setdefault(trial_id, []).append(submission.element_id(index))
+    return found
 
 
 def with_job_id(

@@ -139,7 +139,7 @@ def failures_in_words(cell: TableCell) -> str:
     """Return what the cell's missing seeds failed of, by kind."""
     kinds = [row.result.kind for row in cell.failures if row.result is not None]
     counted = (f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    return "failed: " + ", ".join(counted) if kinds else "not run yet"
+    return "failed: " + ", ".join(counted) if kinds else "no result yet"
 
 
 def _failure_section(rows: Sequence[Row]) -> list[str]:
