@@ -123,6 +123,12 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def parent_of(pid: int) -> int:
+    """Return the number of the process that a process belongs to."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat[stat.rindex(")") + 2 :].split()[1])
+
+
 def harm_at_random(
     run_folder: Path,
     *,

@@ -23,14 +23,16 @@ from launch_faults import (
     kill_group,
     live_workers,
     new_project,
+    parent_of,
     result_bytes,
     results_so_far,
     small_disk,
     wait_until,
 )  # fmt: skip
 
+from segbench.drive import Flags, prepare_run
 from segbench.launch.rank import free_port
-from segbench.lease import attempts
+from segbench.lease import attempts, claim
 from segbench.results import load_provenance
 
 pytestmark = pytest.mark.slow
@@ -203,6 +205,74 @@ def test_a_trial_on_ray_whose_process_is_killed_goes_on(toy, undisturbed):
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out + err
     part_of(undisturbed, run_folder)
+
+
+def test_a_trial_that_another_command_has_is_left_to_it_by_ray(toy_project, undisturbed):
+    toy = Toy(toy_project, *GRID)
+    one = ("--seeds", "1", "--launcher", "ray")
+    flags = Flags(settings=GRID, results=toy_project / "results")
+    planned = prepare_run(toy_project / "experiments" / "toy.yaml", flags).asked.trials
+    folder = toy.folder("results") / "trials" / next(iter(planned))
+    folder.mkdir(parents=True)
+    lease = claim(folder)
+    assert lease is not None
+    with lease:
+        left = toy.run("results", *one)
+    assert left.stdout.count("waiting: ") == 1
+    assert "another worker has it" in left.stdout
+    assert "failed" not in left.stdout + left.stderr
+    assert len(results_so_far(toy.folder("results"))) == 1
+    assert toy.run("results", *one).stdout.count("done: ") == 1
+    part_of(undisturbed, toy.folder("results"))
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_on_ray_only_attempts_without_headway_count(toy_project, undisturbed, saves):
+    every = () if saves else ("monitor.checkpoint_every_steps=1000",)
+    toy = Toy(toy_project, *GRID, "launch.max_attempts=1", *every)
+    process = toy.start("results", "--only", "head=fcn8s", "--seeds", "1", "--launcher", "ray")
+    run_folder = toy.folder("results")
+    marks: set[int] = set()
+    for _ in range(2 if saves else 1):
+        wait_until(lambda: live_workers(run_folder))
+        if saves:
+            wait_until(lambda: _saved_when(run_folder) - marks)  # noqa: B023 - called at once
+        (worker,) = live_workers(run_folder)
+        between = parent_of(parent_of(worker.pid))  # Ray's task and it
+        if not saves:
+            os.kill(worker.pid, signal.SIGSTOP)  # else it saves its state when it is left alone
+        os.kill(between, signal.SIGKILL)
+        if not saves:
+            os.kill(worker.pid, signal.SIGKILL)
+        wait_until(lambda: not live_workers(run_folder), seconds=10)
+        marks |= _saved_when(run_folder)
+    out, err = process.communicate(timeout=300)
+    if saves:
+        assert process.returncode == 0, out + err
+        assert out.count("again: ") == 2
+        part_of(undisturbed, run_folder)
+    else:
+        assert process.returncode == 2, out + err
+        assert "1 trials ended without a record" in err
+
+
+def _saved_when(run_folder: Path) -> set[int]:
+    return {path.stat().st_mtime_ns for path in run_folder.glob("trials/*/last.ckpt")}
+
+
+def test_ctrl_c_on_ray_ends_the_command_and_the_workers(toy_project):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as a shell in front has it
+    toy = Toy(toy_project, *LONG)
+    process = toy.start("results", "--launcher", "ray")
+    run_folder = toy.folder("results")
+    wait_until(lambda: list(run_folder.glob("trials/*/last.ckpt")))
+    workers = live_workers(run_folder)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    assert "the same command goes on from there" in err
+    wait_until(lambda: not any(is_alive(worker.pid) for worker in workers), seconds=20)
+    assert results_so_far(run_folder) == {}
 
 
 def test_a_run_joins_a_ray_that_is_there_with_the_users_token_and_leaves_it_running(

@@ -203,7 +203,7 @@ def test_asha_on_ray_trains_on_only_what_is_among_the_best(searching):
 @pytest.mark.slow
 def test_asha_waits_for_a_sample_that_another_command_trains(searching):
     asha = ("search.method=asha", "search.grace_steps=2", "search.reduction=2")
-    narrow = (*asha, "sweep.head=[fcn8s]", "launch.max_attempts=1")
+    narrow = (*asha, "sweep.head=[fcn8s]", "launch.max_attempts=1", "launch.launcher=ray")
     toy = Toy(searching, *narrow)
     flags = Flags(search=True, settings=narrow)
     trials = prepare_run(searching / "experiments" / "toy.yaml", flags).asked.trials
@@ -212,8 +212,8 @@ def test_asha_waits_for_a_sample_that_another_command_trains(searching):
     lease = claim(workdir)
     assert lease is not None
     with lease:
-        process = toy.start("results", "--search", "--launcher", "ray")
-        wait_until(lambda: (workdir / "worker.log").exists())  # one came by
+        process = toy.start("results", "--search")
+        wait_until((workdir / "worker.log").exists)  # one came by
         time.sleep(10)
         assert process.poll() is None
     out, err = process.communicate(timeout=300)

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 from segbench import results
 from segbench.errors import LaunchError
 from segbench.launch import Event, Work
-from segbench.launch.element import started_here
+from segbench.launch.element import UNAVAILABLE, started_here
 from segbench.launch.rank import GRACE_SECONDS, free_port, log_name, variables, worst
 from segbench.launch.rung import read_score
-from segbench.lease import note
+from segbench.lease import living, note, saved_mark
+from segbench.spec.job import Job
 from segbench.spec.launching import Launch
 from segbench.spec.search import Search
 
@@ -30,12 +32,17 @@ _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ctrl-C is to end us, not this part of the work
 }
 _ANSWER_SECONDS = 10.0
+_HELD_SECONDS = 2.0
+_HELD = {"held": True}  # what a task answers whose trial another command has
 
 
 def launch_on_ray(work: Work, on_event: Callable[[Event], None]) -> None:
     """Do the work on Ray and follow it to its end; see `segbench.launch.Launcher`.
+
+    What another command does at the same time is left to it.
 
     Raises:
         LaunchError: Ray is not installed or cannot be joined, or trials ended without a record.
@@ -49,27 +56,71 @@ def launch_on_ray(work: Work, on_event: Callable[[Event], None]) -> None:
         raise LaunchError("the launcher ray needs Ray: pip install 'segbench[ray]'") from error
     job_path = work.job.write()
     _join(work.launch)
+    following = _Following(work, on_event)
     try:
         if work.search is not None:
-            _run_asha(work, work.search, job_path, on_event)
-            return
-        for level in _levels(work):
-            ready = [trial_id for trial_id in level if _may_start(work, trial_id, on_event)]
-            if ready:
-                _run(work, job_path, ready, on_event)
+            _run_asha(work, work.search, job_path, following)
+            while following.moving:  # all of them, since they are compared
+                _run_asha(work, work.search, job_path, following)
+        for level in _levels(work) if work.search is None else ():
+            left = [trial_id for trial_id in level if _may_start(work, trial_id, following)]
+            while left:
+                _run(work, job_path, left, following)
+                left = [trial_id for trial_id in left if trial_id in following.moving]
     finally:
         ray.shutdown()
-    lost = [
-        trial_id
-        for trial_id in work.trials
-        if results.load_result(results.trial_folder(work.run_folder, trial_id)) is None
-    ]
-    if lost:
-        log = results.trial_folder(work.run_folder, lost[0]) / "ray.log"
+    if following.lost:
+        first = next(trial_id for trial_id in work.trials if trial_id in following.lost)
+        log = results.trial_folder(work.run_folder, first) / "ray.log"
         raise LaunchError(
-            f"{len(lost)} trials ended without a record, the first {lost[0]}; see {log}; the same "
-            "command goes on"
+            f"{len(following.lost)} trials ended without a record, the first {first}; see {log}; "
+            "the same command goes on"
         )
+
+
+class _Following:
+    """Tells what becomes of the trials, and keeps those that end without a record.
+
+    held: another command has them; lost: they made no headway; moving: Tune gave them up, but they
+    saved something since `begin`.
+    """
+
+    def __init__(self, work: Work, on_event: Callable[[Event], None]) -> None:
+        self.work = work
+        self.on_event = on_event
+        self.held: set[str] = set()
+        self.lost: set[str] = set()
+        self.moving: set[str] = set()
+        self.saved: dict[str, str] = {}
+
+    def begin(self, trial_ids: Sequence[str]) -> None:
+        """Note how far the trials are."""
+        self.moving = set()
+        self.lost.difference_update(trial_ids)
+        self.saved = {trial_id: saved_mark(self._folder(trial_id)) for trial_id in trial_ids}
+
+    def ended(self, trial_id: str, *, is_stopped: bool = False) -> None:
+        """Tell how a trial ended: its files say it. is_stopped: Tune may have stopped it."""
+        folder = self._folder(trial_id)
+        result = results.load_result(folder)
+        if results.is_done(folder, self.work.job.protocols):
+            self.held.discard(trial_id)
+            self.on_event(Event("done", trial_id, note(folder)))
+        elif result is not None and result.status == "failed":
+            self.on_event(Event("failed", trial_id, f"{result.kind}: {result.message}"))
+        elif trial_id in self.held:
+            self.on_event(Event("waiting", trial_id, "another worker has it"))
+        elif is_stopped:
+            self.on_event(Event("waiting", trial_id, "stopped early: not among the best"))
+        elif saved_mark(folder) != self.saved[trial_id]:
+            self.moving.add(trial_id)
+            self.on_event(Event("again", trial_id, "it was broken off, but has saved its state"))
+        else:
+            self.lost.add(trial_id)
+            self.on_event(Event("failed", trial_id, "ended without a record"))
+
+    def _folder(self, trial_id: str) -> Path:
+        return results.trial_folder(self.work.run_folder, trial_id)
 
 
 def _to_join(address: str | None) -> dict[str, str]:
@@ -132,7 +183,7 @@ def _levels(work: Work) -> Iterator[list[str]]:
             del left[trial_id]
 
 
-def _may_start(work: Work, trial_id: str, on_event: Callable[[Event], None]) -> bool:
+def _may_start(work: Work, trial_id: str, following: _Following) -> bool:
     """Return whether what the trial starts from is done; record its failure where that failed."""
     start_from = work.trials[trial_id].start_from
     if start_from is None:
@@ -146,13 +197,21 @@ def _may_start(work: Work, trial_id: str, on_event: Callable[[Event], None]) -> 
             results.trial_folder(work.run_folder, trial_id),
             results.Result(trial_id=trial_id, status="failed", kind="start_from", message=message),
         )
-        on_event(Event("failed", trial_id, f"start_from: {message}"))
+        following.ended(trial_id)
+    elif start_from in following.held:
+        following.held.add(trial_id)
+        following.ended(trial_id)
+    else:
+        following.lost.add(trial_id)
     return False
 
 
-def _run(
-    work: Work, job_path: Path, trial_ids: Sequence[str], on_event: Callable[[Event], None]
-) -> None:
+def _run(work: Work, job_path: Path, trial_ids: Sequence[str], following: _Following) -> None:
+    """Do trials, each in as many attempts as it may make without headway.
+
+    Tune counts every lost node and every process that Ray ended, also where the trial had saved its
+    state; such a trial is `moving` afterwards.
+    """
     from ray import tune
 
     launch = work.launch
@@ -172,8 +231,9 @@ def _run(
             "launch": launch.revised(launcher="local", workers=1).model_dump_json(),
         },
         tune_config=_tune_config(launch),
-        run_config=_run_config(work, on_event),
+        run_config=_run_config(work, following),
     )
+    following.begin(trial_ids)
     tuner.fit()
 
 
@@ -187,20 +247,18 @@ def _tune_config(launch: Launch, **more: Any) -> Any:
     )
 
 
-def _run_config(work: Work, on_event: Callable[[Event], None]) -> Any:
+def _run_config(work: Work, following: _Following) -> Any:
     from ray import tune
 
     return tune.RunConfig(
         storage_path=str(work.run_folder / "jobs" / "ray"),
-        failure_config=tune.FailureConfig(max_failures=work.launch.max_attempts),
-        callbacks=[_events(work, on_event)],
+        failure_config=tune.FailureConfig(max_failures=work.launch.max_attempts - 1),
+        callbacks=[_events(work, following)],
         verbose=0,
     )
 
 
-def _run_asha(
-    work: Work, search: Search, job_path: Path, on_event: Callable[[Event], None]
-) -> None:
+def _run_asha(work: Work, search: Search, job_path: Path, following: _Following) -> None:
     """Train the samples rung by rung; Tune's ASHA stops those that are not among the best."""
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
@@ -239,8 +297,9 @@ def _run_asha(
                 time_attr="step", max_t=last, grace_period=grace, reduction_factor=search.reduction
             ),
         ),
-        run_config=_run_config(work, on_event),
+        run_config=_run_config(work, following),
     )
+    following.begin(list(work.trials))
     tuner.fit()
 
 
@@ -252,7 +311,7 @@ def _do_sample(config: dict[str, Any]) -> None:
     command = [sys.executable, "-m", "segbench.launch.rung", config["job_path"], config["trial_id"]]
     for step in config["rungs"]:
         score = read_score(workdir, step)  # a search that is continued climbed it before
-        if score is None:
+        while score is None:
             with (workdir / "ray.log").open("ab") as log:
                 done = subprocess.run(
                     [*command, str(step), config["metric"]],
@@ -264,8 +323,9 @@ def _do_sample(config: dict[str, Any]) -> None:
             if done.returncode == 1:
                 return  # a failed sample is a row
             score = read_score(workdir, step)
-            if score is None:
+            if score is None and not living([workdir]):
                 raise RuntimeError(f"exit code {done.returncode}; see {workdir / 'ray.log'}")
+            time.sleep(0 if score is not None else _HELD_SECONDS)  # another command climbs it
         tune.report({"score": score, "step": step})
 
 
@@ -281,7 +341,7 @@ def resources(launch: Launch) -> dict[str, float]:
     return reserved
 
 
-def _do_trial(config: dict[str, str]) -> None:
+def _do_trial(config: dict[str, str]) -> dict[str, bool]:
     """Run in a Ray worker: do one trial in a process of its own, and end with it.
 
     Raises:
@@ -297,11 +357,14 @@ def _do_trial(config: dict[str, str]) -> None:
             stderr=subprocess.STDOUT,
             check=False,
         )
+    if done.returncode == UNAVAILABLE:
+        return _HELD
     if done.returncode not in {0, 1}:
         raise RuntimeError(f"exit code {done.returncode}; see {workdir / 'ray.log'}")
+    return {}
 
 
-def _do_trial_in_ranks(config: dict[str, str]) -> None:
+def _do_trial_in_ranks(config: dict[str, str]) -> dict[str, bool]:
     """Run in a Ray worker: do one trial in several processes, wherever Ray has placed them.
 
     Raises:
@@ -336,9 +399,11 @@ def _do_trial_in_ranks(config: dict[str, str]) -> None:
             break
     for one in members:
         ray.kill(one)  # what it started ends with it
+    workdir = results.trial_folder(Path(config["run_folder"]), config["trial_id"])
     if (code := worst(codes)) not in {0, 1}:
-        workdir = results.trial_folder(Path(config["run_folder"]), config["trial_id"])
         raise RuntimeError(f"exit code {code}; see {workdir / 'worker.log'}")
+    has_ended = results.is_done(workdir, Job.read(Path(config["job_path"])).protocols)
+    return {} if code or has_ended else _HELD
 
 
 class _Member:
@@ -367,7 +432,7 @@ class _Member:
             ).returncode  # fmt: skip
 
 
-def _events(work: Work, on_event: Callable[[Event], None]) -> Any:
+def _events(work: Work, following: _Following) -> Any:
     """Return a Tune callback that tells our events, in place of Tune's own that prints."""
     from ray.tune.progress_reporter import TrialProgressCallback
 
@@ -378,28 +443,24 @@ def _events(work: Work, on_event: Callable[[Event], None]) -> Any:
                 (),
             )  # Tune saves its state in order to go on; ours is in the trials' folders
 
-        def on_trial_result(self, *_: Any, **__: Any) -> None:
-            pass
+        def on_trial_result(
+            self,
+            iteration: int,  # noqa: ARG002
+            trials: Any,  # noqa: ARG002
+            trial: Any,
+            result: Any,
+            **_: Any,
+        ) -> None:
+            if "held" in result:
+                following.held.add(trial.config["trial_id"])
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ARG002
-            on_event(Event("started", trial.config["trial_id"]))
+            following.on_event(Event("started", trial.config["trial_id"]))
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ARG002
-            self._tell(trial.config["trial_id"])
+            following.ended(trial.config["trial_id"], is_stopped=work.search is not None)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ARG002
-            self._tell(trial.config["trial_id"])
-
-        def _tell(self, trial_id: str) -> None:
-            workdir = results.trial_folder(work.run_folder, trial_id)
-            result = results.load_result(workdir)
-            if result is None and work.search is not None:
-                on_event(Event("waiting", trial_id, "stopped early: not among the best"))
-            elif result is None:
-                on_event(Event("failed", trial_id, "ended without a record"))
-            elif result.status == "failed":
-                on_event(Event("failed", trial_id, f"{result.kind}: {result.message}"))
-            else:
-                on_event(Event("done", trial_id, note(workdir)))
+            following.ended(trial.config["trial_id"])
 
     return Tell()
