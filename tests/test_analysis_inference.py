@@ -220,6 +220,16 @@ def test_a_class_of_one_or_two_images_has_an_endless_interval_and_costs_the_othe
     assert ground.p_adjusted == ground.p
 
 
+def test_no_interval_of_a_class_leaves_what_two_figures_can_differ_by():
+    rng = np.random.default_rng(0)
+    shares = np.array([0.95, 0.1, 0.9]), np.array([0.05, 0.1, 0.05])
+    left, right = ([_of_class(3, share, rng) for _ in range(5)] for share in shares)
+    both = [Scored(c) for c in left], [Scored(c) for c in right]
+    rare = class_differences(*both, ["ground", "rare"], resamples=2000)[1]
+    assert rare.high == 100
+    assert -100 <= rare.low < rare.difference
+
+
 def test_one_image_is_no_sample_of_images():
     rng = np.random.default_rng(0)
     one = _of_class(1, np.full(1, 0.5), rng)

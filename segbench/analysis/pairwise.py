@@ -101,7 +101,7 @@ def compare_two(
     result = _difference(figures, cut, shared_training, seed)
     exchanged = permutation_p(result, 0.0)
     names = class_names or [f"class {index}" for index in range(ordered[0].tp.shape[1])]
-    low, high = result.interval()
+    low, high = _possible(result.interval())
     few = "few" if result.seeds < MIN_SEEDS else "method"
     return Comparison(
         metric=metric,
@@ -170,8 +170,13 @@ def class_differences(
             p_adjusted=adjusted.get(index, 1.0),
         )
         for index, found in rows.items()
-        for interval in [(-math.inf, math.inf) if found is None else found.interval()]
+        for interval in [(-math.inf, math.inf) if found is None else _possible(found.interval())]
     )
+
+
+def _possible(interval: tuple[float, float]) -> tuple[float, float]:
+    """Return what of an interval two figures between 0 and 100 can differ by."""
+    return max(interval[0], -100.0), min(interval[1], 100.0)
 
 
 def _images_with(models: Sequence[Scored], index: int) -> int:

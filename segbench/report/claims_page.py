@@ -336,8 +336,8 @@ def _part_table(verdict: Verdict) -> str:
     ]
     headers = [
         "where",
-        f"effect, {verdict.unit}",
-        "interval",
+        f"effect, {verdict.unit} [95 % interval]",
+        "speaks",
         "seeds",
         "seeds' share",
         "detectable",
@@ -353,7 +353,7 @@ def _detectable(part: Part) -> str:
     return f"{part.detectable:.2f}"
 
 
-_LEANINGS = {"for": "agrees", "against": "contradicts", "unclear": "unclear"}
+_LEANINGS = {"for": "for it", "against": "against it", "unclear": "unclear"}
 _SIDES = ("left", "right")
 
 
