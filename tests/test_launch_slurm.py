@@ -65,6 +65,10 @@ def jobs_in_queue(cluster: SlurmCluster) -> list[str]:
     return cluster.ask("squeue", "-h", "-r", "-o", "%i").split()
 
 
+def attempts_in(run_folder: Path) -> int:
+    return len(list(run_folder.glob("trials/*/claims/*.json")))
+
+
 def until_done(toy: Toy, number: int = 6, *, results: str = "results") -> None:
     wait_until(lambda: len(results_so_far(toy.folder(results))) == number, seconds=600)
     toy.do("report", f"{results}/toy")
@@ -120,8 +124,7 @@ def test_preempted_trials_save_are_requeued_and_go_on(toy, cluster, undisturbed,
     )
     until_done(toy)
     assert_same(run_folder, undisturbed)
-    claims = [len(list(folder.glob("claims/*.json"))) for folder in run_folder.glob("trials/*")]
-    assert sum(claims) > 6  # somebody was interrupted, and nobody twice the same
+    assert attempts_in(run_folder) > 6  # somebody was interrupted
 
 
 def test_killed_and_signalled_workers_lose_nothing(toy, undisturbed):
@@ -134,6 +137,7 @@ def test_killed_and_signalled_workers_lose_nothing(toy, undisturbed):
     assert sent.total() >= 4
     until_done(toy)
     assert_same(run_folder, undisturbed)
+    assert attempts_in(run_folder) > 6
 
 
 def test_a_job_whose_processes_are_all_killed_is_requeued(toy, cluster, undisturbed):
@@ -149,6 +153,31 @@ def test_a_job_whose_processes_are_all_killed_is_requeued(toy, cluster, undistur
         name: data for name, data in result_bytes(run_folder).items() if name.startswith("trials")
     }
     assert ours.items() <= result_bytes(undisturbed).items()
+
+
+def test_at_its_time_limit_a_trial_saves_and_goes_on_and_one_that_cannot_is_told(
+    toy, cluster, undisturbed
+):
+    narrow = ("--only", "head=fcn8s", "--seeds", "1", "--set", "launch.time_minutes=1")
+    toy.run("hangs", *narrow, "--set", "launch.setup=[sleep 1000]")
+    toy.run("results", *narrow)
+    run_folder = toy.folder("results")
+    wait_until(lambda: list(run_folder.glob("trials/*/last.ckpt")))
+    for worker in live_workers(run_folder):
+        os.kill(worker.pid, signal.SIGSTOP)  # else it is done before; Slurm's signals wake it
+    wait_until(lambda: "Restarts=1" in cluster.ask("scontrol", "show", "job"), seconds=200)
+    (log,) = run_folder.glob("jobs/submitit/*_0_log.err")
+    assert "signal 12: the trials save their state" in log.read_text()
+    wait_until(lambda: "timeout: job " in toy.do("status", "hangs/toy").stdout, seconds=200)
+    assert results_so_far(toy.folder("hangs")) == {}
+    toy.run("hangs", *narrow, "--wait")
+    until_done(toy, 1)
+    expected = result_bytes(undisturbed)
+    for results in ("results", "hangs"):
+        ours = result_bytes(toy.folder(results))
+        trials = {name: data for name, data in ours.items() if name.startswith("trials")}
+        assert trials
+        assert trials.items() <= expected.items()
 
 
 def _processes_of_job(job: str) -> list[int]:
@@ -180,6 +209,7 @@ def test_a_dead_node_is_survived(toy, cluster, undisturbed):
     cluster.start_node(node)
     until_done(toy)
     assert_same(run_folder, undisturbed)
+    assert attempts_in(run_folder) > 6  # somebody was on the node
 
 
 def test_a_drained_node_ends_its_job_and_gets_no_other(toy, cluster, undisturbed):
