@@ -173,9 +173,9 @@ def _jackknife(terms: Sequence[Term]) -> tuple[float, float | None]:
     """Return the effect's variance over images by leaving out one at a time, and its df.
 
     (Efron and Stein, Annals of Statistics 1981.) A class that few images show hardly varies from
-    draw to draw, since draws without it leave it out; here each of its images counts. The df is how
-    many images carry the variance, less one: (sum u^2)^2 / sum u^4 - 1 for influences u, which is
-    k - 1 where k images carry it alike.
+    draw to draw, since draws without it leave it out; here each of its images counts. The df is
+    Satterthwaite's for a sum S of squared influences u^2, 2 S^2 / sum u^4, less 2 because few images
+    decide it: 2 (k - 1) where k images carry the variance alike, never below 1.
     """
     by_images: dict[str, Floats] = {}
     for term in terms:
