@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from toy_world import new_project
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -56,56 +57,10 @@ def _needed(folder: Path, what: str) -> Path:
     return folder
 
 
-TOY = """
-question: Does the toy sweep run?
-sweep:
-  backbone: [toynet]
-  head: [fcn32s, fcn8s]
-  dataset: [toyshapes]
-  seeds: 2
-model: {weights: none}
-train:
-  images: {squash: [32, 32], flip: true}
-  batch_size: 4
-  stages:
-    - name: all
-      steps: 6
-      optimizer: {name: sgd, lr: 0.05}
-evaluate:
-  native: {}
-monitor: {log_every_steps: 2, checkpoint_every_steps: 2, validate_images: 2}
-launch: {workers: 1}
-"""
-
-TOY_DATASET = """
-name: toyshapes
-title: 8 drawn images
-drawn: {train: 8, val: 4, height: 32, width: 32}
-classes: [background, circle, square]
-palette: [[0, 0, 0], [255, 0, 0], [0, 255, 0]]
-background: 0
-licence: CC0
-source: {paper: none}
-"""
-
-TOY_BACKBONE = """
-name: toynet
-title: a small trunk that no built-in card has
-builder: torchvision.models:mobilenet_v3_small
-stages:
-  - {name: s8, module: features.3, stride: 8, channels: 24}
-  - {name: s16, module: features.8, stride: 16, channels: 48}
-  - {name: s32, module: features.12, stride: 32, channels: 576}
-input: {mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}
-licence: Apache-2.0
-source: {paper: none}
-"""
-
-
 @pytest.fixture
 def toy_project(tmp_path: Path) -> Path:
     """A user's project: cards of its own and experiments/toy.yaml. 4 trials of 6 steps each."""
-    return _toy_project(tmp_path / "project")
+    return new_project(tmp_path / "project")
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +69,7 @@ def _toy_run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from segbench.trial import run_trial
 
     folder = tmp_path_factory.mktemp("toy")
-    project = _toy_project(folder / "project")
+    project = new_project(folder / "project")
     flags = drive.Flags(
         only=("head=fcn32s",), cache=folder / "cache", device="cpu", results=project / "results"
     )
@@ -134,15 +89,6 @@ def toy_run(_toy_run_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path / "toy" / "cache"))
     monkeypatch.setenv("SEGBENCH_CARDS", str(tmp_path / "toy" / "project"))
     return tmp_path / "toy" / "project" / "results" / "toy"
-
-
-def _toy_project(project: Path) -> Path:
-    for folder in ("backbones", "datasets", "experiments"):
-        (project / folder).mkdir(parents=True)
-    (project / "backbones" / "toynet.yaml").write_text(TOY_BACKBONE)
-    (project / "datasets" / "toyshapes.yaml").write_text(TOY_DATASET)
-    (project / "experiments" / "toy.yaml").write_text(TOY)
-    return project
 
 
 @pytest.fixture

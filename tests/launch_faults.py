@@ -13,23 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import TOY, TOY_BACKBONE, TOY_DATASET
 
 from segbench.lease import Holder, attempts, holder_is_gone
 
 DETERMINISTIC = ("trial.json", "result.json", "model.safetensors", "evaluations/*")
-
-
-def new_project(folder: Path) -> Path:
-    """Write the toy project into a folder, for fixtures that live longer than a test."""
-    for name, text in (
-        ("backbones/toynet.yaml", TOY_BACKBONE),
-        ("datasets/toyshapes.yaml", TOY_DATASET),
-        ("experiments/toy.yaml", TOY),
-    ):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return folder
 
 
 ANOTHER_HOST = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "sh")

@@ -22,13 +22,13 @@ from launch_faults import (
     kill_all_over,
     kill_group,
     live_workers,
-    new_project,
     parent_of,
     result_bytes,
     results_so_far,
     small_disk,
     wait_until,
 )  # fmt: skip
+from toy_world import new_project
 
 from segbench.drive import Flags, prepare_run
 from segbench.launch.rank import free_port
