@@ -14,10 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "slurm"))
 
-from launch_faults import new_project
 from slurm_cluster import NODES, SlurmCluster, missing_programs
+from toy_world import new_project
 
 
 def timed(project: Path, environment: dict[str, str], *arguments: str) -> str:
