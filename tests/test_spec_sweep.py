@@ -98,6 +98,8 @@ def test_seeds_and_cards_are_in_the_id_but_notes_are_not(plan_of, toy_project):
         ("sweep.head=[fcn8s, fcn8s]", "a value stands twice"),
         ("train.stages.last.steps=3", "no item 'last' in a list of 1: all"),
         ("train", "expected key=value"),
+        ("claims=[{kind: compar, says: x}]", "but got 'compar'; did you mean 'compare'?"),
+        ("claims=[{says: x}]", "claims[0]: kind is missing"),
     ],
 )
 def test_mistakes_are_refused_with_a_sentence(plan_of, setting, sentence):

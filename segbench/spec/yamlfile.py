@@ -259,10 +259,23 @@ def _sentence(detail: ErrorDetails, spec: type[BaseModel]) -> str:
         expected = detail.get("ctx", {}).get("expected", "")
         words = re.findall(r"'([^']*)'", expected)
         return f"expected {expected}, but got {_shown(detail['input'])}{did_you_mean(str(detail['input']), words)}"
+    if kind in {"union_tag_invalid", "union_tag_not_found"}:
+        return _about_tag(detail)
     if kind in {"value_error", "assertion_error"}:
         return str(detail.get("ctx", {}).get("error", detail["msg"]))
     message = detail["msg"][:1].lower() + detail["msg"][1:]
     return f"{message.replace('input should', 'should')}, but got {_shown(detail['input'])}"
+
+
+def _about_tag(detail: ErrorDetails) -> str:
+    """Return what is wrong with the key that says which of several records this is."""
+    context = detail.get("ctx", {})
+    key = context.get("discriminator", "").strip("'")
+    if detail["type"] == "union_tag_not_found":
+        return f"{key} is missing"
+    tag, expected = context.get("tag", ""), context.get("expected_tags", "")
+    near = did_you_mean(tag, re.findall(r"'([^']*)'", expected))
+    return f"expected {key} to be one of {expected}, but got {tag!r}{near}"
 
 
 def _fields_at(spec: Any, loc: Iterable[str | int]) -> set[str]:
