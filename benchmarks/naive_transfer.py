@@ -6,7 +6,8 @@ DATA holds voc2012_2007/VOCdevkit, WEIGHTS squeezenet1_1_features.safetensors. F
 torchvision has it, photographs squashed to 321x321, features once with their mirror images, 1x1
 score layers on standardised features of strides 4, 8 and 16, summed from coarse to fine by plain
 bilinear interpolation (`--centred`: with each feature at the centre of its receptive field, as segbench
-has it, instead of stretched to the image's borders), cross-entropy at 161x161, Adam 1e-3 with polynomial decay, batch 16.
+has it, instead of stretched to the image's borders), cross-entropy at 161x161, Adam 1e-3 with
+polynomial decay, batch 16.
 Letters: N images, C classes.
 """
 
