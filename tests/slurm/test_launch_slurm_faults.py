@@ -74,8 +74,9 @@ def test_at_its_time_limit_a_trial_saves_and_goes_on_and_one_that_cannot_is_told
     wait_until(lambda: list(run_folder.glob("trials/*/last.ckpt")))
     for worker in live_workers(run_folder):
         os.kill(worker.pid, signal.SIGSTOP)  # else it is done before; Slurm's signals wake it
-    wait_until(lambda: "Restarts=1" in cluster.ask("scontrol", "show", "job"), seconds=200)
     (log,) = run_folder.glob("jobs/submitit/*_0_log.err")
+    job = log.name.removesuffix("_0_log.err")
+    wait_until(lambda: "Restarts=1" in cluster.ask("scontrol", "show", "job", job), seconds=200)
     assert "signal 12: the trials save their state" in log.read_text()
     wait_until(lambda: "timeout: job " in toy.do("status", "hangs/toy").stdout, seconds=200)
     assert results_so_far(toy.folder("hangs")) == {}
