@@ -169,7 +169,6 @@ def test_a_search_runs_like_any_grid_and_its_best_sample_is_used(searching):
     assert "# Leaderboard: toy" in toy.run("results", "--best").stdout
 
 
-@pytest.mark.slow
 def test_asha_without_ray_is_refused_before_anything_is_written(searching):
     settings = ("search.method=asha", "search.grace_steps=2", "launch.launcher=slurm")
     results = searching / "results-of-none"
@@ -179,6 +178,7 @@ def test_asha_without_ray_is_refused_before_anything_is_written(searching):
     assert not results.exists()
 
 
+@pytest.mark.slow
 def test_asha_on_ray_trains_on_only_what_is_among_the_best(searching):
     asha = ("search.method=asha", "search.grace_steps=2", "search.reduction=2")
     toy = Toy(searching, *asha, "sweep.head=[fcn8s]", "launch.workers=1")

@@ -100,10 +100,12 @@ def run_command(
     while settle and not drive.unfinished(prepared, retry_failed=False) and _add_seeds(prepared):
         prepared = drive.prepare_run(file, flags)
         _work_off(prepared, drive.unfinished(prepared, retry_failed=False), command, wait)
-    if search and not drive.unfinished(prepared, retry_failed=False):
+    left = drive.unfinished(prepared, retry_failed=False)
+    may_come = prepared.asked.experiment.launch.launcher == "slurm"  # else asha has stopped it
+    if search and not (left and may_come):
         _say_best(file, flags)
     failed = _count_failed(prepared)
-    lost = len(drive.unfinished(prepared, retry_failed=False)) if wait else 0
+    lost = len(left) if wait and may_come else 0
     for number, what in ((failed, "failed"), (lost, "ended without a result")):
         if number:
             ERR.print(
