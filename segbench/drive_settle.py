@@ -51,9 +51,16 @@ def settling_of(run_folder: Path, experiment: Experiment, *, is_asked: bool) -> 
             "are added after such a look nearly double the rate of false verdicts. Say --settle when "
             "a run begins; another --results folder begins one"
         )
+    from segbench.analysis.inference import MIN_SEEDS
     from segbench.analysis.power import settle_schedule
 
     schedule = settle_schedule(len(experiment.sweep.seed_values))
+    if schedule[-1] < MIN_SEEDS:
+        raise ExperimentError(
+            f"--settle: with {len(experiment.sweep.seed_values)} planned seeds the looks are at "
+            f"{', '.join(map(str, schedule))} seeds, and a verdict on a method takes {MIN_SEEDS}: "
+            f"plan more (--seeds {MIN_SEEDS} wastes no look)"
+        )
     return Settling(len(schedule), schedule)
 
 

@@ -66,7 +66,22 @@ def test_what_was_trained_on_other_amounts_is_not_averaged_first():
     ]
     (verdict,) = judge([CLAIM], observations, resamples=500)
     assert verdict.parts[0].effect > 0.9  # both are perfectly in order, each by its own amounts
-    assert verdict.parts[0].note == "over 12 classes"
+    assert verdict.parts[0].note == "over 6 classes"  # the same, twice
+
+
+def test_the_same_classes_trained_on_in_several_ways_are_no_larger_sample_of_classes():
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(40):
+        ious, amounts = rng.uniform(0.2, 0.8, 15), rng.permutation(15) + 1.0
+        variants = [
+            [cell(list(ious), list(amounts * (1 + rng.uniform(0, 0.1, 15))), variant=name)]
+            for name in "abcd"
+        ]
+        found = rank_correlation(variants, "training_pixels", resamples=500)
+        assert found.sizes == (15,)
+        wrong += 2 * min(found.tails(0.0)) <= 0.05
+    assert wrong <= 6  # binomial(40, 0.05) exceeds 6 in 0.3 %
 
 
 def test_variants_with_other_classes_are_pooled_and_do_not_crash():

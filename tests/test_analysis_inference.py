@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -368,12 +369,26 @@ def test_spearman_agrees_with_scipy_ties_included():
         assert spearman(a[None], b[None])[0] == pytest.approx(stats.spearmanr(a, b)[0])
 
 
+def test_seeds_settle_nothing_where_one_image_carries_what_is_known():
+    rng = np.random.default_rng(0)
+    draws = rng.normal(0, 1, (1, 2000))
+    terms = [
+        Term(sign, Sample(rng.normal(mean, 1, 5), np.repeat(draws, 5, axis=0) * sign), name)
+        for sign, mean, name in ((1.0, 8.0, "a"), (-1.0, 0.0, "b"))
+    ]
+    result = estimate(terms, resamples=2000)
+    assert result.image_df == math.inf
+    assert seeds_to_settle(result, 8.0) is not None
+    assert seeds_to_settle(replace(result, image_df=1.0), 8.0) is None
+
+
 def test_the_permutation_of_classes_agrees_with_scipy():
     rng = np.random.default_rng(1)
     a = rng.normal(size=7)
     b = a + rng.normal(size=7)
     observed: Any = stats.spearmanr(a, b)[0]
-    ours = (_shuffled(a, b, 20_000, rng) >= observed - 1e-9).mean()
+    orders = rng.permuted(np.broadcast_to(np.arange(7), (20_000, 7)), axis=1)
+    ours = (_shuffled(a, b, orders) >= observed - 1e-9).mean()
     theirs = stats.permutation_test(
         (a,),
         lambda x: stats.spearmanr(x, b)[0],

@@ -276,7 +276,7 @@ def test_a_correlation_pools_within_data_sets():
     claim = Correlate(says="frequent is easier", by="training_pixels", average=True)
     verdict = verdict_of(claim, observations)
     assert verdict.parts[0].effect > 0.8
-    assert verdict.parts[0].note == "over 12 classes"
+    assert verdict.parts[0].note == "over 6 classes"
     assert verdict.outcome == "holds"
     assert verdict_of(replace_claim(claim, direction="falls"), observations).outcome == "fails"
     bare = [replace(o, training_pixels=None) for o in observations]

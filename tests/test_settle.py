@@ -235,6 +235,14 @@ def test_settling_needs_claims_and_a_number_of_seeds(project):
     assert "sweep.seeds as a number of seeds" in " ".join(said.split())
 
 
+def test_settling_with_looks_that_never_reach_a_verdict_is_refused(project):
+    code, said = segbench(
+        "run", "experiments/toy.yaml", "--settle", "--dry-run", "--set", "sweep.seeds=1"
+    )
+    assert code == 2
+    assert "the looks are at 1, 2, 3 seeds" in " ".join(said.split())
+
+
 def test_added_seeds_are_those_that_a_larger_sweep_would_have(project, made_up):
     """So nothing is trained twice when somebody raises `seeds:` instead."""
     segbench("run", "experiments/toy.yaml", "--cache", "cache", "--settle")

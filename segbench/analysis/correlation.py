@@ -4,7 +4,8 @@ Spearman's rho within each data set; over several data sets Fisher's z is averag
 C - 3, so that differences between data sets do not pass for a relation between classes. There a
 perfect order of C classes counts as halfway to the next one, or few classes would outweigh many. The
 interval draws classes and seeds with replacement; p at 0 comes from permuting classes within data
-sets.
+sets. Data sets of the same classes (one that is thinned in several ways) draw and permute them
+together: a class that is easy in one is easy in all, so they are one sample of classes and not many.
 Letters: C classes, B draws, n seeds. Knows nothing of claims.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from segbench.analysis.inference import LEVEL
@@ -23,7 +25,7 @@ INTERVAL_RESAMPLES = 2_000  # ranking is slow, and an interval needs no far tail
 
 @dataclass(frozen=True, eq=False)
 class RankCorrelation:
-    """sizes: classes of each data set. draws: (2000,) rho in draws of classes and seeds.
+    """sizes: classes of each sample of classes. draws: (2000,) rho in draws of classes and seeds.
 
     null: (B,) with classes permuted.
     """
@@ -35,7 +37,7 @@ class RankCorrelation:
 
     @property
     def num_classes(self) -> int:
-        """Classes of all data sets together."""
+        """Classes of all samples together."""
         return sum(self.sizes)
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
@@ -63,17 +65,24 @@ def rank_correlation(
     """Return the correlation over the classes of each data set's cells, pooled over data sets."""
     rng = np.random.default_rng([seed, 3])
     found, sizes = [], []
+    samples: dict[tuple[str, ...], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
     for cells in datasets:
-        amount, ious = _amount_and_ious(cells, by, classes)  # (C,), (cells, n, C) ragged in n
+        names, amount, ious = _amount_and_ious(cells, by, classes)  # (C,), (cells, n, C), any n
+        if names not in samples:
+            every = np.broadcast_to(np.arange(len(names)), (resamples, len(names)))
+            samples[names] = (
+                rng.integers(len(names), size=(INTERVAL_RESAMPLES, len(names))),
+                rng.permuted(every, axis=1),
+            )
+        picked, order = samples[names]
         mean = np.mean([own.mean(axis=0) for own in ious], axis=0)
-        picked = rng.integers(len(amount), size=(INTERVAL_RESAMPLES, len(amount)))
         drawn = np.mean([_mean_of_drawn_seeds(own, rng) for own in ious], axis=0)  # (B, C)
         in_draws = spearman(amount[picked], np.take_along_axis(drawn, picked, axis=1))
-        at_random = _shuffled(amount, mean, resamples, rng)
+        at_random = _shuffled(amount, mean, order)
         found.append((spearman(amount[None], mean[None]), in_draws, at_random))
-        sizes.append(len(amount))
+        sizes.append(len(names))
     rho, draws, null = (_pooled(values, sizes) for values in zip(*found, strict=True))
-    return RankCorrelation(float(rho[0]), tuple(sizes), draws, null)
+    return RankCorrelation(float(rho[0]), tuple(map(len, samples)), draws, null)
 
 
 def spearman(left: Floats, right: Floats) -> Floats:
@@ -91,12 +100,11 @@ def _mean_of_drawn_seeds(ious: Floats, rng: np.random.Generator) -> Floats:
     return times @ ious / seeds
 
 
-def _shuffled(left: Floats, right: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """Return (B,) rho with the classes of one side permuted: ranks move, and stay ranks."""
+def _shuffled(left: Floats, right: Floats, order: NDArray[np.int64]) -> Floats:
+    """Return (B,) rho with the classes of one side in these orders (B, C): ranks stay ranks."""
     a, b = (stats.rankdata(side) for side in (left, right))
     a, b = a - a.mean(), b - b.mean()
-    shuffled = rng.permuted(np.broadcast_to(b, (resamples, len(b))), axis=1)
-    return shuffled @ a / max(np.sqrt((a @ a) * (b @ b)), 1e-300)
+    return b[order] @ a / max(np.sqrt((a @ a) * (b @ b)), 1e-300)
 
 
 def _pooled(rhos: Sequence[Floats], sizes: Sequence[int]) -> Floats:
@@ -112,8 +120,8 @@ def _pooled(rhos: Sequence[Floats], sizes: Sequence[int]) -> Floats:
 
 def _amount_and_ious(
     cells: Sequence[Cell], by: str, classes: Sequence[str]
-) -> tuple[Floats, Sequence[Floats]]:
-    """Return (C,) training amounts and each cell's (n, C) IoUs, of the labelled classes."""
+) -> tuple[tuple[str, ...], Floats, Sequence[Floats]]:
+    """Return names, (C,) training amounts and each cell's (n, C) IoUs, of the labelled classes."""
     first = cells[0].observations[0]
     kept = kept_classes(first.counts.sums, "skip_unlabelled", first.class_indices)
     if classes:
@@ -122,4 +130,5 @@ def _amount_and_ious(
         np.stack([per_class_iou(one.counts.sums, "zero")[kept] for one in cell.observations])
         for cell in cells
     ]
-    return np.asarray(getattr(first, by), dtype=np.float64)[kept], ious
+    names = tuple(name for name, is_kept in zip(first.class_names, kept, strict=True) if is_kept)
+    return names, np.asarray(getattr(first, by), dtype=np.float64)[kept], ious

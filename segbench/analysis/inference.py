@@ -78,6 +78,7 @@ class Estimate:
 
     seed_variance and image_variance add up to the squared standard error. `deviations`: (B,) the
     corrected draws, minus the effect. seeds: the fewest in a cell; with 1 only images vary.
+    image_df: degrees of freedom of the image variance, infinite where images are not left out.
     """
 
     effect: float
@@ -87,6 +88,7 @@ class Estimate:
     seeds: int
     deviations: Floats
     terms: tuple[Term, ...]
+    image_df: float = math.inf
 
     @property
     def standard_error(self) -> float:
@@ -128,6 +130,7 @@ def estimate(terms: Sequence[Term], *, resamples: int = 10_000, seed: int = 0) -
         seeds=fewest,
         deviations=(deviations + image_deviations) / np.sqrt(spread),
         terms=tuple(terms),
+        image_df=image_df or math.inf,
     )
 
 

@@ -3,7 +3,6 @@
 Knows nothing of the other claims of a file.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -147,7 +146,7 @@ def _tested(
         squared_weight=sum(term.weight**2 for term in result.terms),
         detectable=detectable(result.standard_error, result.df, **asked) if several else None,
         seeds_needed=needed,
-        image_limit=detectable(result.image_variance**0.5, math.inf, **asked),
+        image_limit=detectable(result.image_variance**0.5, result.image_df, **asked),
     )
 
 

@@ -123,7 +123,7 @@ def seeds_to_settle(
     for seeds in range(max(MIN_SEEDS, result.seeds), MOST_SEEDS + 1):
         variances = [variance / seeds for variance in per_seed]
         error = math.sqrt(sum(variances) + result.image_variance)
-        dfs = [seeds - 1.0] * len(variances) + [math.inf]
+        dfs = [seeds - 1.0] * len(variances) + [result.image_df]
         df = satterthwaite([*variances, result.image_variance], dfs)
         if error == 0:
             return seeds if distance > 0 else None
