@@ -13,7 +13,13 @@ from typing import NamedTuple
 
 from segbench import results, run
 from segbench.code_version import code_version
-from segbench.drive_settle import Settling, judged_at, settling_of, with_last_look, with_top_ups
+from segbench.drive_settle import (
+    Settling,
+    settling_of,
+    with_earlier_looks,
+    with_last_look,
+    with_top_ups,
+)
 from segbench.errors import ExperimentError
 from segbench.launch import Event, Work, launcher_named
 from segbench.launch.best_sample import best_sample
@@ -247,8 +253,7 @@ def record(prepared: Prepared, command: str) -> RunRecord:
         hidden_cards=prepared.hidden_cards, looks=prepared.settling.looks,
         schedule=prepared.settling.schedule,
     )  # fmt: skip
-    looked = judged_at(prepared.run_folder, prepared.whole, asked.most_seeds)
-    asked = asked.model_copy(update={"judged_at": looked})
+    asked = with_earlier_looks(prepared.run_folder, asked, prepared.whole)
     return run.write_run(prepared.run_folder, asked, prepared.whole)
 
 

@@ -83,20 +83,29 @@ def _seeds_judged(run_folder: Path, record: RunRecord) -> int:
     return most if most >= MIN_SEEDS else 0
 
 
-def judged_at(run_folder: Path, whole: Plan, seeds: int) -> tuple[int, ...]:
-    """Return at how many seeds claims were judged outside the rule, if now `seeds` are asked for."""
+def with_earlier_looks(run_folder: Path, asked: RunRecord, whole: Plan) -> RunRecord:
+    """Return the record with what verdicts were seen before seeds were added or claims changed."""
     try:
         before = load_run(run_folder)
     except ResultError:
-        return ()
+        return asked
     trials = whole.trials
     if not any(cell.trial_id in trials for cell in before.cells if cell.trial_id):
-        return ()  # another sweep, whose verdicts were about other trials
+        return asked  # another sweep, whose verdicts were about other trials
+    first = {"first_claims": before.first_claims, "first_seeds": before.first_seeds}
+    looks = before.judged_at
     by_rule = (*before.schedule[:1], *(top.seeds for top in before.top_ups))
-    if seeds <= max((before.most_seeds, *by_rule)):
-        return before.judged_at
-    seen = _seeds_judged(run_folder, before)
-    return (*before.judged_at, seen) if seen else before.judged_at
+    has_more_seeds = asked.most_seeds > max((before.most_seeds, *by_rule))
+    has_other_claims = _asked(before.experiment) != _asked(asked.experiment)
+    if (has_more_seeds or has_other_claims) and (seen := _seeds_judged(run_folder, before)):
+        looks = (*looks, seen) if has_more_seeds else looks
+        if not before.first_claims and has_other_claims:
+            first = {"first_claims": before.experiment.claims, "first_seeds": seen}
+    return asked.model_copy(update={"judged_at": looks, **first})
+
+
+def _asked(experiment: Experiment) -> set[str]:
+    return {claim.asks() for claim in experiment.claims}
 
 
 def with_last_look(experiment: Experiment, settling: Settling) -> Experiment:

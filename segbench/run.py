@@ -16,6 +16,7 @@ from segbench.errors import ResultError
 from segbench.files import write_json
 from segbench.results import Evaluation, Provenance, Result
 from segbench.spec.base import Spec
+from segbench.spec.claims import Claim
 from segbench.spec.experiment import Experiment
 from segbench.spec.protocol import Protocol
 from segbench.spec.sweep import Plan
@@ -46,7 +47,8 @@ class RunRecord(Spec):
     by name. looks: how often the claims may be judged in all, fixed before the first time
     (`segbench.analysis.power`); schedule: the seeds of a cell at each of these looks, empty without
     --settle; top_ups: what `run --settle` has added since. judged_at: numbers of seeds at which
-    claims were judged before more seeds were asked for than that rule gives.
+    claims were judged before more seeds were asked for than that rule gives. first_claims: those
+    that the first verdicts were about, on `first_seeds` seeds; empty while the claims are the same.
     """
 
     experiment: Experiment
@@ -58,6 +60,8 @@ class RunRecord(Spec):
     schedule: tuple[int, ...] = ()
     top_ups: tuple[TopUp, ...] = ()
     judged_at: tuple[int, ...] = ()
+    first_claims: tuple[Claim, ...] = ()
+    first_seeds: int = 0
 
     @property
     def most_seeds(self) -> int:
@@ -80,6 +84,37 @@ class RunRecord(Spec):
             "test, so the chance of a false verdict is above the 5 % stated (9.5 % for three looks in "
             "simulation)."
         )
+
+    @property
+    def edited_claims(self) -> str:
+        """A sentence on claims that were changed after verdicts were seen, empty where none was."""
+        if not self.first_claims:
+            return ""
+        before = {claim.asks(): claim.says for claim in self.first_claims}
+        now = {claim.asks(): claim.says for claim in self.experiment.claims}
+        added = [says for asks, says in now.items() if asks not in before]
+        dropped = [says for asks, says in before.items() if asks not in now]
+        changes = [
+            f"{what} {', '.join(map(repr, dict.fromkeys(said)))}"
+            for what, said in (
+                ("changed", [says for says in added if says in dropped]),
+                ("added", [says for says in added if says not in dropped]),
+                ("dropped", [says for says in dropped if says not in added]),
+            )
+            if said
+        ]
+        if not changes:
+            return ""
+        return (
+            f"After verdicts on {self.first_seeds} seeds had been seen, claims were "
+            f"{' and '.join(changes)}: what is asked after a look at the answer, or no longer asked, "
+            "is no test. Run the file into another --results folder, on new seeds, to test it."
+        )
+
+    @property
+    def claim_warnings(self) -> tuple[str, ...]:
+        """What a reader of the verdicts must know of how they came about."""
+        return tuple(filter(None, (self.looked_early, self.edited_claims)))
 
     @property
     def protocols(self) -> dict[str, Protocol]:

@@ -594,8 +594,40 @@ def test_a_planned_trend_over_classes_knows_its_levels():
 def test_a_planned_correlation_is_limited_by_its_classes():
     claim = Correlate(says="frequent is easier", by="training_pixels", average=True)
     found = plan_claims([claim], planned(5))[0].detectable
-    # two data sets of 6 classes each: 2 x 3 degrees of freedom, (1.96 + 0.84) x sqrt(1.06 / 6)
+    # two data sets of the same 6 classes: 3 degrees of freedom, (1.96 + 0.84) x sqrt(1.06 / 3)
+    assert found == pytest.approx(math.tanh(2.8016 * math.sqrt(1.06 / 3)), rel=1e-3)
+    renamed = [
+        replace(one, class_names=tuple(f"{n}2" for n in one.class_names))
+        for one in cell({"backbone": "vgg", "dataset": "other"}, 0.5)
+    ]
+    found = plan_claims([claim], [*planned(5), *cells_of(renamed)])[0].detectable
     assert found == pytest.approx(math.tanh(2.8016 * math.sqrt(1.06 / 6)), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("classes", "claims", "never"), [(4, 1, True), (5, 1, False), (5, 4, True)]
+)
+def test_a_plan_warns_where_even_a_perfect_order_is_too_likely(classes, claims, never):
+    """Of 4 classes a perfect order has p = 2 / 24 two-sided; of 5 it has 2 / 120, above 5 % / 4."""
+    names = planned(5)[0].observations[0].class_names[:classes]
+    claim = Correlate(says="frequent", by="training_pixels", average=True, classes=names)
+    found = plan_claims([claim, *[BETTER] * (claims - 1)], planned(5))[0]
+    assert (found.detectable is None) == never
+    assert ("even a perfect order is too likely" in found.warning) == never
+    amounts = np.arange(6.0)[::-1]
+    observations = [
+        replace(one, training_pixels=amounts, counts=_falling(one.counts)) for one in cell(VGG, 0.7)
+    ]
+    verdict = judge([claim, *[BETTER] * (claims - 1)], observations, resamples=2000)[0]
+    assert verdict.parts[0].effect == pytest.approx(1)
+    assert (verdict.outcome == "undecided") == never
+
+
+def _falling(counts: Counts) -> Counts:
+    """Return counts whose IoU falls from class to class."""
+    share = np.linspace(0.9, 0.2, counts.tp.shape[1])
+    tp = np.floor(counts.label * share).astype(np.int64)
+    return Counts(tp, counts.label, tp, counts.names)
 
 
 def test_settling_adds_seeds_where_a_claim_is_undecided_and_nowhere_else():
@@ -634,6 +666,42 @@ def test_the_spread_is_measured_from_earlier_verdicts():
     assert claim == BETTER
     assert spread.seed_sd == pytest.approx(math.sqrt(np.mean([np.var(v, ddof=1) for v in values])))
     assert measured_spreads(judge([BETTER], two(0.05, seeds=1), resamples=100)) == []
+
+
+def test_a_plan_promises_what_the_page_says_afterwards_where_few_images_carry_the_figure():
+    """The variance of images is estimated, so a plan must know with how many degrees of freedom."""
+    observations = [
+        replace(one, counts=_rare(one.counts)) for one in two(0.05, seed_sd=0.01, seeds=5)
+    ]
+    claim = replace_claim(BETTER, classes=("pot",))
+    verdicts = judge([claim], observations, resamples=4000)
+    ((_, spread),) = measured_spreads(verdicts)
+    assert spread.image_df < 10
+    planned_one = plan_claims([claim], cells_of(observations), measured=[(claim, spread)])[0]
+    assert planned_one.detectable == pytest.approx(verdicts[0].smallest_detectable, rel=0.02)
+    known = [(claim, spread._replace(image_df=math.inf))]
+    too_much = plan_claims([claim], cells_of(observations), measured=known)[0].detectable
+    assert too_much < 0.95 * planned_one.detectable
+
+
+def _rare(counts: Counts) -> Counts:
+    """Return counts in which four images alone show the last class."""
+    keep = np.ones_like(counts.tp)
+    keep[4:, -1] = 0
+    return Counts(counts.tp * keep, counts.label * keep, counts.pred * keep, counts.names)
+
+
+def test_the_spread_of_several_combinations_is_that_of_the_hardest():
+    observations = [
+        one
+        for head, seed_sd in (("h1", 0.005), ("h2", 0.04))
+        for name in ("vgg", "goog")
+        for one in cell({"backbone": name, "head": head}, 0.7, seed_sd=seed_sd, seeds=8)
+    ]
+    both = BETTER
+    alone = replace_claim(BETTER, where={"head": ("h2",)})
+    (_, found), (_, hardest) = measured_spreads(judge([both, alone], observations, resamples=1000))
+    assert found.seed_sd == pytest.approx(hardest.seed_sd)
 
 
 def test_an_averaged_claim_measures_the_spread_of_a_single_comparison():
@@ -685,6 +753,30 @@ def test_a_combination_that_learnt_nothing_is_missing_and_the_others_are_judged(
     assert verdict_of(worse, learnt + blank).outcome == "fails"
     baseline = verdict_of(BETTER, cell(VGG, 0.7) + constant(GOOG))
     assert baseline.outcome == "holds"  # a constant is a fair thing to be better than
+
+
+def test_the_table_says_what_a_reader_of_it_alone_must_know():
+    """Of one seed the interval knows images alone; a side may be a constant; one class may carry it."""
+
+    def table(claim, observations):
+        page = render_claims([verdict_of(claim, observations)])
+        return page.partition("## How to read")[0]
+
+    assert "(one seed: the interval knows of images alone)" in table(BETTER, two(0.1, seeds=1))
+    assert "one seed" not in table(BETTER, two(0.1, seeds=2))
+    baseline = cell(VGG, 0.7) + constant(GOOG)
+    assert "(1 of the 2 compared learnt nothing)" in table(BETTER, baseline)
+    assert "(nothing was learnt)" in table(BETTER, constant(VGG) + constant(GOOG))
+    parameters = [replace(one, facts={"parameters": 1.0}) for one in baseline]
+    assert "learnt nothing" not in table(replace_claim(BETTER, metric="parameters"), parameters)
+
+    def better_at_cars(one):
+        one.counts.tp[:, 1] += one.counts.label[:, 1] // 5
+        return one
+
+    observations = [better_at_cars(one) for one in cell(VGG, 0.7)] + cell(GOOG, 0.7)
+    claim = replace_claim(BETTER, classes=("car", "cat", "cow"), per_class=True)
+    assert "(1 of the 3 classes shown by itself)" in table(claim, observations)
 
 
 def test_where_nothing_varies_at_the_margin_no_seeds_are_promised():

@@ -1,6 +1,8 @@
 """Claims from plan to verdict on the command line, and seeds that are added under a rule."""
 
+import html
 import json
+import re
 import shutil
 
 import numpy as np
@@ -100,7 +102,7 @@ def test_plan_says_what_each_claim_could_show(project):
     assert "the finer head is better | by far" in said
     assert "points" in said
     assert "any" in said
-    assert "can never be decided: its data sets have too few classes" in " ".join(said.split())
+    assert "even a perfect order is too likely by chance" in " ".join(said.split())
     assert "0.70 / 0.30" in said
     assert " stated" in said
     stated = segbench("plan", "experiments/toy.yaml", "--seed-sd", "0.1", "--image-sd", "0")[1]
@@ -217,6 +219,64 @@ def test_settling_leaves_decided_claims_alone_and_says_what_seeds_cannot_do(proj
     assert "not settled by more seeds: classes with more pixels are easier" in said
     assert "no claim is left that more seeds would settle" in said
     assert len(load_run(project / "results" / "toy").cells) == 8
+
+
+def test_the_page_says_what_settling_gives_up(project, made_up):
+    run = ("run", "experiments/toy.yaml", "--cache", "cache")
+    page = project / "results" / "toy" / "claims.md"
+    sentence = "--settle gives it no more seeds: more seeds cannot settle it, the number of classes"
+    assert segbench(*run, "--settle")[0] == 0
+    assert page.read_text(encoding="utf-8").count(sentence) == 1
+    shutil.rmtree(project / "results")
+    assert segbench(*run)[0] == 0
+    assert sentence not in page.read_text(encoding="utf-8")
+
+
+def test_a_plan_for_settling_has_the_stricter_level_and_the_last_look(project):
+    plain, settled = (
+        " ".join(segbench("plan", "experiments/toy.yaml", *words)[1].split())
+        for words in ((), ("--settle",))
+    )
+    assert "at the last look" not in plain
+    assert "--settle judges at 4, 7, 11 seeds, each time at 5 % / 3" in settled
+    (once,) = re.findall(r"by far ([0-9.]+) points", plain)
+    ((now, last),) = re.findall(r"by far ([0-9.]+) points ([0-9.]+) points", settled)
+    assert float(last) < float(once) < float(now)
+    assert not (project / "results").exists()
+
+
+def test_claims_that_are_changed_after_a_look_are_told_of(project, made_up):
+    """A look below four seeds gives no verdict; words may change; what is put back was not changed."""
+    file = project / "experiments" / "toy.yaml"
+    folder = project / "results" / "toy"
+    original = file.read_text()
+
+    def told(text, *words):
+        file.write_text(text)
+        code, said = segbench("run", "experiments/toy.yaml", "--cache", "cache", *words)
+        assert code == 0, said
+        page = (folder / "claims.md").read_text(encoding="utf-8")
+        sentence = load_run(folder).edited_claims
+        assert (sentence in " ".join(said.split())) and (sentence in page)
+        assert sentence in html.unescape((folder / "report.html").read_text(encoding="utf-8"))
+        return sentence
+
+    margin = original.replace(
+        "kind: compare\n    says: the finer", "kind: compare\n    margin: 2\n    says: the finer"
+    )
+    assert margin != original
+    assert told(margin, "--seeds", 3) == ""
+    assert told(original) == ""  # nobody had seen a verdict
+    assert told(original.replace("says: both heads", "says: the two heads")) == ""
+    assert (
+        "on 4 seeds had been seen, claims were changed 'the finer head is better | by far':"
+        in told(margin)
+    )
+    kept, _, correlation = original.rpartition("  - kind: correlate")
+    assert "claims were dropped 'classes with more pixels are easier':" in told(kept)
+    added = original + "  - kind: correlate" + correlation.replace("pixels", "images")
+    assert "claims were added 'classes with more images are easier':" in told(added)
+    assert told(original) == ""
 
 
 def test_settling_is_refused_after_a_look_at_the_full_level(project, made_up):

@@ -143,6 +143,7 @@ def _tested(
         cells=cells,
         seed_variance=result.seed_variance if several else None,
         image_variance=result.image_variance if several else None,
+        image_df=result.image_df,
         squared_weight=sum(term.weight**2 for term in result.terms),
         detectable=detectable(result.standard_error, result.df, **asked) if several else None,
         seeds_needed=needed,

@@ -116,7 +116,7 @@ def plan_claims(
 
 
 def _measured_for(claim: AnyClaim, measured: Sequence[tuple[AnyClaim, Spread]]) -> Spread | None:
-    """Return the spread seen on the claim, else pooled over claims on the same figure, else None."""
+    """Return the spread seen on the claim, else the widest of claims on the same figure, else None."""
     if isinstance(claim, Correlate):
         return None
     own = [spread for one, spread in measured if one == claim]
@@ -127,13 +127,12 @@ def _measured_for(claim: AnyClaim, measured: Sequence[tuple[AnyClaim, Spread]]) 
         and (one.metric, one.classes) == (claim.metric, claim.classes)
     ]
     chosen = own or alike
-    return _pooled(chosen) if chosen else None
+    return max(chosen, key=_hardness) if chosen else None
 
 
-def _pooled(spreads: Sequence[Spread]) -> Spread:
-    """Return the root mean square of each part."""
-    seeds, images = np.sqrt(np.mean(np.square(spreads), axis=0))
-    return Spread(float(seeds), float(images))
+def _hardness(spread: Spread) -> float:
+    """Return what orders spreads by how much they hide: a claim needs its hardest combination."""
+    return minimum_detectable_effect(spread, MIN_SEEDS)
 
 
 def _planned(claim: AnyClaim, cells: Sequence[Cell], spread: Spread, alpha: float) -> PlannedClaim:
@@ -161,7 +160,7 @@ def _planned(claim: AnyClaim, cells: Sequence[Cell], spread: Spread, alpha: floa
         )
     known = [value for value in found if value is not None]
     largest = max(known) if known and len(known) == len(found) else None
-    warning = _lacks(missing) or _too_wide(claim, largest, seeds)
+    warning = _lacks(missing) or _too_wide(claim, largest, seeds, alpha)
     return PlannedClaim(claim, None if largest == math.inf else largest, warning)
 
 
@@ -174,11 +173,14 @@ def _lacks(missing: Sequence[str]) -> str:
     return f"can never hold as planned: {missing[0]}" if missing else ""
 
 
-def _too_wide(claim: AnyClaim, found: float | None, seeds: int) -> str:
+def _too_wide(claim: AnyClaim, found: float | None, seeds: int, alpha: float) -> str:
     width = claim.margin if isinstance(claim, Equivalent) else math.inf
     width = claim.tolerance if isinstance(claim, Value) else width
     if isinstance(claim, Correlate) and found == math.inf:
-        return "can never be decided: its data sets have too few classes"
+        return (
+            "can never be decided: it has so few classes that even a perfect order is too likely by "
+            f"chance, for p is held against {100 * alpha:.2g} % in this file"
+        )
     if found is None or found <= width:
         return ""
     return (
@@ -200,7 +202,8 @@ def _detectable(
         return None
     seeds = min(len(cell.seeds) for _, cell in step.weights)
     images = 0.0 if isinstance(claim, Value) else spread.image_sd * math.sqrt(sum(weights) / 2)
-    return _smallest(Spread(spread.seed_sd, images), seeds, tuple(weights), alpha, power)
+    scaled = spread._replace(image_sd=images)
+    return _smallest(scaled, seeds, tuple(weights), alpha, power)
 
 
 @functools.cache  # a large sweep asks the same of hundreds of combinations
@@ -215,15 +218,18 @@ def _smallest(
 def _correlation(
     claim: Correlate, combinations: Sequence[dict[str, list[Cell]]], alpha: float, power: float
 ) -> float:
-    """Return how far off its margin a rank correlation must lie to be found."""
+    """Return how far off its margin a rank correlation must lie to be found.
+
+    Data sets of the same classes are one sample of classes, as in `rank_correlation`.
+    """
     cells = [cell for sides in combinations for group in sides.values() for cell in group]
-    per_dataset = {
-        cell.axes.get("dataset", ""): len(claim.classes or cell.observations[0].class_names)
+    samples = {
+        tuple(
+            n for n in cell.observations[0].class_names if not claim.classes or n in claim.classes
+        )
         for cell in cells
     }
-    return detectable_correlation(
-        list(per_dataset.values()), claim.margin, alpha=alpha, power=power
-    )
+    return detectable_correlation(sorted(map(len, samples)), claim.margin, alpha=alpha, power=power)
 
 
 @dataclass(frozen=True)
@@ -259,10 +265,9 @@ def settle_plan(verdicts: Sequence[Verdict], schedule: Sequence[int]) -> SettleP
                 f"verdicts were judged at {verdict.alpha:g}, but {looks} looks need "
                 f"{ALPHA / looks:g}; call judge(..., looks={looks})"
             )
-        if verdict.outcome != "undecided" or not verdict.parts:
+        if not _is_open(verdict):
             continue
-        why = _hopeless(verdict, schedule)
-        if why:
+        if why := _hopeless(verdict, schedule):
             given_up.append(f"{verdict.claim.says}: {why}")
             continue
         unclear = [part for part in verdict.judged if part.leaning == "unclear"]
@@ -271,6 +276,18 @@ def settle_plan(verdicts: Sequence[Verdict], schedule: Sequence[int]) -> SettleP
                 says = wanted.setdefault(cell.training, (cell, []))[1]
                 says.append(verdict.claim.says)
     return SettlePlan(_top_ups(wanted, schedule), tuple(given_up))
+
+
+def with_settle_note(verdict: Verdict, schedule: Sequence[int]) -> Verdict:
+    """Return the verdict with a note where `--settle` with these looks gives it no more seeds."""
+    why = _hopeless(verdict, schedule) if schedule and _is_open(verdict) else ""
+    if not why:
+        return verdict
+    return replace(verdict, notes=(*verdict.notes, f"--settle gives it no more seeds: {why}."))
+
+
+def _is_open(verdict: Verdict) -> bool:
+    return verdict.outcome == "undecided" and bool(verdict.parts)
 
 
 def _hopeless(verdict: Verdict, schedule: Sequence[int]) -> str:
@@ -304,8 +321,9 @@ def _top_ups(
 def measured_spreads(verdicts: Sequence[Verdict]) -> list[tuple[AnyClaim, Spread]]:
     """Return the spreads in points that earlier verdicts saw, claim by claim.
 
-    As of two cells, each with several seeds, whatever the weights in an average; pooled over the
-    combinations of a claim. Trends have another unit, published figures no second cell: none.
+    As of two cells, each with several seeds, whatever the weights in an average; of a claim's
+    combinations the one that hides most. Trends have another unit, published figures no second cell:
+    none.
     """
     found = []
     for verdict in verdicts:
@@ -313,10 +331,11 @@ def measured_spreads(verdicts: Sequence[Verdict]) -> list[tuple[AnyClaim, Spread
             Spread(
                 math.sqrt((part.seed_variance or 0.0) * part.seeds[0] / part.squared_weight),
                 math.sqrt((part.image_variance or 0.0) * 2 / part.squared_weight),
+                part.image_df,
             )
             for part in verdict.parts
             if part.seed_variance is not None and part.squared_weight > 0
         ]
         if parts and verdict.unit == "points" and not isinstance(verdict.claim, Value):
-            found.append((verdict.claim, _pooled(parts)))
+            found.append((verdict.claim, max(parts, key=_hardness)))
     return found

@@ -31,6 +31,10 @@ def plan(
     search: Annotated[
         bool, typer.Option("--search", help="Plan the samples of the file's `search:`.")
     ] = False,
+    settle: Annotated[
+        bool,
+        typer.Option("--settle", help="Plan for `run --settle`, which judges at a stricter level."),
+    ] = False,
     results: Results = Path("results"),
     data: Data = None,
     weights: Weights = None,
@@ -46,7 +50,7 @@ def plan(
     flags = drive.Flags(
         cards=tuple(cards or ()), settings=(*(settings or ()), *launch_settings(launcher)),
         only=tuple(only or ()), seeds=seeds, results=results, data=tuple(data or ()),
-        weights=tuple(weights or ()), cache=cache, search=search,
+        weights=tuple(weights or ()), cache=cache, search=search, settle=settle,
     )  # fmt: skip
     prepared = drive.prepare_run(file, flags)
     left = drive.unfinished(prepared, retry_failed=False)
@@ -66,7 +70,9 @@ def plan(
             "cell first (--seeds 1), then plan again"
         )
     if prepared.asked.experiment.claims:
-        _say_claims_plan(prepared, seed_sd, image_sd)
+        looks = prepared.settling.schedule
+        last = drive.narrowed(prepared.whole, only or (), None) if looks else None
+        _say_claims_plan(prepared, last, seed_sd, image_sd)
 
 
 def _gpus(launch: Any, devices: tuple[str, ...]) -> float:
@@ -76,8 +82,13 @@ def _gpus(launch: Any, devices: tuple[str, ...]) -> float:
     return launch.gpus_wanted
 
 
-def _say_claims_plan(prepared: Any, seed_sd: float | None, image_sd: float | None) -> None:
-    """Say what each claim could show, with spreads as stated, else as this run has measured them."""
+def _say_claims_plan(
+    prepared: Any, last: Any, seed_sd: float | None, image_sd: float | None
+) -> None:
+    """Say what each claim could show, with spreads as stated, else as this run has measured them.
+
+    last: the plan with the seeds of the last look under --settle, else None.
+    """
     from segbench.analysis.planning import plan_claims, planned_cells
     from segbench.analysis.power import STATED_SPREAD, Spread
     from segbench.report.claims_page import render_plan
@@ -86,17 +97,27 @@ def _say_claims_plan(prepared: Any, seed_sd: float | None, image_sd: float | Non
     def stated(spread: Spread) -> Spread:
         return Spread(
             spread.seed_sd if seed_sd is None else seed_sd,
-            spread.image_sd if image_sd is None else image_sd,
+            *(spread[1:] if image_sd is None else (image_sd,)),
         )
 
     is_stated = seed_sd is not None and image_sd is not None
     found = [] if is_stated else load_spreads(prepared.run_folder)
     measured = [(claim, stated(spread)) for claim, spread in found]
-    planned = plan_claims(
-        prepared.asked.experiment.claims,
-        planned_cells(prepared.asked),
-        spread=stated(STATED_SPREAD),
-        measured=measured,
-        looks=prepared.settling.looks,
+    planned, at_last_look = (
+        plan_claims(
+            prepared.asked.experiment.claims,
+            planned_cells(cells),
+            spread=stated(STATED_SPREAD),
+            measured=measured,
+            looks=prepared.settling.looks,
+        )
+        if cells
+        else ()
+        for cells in (prepared.asked, last)
     )
-    OUT.print(f"\n{render_plan(planned)}", end="")
+    OUT.print(f"\n{render_plan(planned, at_last_look)}", end="")
+    if looks := prepared.settling.schedule:
+        OUT.print(
+            f"--settle judges at {', '.join(map(str, looks))} seeds, each time at 5 % / {len(looks)}; "
+            "a claim that is decided, or that seeds will not settle, gets no more."
+        )

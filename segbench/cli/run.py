@@ -101,11 +101,10 @@ def run_command(
         prepared = drive.prepare_run(file, flags)
         _work_off(prepared, drive.unfinished(prepared, retry_failed=False), command, wait)
     left = drive.unfinished(prepared, retry_failed=False)
-    may_come = prepared.asked.experiment.launch.launcher == "slurm"  # else asha has stopped it
-    if search and not (left and may_come):
+    if search and not (left and _submits(prepared)):  # elsewhere what is left was stopped by asha
         _say_best(file, flags)
     failed = _count_failed(prepared)
-    lost = len(left) if wait and may_come else 0
+    lost = len(left) if wait and _submits(prepared) else 0
     for number, what in ((failed, "failed"), (lost, "ended without a result")):
         if number:
             ERR.print(
@@ -116,9 +115,9 @@ def run_command(
         raise typer.Exit(1)
 
 
-def _leaves(prepared: Any, wait: bool) -> bool:
-    """Return whether the command ends before its trials do."""
-    return prepared.asked.experiment.launch.launcher == "slurm" and not wait
+def _submits(prepared: Any) -> bool:
+    """Return whether trials are handed over and end, or not, without this command."""
+    return prepared.asked.experiment.launch.launcher == "slurm"
 
 
 def _work_off(prepared: Any, left: dict[str, Any], command: str, wait: bool) -> None:
@@ -129,9 +128,9 @@ def _work_off(prepared: Any, left: dict[str, Any], command: str, wait: bool) -> 
         fail("\n".join(missing))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a ctrl-C
     record = drive.record(prepared, command)
-    if record.looked_early:
-        ERR.print(record.looked_early)
-    leaves = _leaves(prepared, wait)
+    for warning in record.claim_warnings:
+        ERR.print(warning)
+    leaves = _submits(prepared) and not wait
     try:
         if left:
             _follow(prepared, record, left)

@@ -9,11 +9,21 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from segbench.analysis.contrasts import in_words, is_count, region_of, unit_of
+from segbench.analysis.observations import is_blank
 from segbench.analysis.pairwise import ClassDifference, Comparison
 from segbench.analysis.planning import PlannedClaim
 from segbench.analysis.power import ALPHA
 from segbench.analysis.verdict import QUESTIONS, Part, Verdict
-from segbench.spec.claims import AnyClaim, Compare, Correlate, Equivalent, Order, Trend, Value
+from segbench.spec.claims import (
+    AnyClaim,
+    Compare,
+    Correlate,
+    Equivalent,
+    Order,
+    Trend,
+    Value,
+    is_fact,
+)
 
 _INTRODUCTION = """\
 # Claims
@@ -96,22 +106,26 @@ def render_comparison(found: Comparison, left: str, right: str, notes: Sequence[
     )
 
 
-def render_plan(planned: Sequence[PlannedClaim]) -> str:
-    """Return what `segbench plan` says of claims: what each could show, and what it cannot."""
+def render_plan(planned: Sequence[PlannedClaim], at_last_look: Sequence[PlannedClaim] = ()) -> str:
+    """Return what `segbench plan` says of claims: what each could show, and what it cannot.
+
+    at_last_look: the same with the seeds of the last look of `run --settle`, where there is one.
+    """
     rows = [
         [
             one.claim.says,
-            "any" if one.detectable == 0 else _planned_effect(one),
+            _planned_effect(one),
+            *(_planned_effect(last) for last in at_last_look if last.claim == one.claim),
             "" if one.spread is None else f"{one.spread.seed_sd:.2f} / {one.spread.image_sd:.2f}",
             "" if one.spread is None else "measured" if one.is_measured else "stated",
             one.warning,
         ]
         for one in planned
     ]
-    headers = ["claim", "found 4 times in 5", "sd: seeds / images", "sd are", "warning"]
-    table = tabulate(
-        rows, headers=headers, tablefmt="simple", maxcolwidths=[40, 18, None, None, 50]
-    )
+    last = ["at the last look"] if at_last_look else []
+    headers = ["claim", "found 4 times in 5", *last, "sd: seeds / images", "sd are", "warning"]
+    widths = [40, 18, *(18 for _ in last), None, None, 50]
+    table = tabulate(rows, headers=headers, tablefmt="simple", maxcolwidths=widths)
     return (
         f"{table}\n\n"
         "found 4 times in 5: an effect this far off the margin. sd: standard deviation in points, of "
@@ -121,6 +135,8 @@ def render_plan(planned: Sequence[PlannedClaim]) -> str:
 
 
 def _planned_effect(planned: PlannedClaim) -> str:
+    if planned.detectable == 0:
+        return "any"
     if planned.detectable is None:
         return "" if planned.warning else "not known before launch"
     return f"{planned.detectable:.2f} {unit_of(planned.claim)}"
@@ -141,10 +157,30 @@ def _headline(verdict: Verdict) -> str:
     part = verdict.weakest
     if part is None:
         return "no results"
-    text = effect_in_words(verdict, part)
+    said = caveats(verdict, part)
+    return effect_in_words(verdict, part) + (f" ({'; '.join(said)})" if said else "")
+
+
+def caveats(verdict: Verdict, part: Part) -> list[str]:
+    """Return what must stand beside the effect for whoever reads no further."""
+    said = []
     if len(verdict.parts) > 1:
-        text += f" (least favourable of {len(verdict.parts)})"
-    return text
+        said.append(f"least favourable of {len(verdict.parts)}")
+    if part.seeds[0] == 1 and part.low < part.high and not isinstance(verdict.claim, Correlate):
+        said.append("one seed: the interval knows of images alone")
+    blank = sum(is_blank(cell) for cell in part.cells)
+    if blank and (isinstance(verdict.claim, Correlate) or not is_fact(verdict.claim.metric)):
+        some = f"{blank} of the {len(part.cells)} compared learnt nothing"
+        said.append(some if blank < len(part.cells) else "nothing was learnt")
+    if verdict.claim.classes and part.per_class:
+        alone = sum(_is_shown_alone(row, part) for row in part.per_class)
+        said.append(f"{alone} of the {len(part.per_class)} classes shown by itself")
+    return said
+
+
+def _is_shown_alone(row: ClassDifference, part: Part) -> bool:
+    inside = part.region.lower < row.difference < part.region.upper
+    return inside and row.p_adjusted <= ALPHA
 
 
 def effect_in_words(verdict: Verdict, part: Part) -> str:

@@ -28,6 +28,7 @@ from segbench.report.boards import COSTS, EXTERNAL_NOTE, Board, Confusion, Duel,
 from segbench.report.cells import gather
 from segbench.report.claims_page import (
     asked,
+    caveats,
     effect_in_words,
     missing_in_words,
     p_equals,
@@ -90,6 +91,7 @@ def render_page(
         "costs": COSTS,
         "external_note": EXTERNAL_NOTE,
         "verdicts": verdicts,
+        "claim_warnings": record.claim_warnings,
         "apart": apart,
         "failures": failures,
         "pictures": pictures,
@@ -399,6 +401,7 @@ def _environment() -> Environment:
         "p_equals": p_equals,
         "asked": asked,
         "effect_in_words": effect_in_words,
+        "caveats": caveats,
         "missing_in_words": missing_in_words,
         "counted": lambda number, word: f"{number} {word}{'' if number == 1 else 's'}",
         "whisker": _whisker,

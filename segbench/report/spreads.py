@@ -3,6 +3,7 @@
 Knows nothing of how they come about.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,11 +19,15 @@ from segbench.spec.claims import AnyClaim, Claim
 
 
 class MeasuredSpread(Spec):
-    """What a claim's comparison has to overcome, in points; see `segbench.analysis.power.Spread`."""
+    """What a claim's comparison has to overcome, in points; see `segbench.analysis.power.Spread`.
+
+    image_df: None where it is infinite.
+    """
 
     claim: Claim
     seed_sd: float
     image_sd: float
+    image_df: float | None = None
 
 
 _LISTED = TypeAdapter(tuple[MeasuredSpread, ...])
@@ -31,7 +36,12 @@ _LISTED = TypeAdapter(tuple[MeasuredSpread, ...])
 def write_spreads(run_folder: Path, verdicts: Sequence[Verdict]) -> Path:
     """Write `spreads.json`; return it."""
     found = tuple(
-        MeasuredSpread(claim=claim, seed_sd=spread.seed_sd, image_sd=spread.image_sd)
+        MeasuredSpread(
+            claim=claim,
+            seed_sd=spread.seed_sd,
+            image_sd=spread.image_sd,
+            image_df=spread.image_df if math.isfinite(spread.image_df) else None,
+        )
         for claim, spread in measured_spreads(verdicts)
     )
     path = run_folder / "spreads.json"
@@ -54,4 +64,6 @@ def load_spreads(run_folder: Path) -> list[tuple[AnyClaim, Spread]]:
         raise ResultError(
             f"{path}: is damaged ({str(error).splitlines()[0]}); segbench report writes it anew"
         ) from error
-    return [(one.claim, Spread(one.seed_sd, one.image_sd)) for one in found]
+    return [
+        (one.claim, Spread(one.seed_sd, one.image_sd, one.image_df or math.inf)) for one in found
+    ]

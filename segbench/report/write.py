@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segbench.analysis.judge import judge
+from segbench.analysis.planning import with_settle_note
 from segbench.analysis.verdict import Verdict
 from segbench.files import write_text
 from segbench.report.boards import Board, boards
@@ -68,7 +69,7 @@ def origin_in_words(record: RunRecord) -> list[str]:
         f"Made by `{record.command}` (with `--data` and `--weights` where the files lie), rebuilt by "
         "`segbench report`; a run that was narrowed by flags speaks of what was run and no more.",
         f"Scored by {protocols}.",
-        *([f"**{record.looked_early}**"] if record.looked_early else []),
+        *(f"**{warning}**" for warning in record.claim_warnings),
     ]
 
 
@@ -80,12 +81,13 @@ def judged_claims(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> t
     """
     if not record.experiment.claims:
         return ()
-    return judge(
+    verdicts = judge(
         record.experiment.claims,
         observations(run_folder, record, rows),
         planned_seeds=len(record.experiment.sweep.seed_values),
         looks=record.looks,
     )
+    return tuple(with_settle_note(verdict, record.schedule) for verdict in verdicts)
 
 
 def page_of(run_folder: Path, found: Found, *, live: str = "") -> str:

@@ -115,6 +115,10 @@ class _Claim(Spec):
         """Return the fields that select the things compared, each with its place in the file."""
         return ()
 
+    def asks(self) -> str:
+        """Return what makes it another claim if it changes: all but words and tables."""
+        return self.model_dump_json(exclude={"says", "source", "notes", "per_class"})
+
     def fixed_axes(self) -> frozenset[str]:
         """Return the axes along which the claim itself compares."""
         return frozenset(axis for _, side in self.sides() for axis in side)
@@ -318,7 +322,7 @@ def _asked_twice(claims: Sequence[AnyClaim]) -> list[tuple[Place, str]]:
     first: dict[str, int] = {}
     problems: list[tuple[Place, str]] = []
     for index, claim in enumerate(claims):
-        asks = claim.model_dump_json(exclude={"says", "source", "notes", "per_class"})
+        asks = claim.asks()
         if first.setdefault(asks, index) != index:
             problems.append(
                 (
