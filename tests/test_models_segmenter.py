@@ -7,6 +7,8 @@ from typing import Any, get_args
 
 import pytest
 import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import nn
 
 from segbench.errors import CardError, DataError
@@ -117,6 +119,30 @@ def test_every_kind_of_head_is_trained_from_zero_scores(head):
     still = [n for n, p in segmenter.head.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
     assert segmenter(image).abs().max() > 0
+
+
+def test_a_head_that_stretches_its_maps_is_a_chain_of_torch_s_interpolations():
+    """As torchvision's FCNs bring scores to the image's size; coordinates place them elsewhere."""
+    torch.manual_seed(0)
+    head = HEADS["fcn4s_from16"].revised(alignment="stretch")
+    segmenter = _built(head).eval()
+    for parameter in segmenter.head.parameters():
+        torch.nn.init.normal_(parameter)
+    image = torch.rand(2, 3, 75, 62)
+    with torch.no_grad():
+        maps = segmenter.feature_maps(image)
+        strides = ("16", "8", "4")
+        fused, *finer = (segmenter.head.score[s](m) for s, m in zip(strides, maps, strict=True))
+        for fine in finer:
+            fused = fine + F.interpolate(fused, fine.shape[-2:], mode="bilinear")
+        expected = F.interpolate(fused, (75, 62), mode="bilinear")
+        torch.testing.assert_close(segmenter(image), expected, atol=1e-4, rtol=1e-5)
+        every = segmenter.score_map(maps, (75, 62), every=4)
+        torch.testing.assert_close(every, expected[..., ::4, ::4], atol=1e-4, rtol=1e-5)
+    with pytest.raises(ValidationError, match="needs fixed upsampling"):
+        head.revised(final_upsampling="learned")
+    with pytest.raises(CardError, match="stretches its maps over the image, but those of geometry"):
+        _built(head, geometry="caffe")
 
 
 def test_parts_of_the_model_are_told_apart_by_kind():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segbench.errors import CardError
 from segbench.models.geometry import Coordinates
-from segbench.models.upsampling import FixedUpsampling, LearnedUpsampling, Step
+from segbench.models.upsampling import FixedUpsampling, LearnedUpsampling, Step, StretchedUpsampling
 
 DELTAS = (-11.0, -3.25, -0.5, 0.0, 0.5, 1.75, 3.5, 6.5, 12.5)
 
@@ -74,6 +74,20 @@ def test_half_pixel_offsets_give_torch_s_own_interpolation(factor):
     torch.testing.assert_close(
         ours, F.interpolate(coarse, scale_factor=factor, mode="bilinear", align_corners=False)
     )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    coarse=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    more=st.tuples(st.integers(0, 40), st.integers(0, 40)),
+    every=st.integers(1, 3),
+)
+def test_stretched_upsampling_is_torch_s_own_interpolation_at_any_sizes(coarse, more, every):
+    scores = torch.randn(2, 3, *coarse)
+    size = (coarse[0] + more[0], coarse[1] + more[1])
+    expected = F.interpolate(scores, size, mode="bilinear", align_corners=False)
+    ours = StretchedUpsampling()(scores, size, every=every)
+    torch.testing.assert_close(ours, expected[..., ::every, ::every], atol=1e-5, rtol=1e-5)
 
 
 @settings(deadline=None, max_examples=60)

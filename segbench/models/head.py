@@ -1,6 +1,7 @@
 """FCN heads: feature maps of several strides -> one coarse score map -> the image's size.
 
-Each stage is aligned with the next finer one by the coordinates of both. Layers are named by
+Each stage is aligned with the next finer one by the coordinates of both, or stretched over it where
+the head says so. Layers are named by
 stride, so that a finer head starts from the trained layers of a coarser one. N images, C classes,
 D channels. Knows nothing of trunks but where their features lie and how many channels they have.
 """
@@ -13,7 +14,12 @@ from torch import Tensor, nn
 
 from segbench.errors import DataError
 from segbench.models.geometry import Coordinates
-from segbench.models.upsampling import FixedUpsampling, LearnedUpsampling, Step
+from segbench.models.upsampling import (
+    FixedUpsampling,
+    LearnedUpsampling,
+    Step,
+    StretchedUpsampling,
+)
 from segbench.spec.heads import Head
 
 _IMAGE = Coordinates()
@@ -59,16 +65,19 @@ class FusionHead(nn.Module):
         )
         self.upsample = nn.ModuleDict()
         here = stages[0].coordinates
+        stretches = head.alignment == "stretch"
         for index, (coarse, fine) in enumerate(itertools.pairwise(stages)):
             step = Step.between(here, fine.coordinates, clamps=clamps)
             self.upsample[names[index + 1]] = (
-                _score_upsampling(step, head.upsampling, num_classes)
+                _score_upsampling(None if stretches else step, head.upsampling, num_classes)
                 if self._fuses_scores
-                else _feature_upsampling(step, head.upsampling, coarse.channels, fine.channels)
+                else _feature_upsampling(
+                    None if stretches else step, head.upsampling, coarse.channels, fine.channels
+                )
             )
             here = fine.coordinates.shifted(0 if clamps else max(step.first, 0))
         self.final = _score_upsampling(
-            Step.between(here, _IMAGE, clamps=clamps),
+            None if stretches else Step.between(here, _IMAGE, clamps=clamps),
             head.final_upsampling,
             num_classes,
             channels=stages[-1].channels if self._final_scores else None,
@@ -83,7 +92,11 @@ class FusionHead(nn.Module):
         for index in range(1, len(feature_maps)):
             fine = self._stage(index, feature_maps[index])
             upsample = self.upsample[self._names[index]]
-            rows, columns = _shared(upsample, fused, fine.shape[-2:])
+            height, width = fine.shape[-2:]
+            if isinstance(upsample, StretchedUpsampling):
+                fused = fine + upsample(fused, (height, width))
+                continue
+            rows, columns = _shared(upsample, fused, (height, width))
             cropped = fine[..., rows.start : rows.stop, columns.start : columns.stop]
             fused = cropped + upsample(fused, rows, columns)
         if self._fuses_scores or self._final_scores:
@@ -96,6 +109,8 @@ class FusionHead(nn.Module):
         Raises:
             DataError: the image has pixels that no feature reaches.
         """
+        if isinstance(self.final, StretchedUpsampling):
+            return self.final(coarse, size, every=every)
         rows, columns = _shared(self.final, coarse, size)
         if (rows, columns) != (range(size[0]), range(size[1])):
             raise DataError(
@@ -145,9 +160,18 @@ def _zero_convolution(channels: int, num_classes: int) -> nn.Conv2d:
 
 
 def _score_upsampling(
-    step: Step, kind: Literal["fixed", "learned"], num_classes: int, *, channels: int | None = None
-) -> FixedUpsampling | LearnedUpsampling:
-    """Return upsampling of score maps; given `channels`, of feature maps that it scores itself."""
+    step: Step | None,
+    kind: Literal["fixed", "learned"],
+    num_classes: int,
+    *,
+    channels: int | None = None,
+) -> FixedUpsampling | LearnedUpsampling | StretchedUpsampling:
+    """Return upsampling of score maps; given `channels`, of feature maps that it scores itself.
+
+    step: None stretches.
+    """
+    if step is None:
+        return StretchedUpsampling()
     if channels is not None:
         return LearnedUpsampling(step, torch.zeros(num_classes, channels), with_bias=True)
     if kind == "learned":
@@ -156,10 +180,12 @@ def _score_upsampling(
 
 
 def _feature_upsampling(
-    step: Step, kind: Literal["fixed", "learned"], channels: int, finer_channels: int
+    step: Step | None, kind: Literal["fixed", "learned"], channels: int, finer_channels: int
 ) -> nn.Module:
     """Return upsampling of feature maps to other channels, through a random projection."""
     projection = nn.Conv2d(channels, finer_channels, 1)
+    if step is None:
+        return StretchedUpsampling(projection)
     if kind == "learned":
         return LearnedUpsampling(step, projection.weight.detach()[:, :, 0, 0])
     return FixedUpsampling(step, projection)

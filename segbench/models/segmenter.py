@@ -38,7 +38,7 @@ def build_segmenter(
         CardError: the trunk cannot serve the head, or is not what its card says.
         DataError: the weights do not fit the trunk.
     """
-    reason = why_unsupported(backbone, head)
+    reason = why_unsupported(backbone, head, model)
     if reason is not None:
         raise CardError(f"{reason}; choose another head (segbench list heads)")
     trunk = build_trunk(backbone, head.strides, padding=model.geometry, dropout=model.dropout)

@@ -2,7 +2,8 @@
 
 Coarse feature i lies at fine index `factor * i + delta`; delta may be any fraction. Everything
 follows from this one map: the weights of fixed upsampling, and the kernel, the crop and the padding
-of the transposed convolution that learned upsampling starts as. N images, C channels, h w coarse
+of the transposed convolution that learned upsampling starts as. Stretched upsampling alone asks for
+the grids' sizes and not for coordinates. N images, C channels, h w coarse
 sizes. Knows nothing of trunks and heads.
 """
 
@@ -76,11 +77,13 @@ class Step:
         """
         places = torch.arange(at.start, at.stop, at.step, device=like.device, dtype=torch.float32)
         places = (places - self.delta) / self.factor  # in coarse features
-        if self.clamps:
-            places = places.clamp(0, size - 1)
-        features = torch.arange(size, device=like.device, dtype=torch.float32)
-        share = (1 - (places[:, None] - features).abs()).clamp(min=0)
-        return share.to(like.dtype)
+        return _shares(places.clamp(0, size - 1) if self.clamps else places, size).to(like.dtype)
+
+
+def _shares(places: Tensor, size: int) -> Tensor:
+    """Return (places, size): the share of each of `size` features in what lies at these places."""
+    features = torch.arange(size, device=places.device, dtype=places.dtype)
+    return (1 - (places[:, None] - features).abs()).clamp(min=0)
 
 
 class FixedUpsampling(nn.Module):
@@ -97,6 +100,28 @@ class FixedUpsampling(nn.Module):
         coarse = self.project(coarse)
         wide = F.linear(coarse, self.step.weights(w, columns, coarse))  # (N, C, h, columns)
         return self.step.weights(h, rows, wide) @ wide  # (N, C, rows, columns)
+
+
+class StretchedUpsampling(nn.Module):
+    """Bilinear upsampling from border to border, wherever the features lie; `project` goes first."""
+
+    def __init__(self, project: nn.Module | None = None) -> None:
+        super().__init__()
+        self.project = project or nn.Identity()
+
+    def forward(self, coarse: Tensor, size: tuple[int, int], *, every: int = 1) -> Tensor:
+        """Return the map (N, C, h, w) at every n-th row and column of a grid of `size`."""
+        coarse = self.project(coarse)
+        rows, columns = (
+            self._weights(features, fine, every, coarse)
+            for features, fine in zip(coarse.shape[-2:], size, strict=True)
+        )
+        return rows @ F.linear(coarse, columns)
+
+    def _weights(self, size: int, fine_size: int, every: int, like: Tensor) -> Tensor:
+        fine = torch.arange(0, fine_size, every, device=like.device, dtype=torch.float32)
+        places = (fine + 0.5) * (size / fine_size) - 0.5
+        return _shares(places.clamp(0, size - 1), size).to(like.dtype)
 
 
 class LearnedUpsampling(nn.Module):

@@ -20,6 +20,9 @@ class Head(Spec):
     fuse `features`: feature maps are added and scored once at the end (the KTH study).
     upsampling `fixed` is bilinear; `learned` starts bilinear and is trained.
     final_upsampling is the last step to the input's size; the paper fixes it (section 4.3).
+    alignment `coordinates` puts each feature at the centre of its receptive field. `stretch` stretches
+    each map over the next finer grid from border to border, wherever its features lie, as torch's
+    interpolate with align_corners off does and torchvision's own FCNs with it; upsampling is fixed.
     feature_norm `batch` standardises each stage by batch statistics, without scale or shift.
     skip_scale multiplies each stage's features before its score layer (FCN-8s at once:
     1, 0.01, 0.0001); empty means 1 everywhere.
@@ -33,6 +36,7 @@ class Head(Spec):
     fuse: Literal["scores", "features"] = "scores"
     upsampling: Literal["fixed", "learned"] = "fixed"
     final_upsampling: Literal["fixed", "learned"] = "fixed"
+    alignment: Literal["coordinates", "stretch"] = "coordinates"
     feature_norm: Literal["none", "batch"] = "none"
     skip_scale: tuple[float, ...] = ()
     notes: str = ""
@@ -43,6 +47,8 @@ class Head(Spec):
             raise ValueError(f"strides must fall from coarse to fine, but got {list(self.strides)}")
         if self.skip_scale and len(self.skip_scale) != len(self.strides):
             raise ValueError("skip_scale needs one factor for each stride")
+        if self.alignment == "stretch" and "learned" in {self.upsampling, self.final_upsampling}:
+            raise ValueError("alignment `stretch` needs fixed upsampling; leave `learned` out")
         return self
 
 
@@ -104,8 +110,13 @@ def head_named(name: str, own: dict[str, Head]) -> Head:
     return heads[name]
 
 
-def why_unsupported(backbone: BackboneCard, head: Head) -> str | None:
+def why_unsupported(backbone: BackboneCard, head: Head, model: Model) -> str | None:
     """Return why the trunk cannot serve the head, in one sentence, or None where it can."""
+    if head.alignment == "stretch" and model.geometry == "caffe":
+        return (
+            f"{head.name} stretches its maps over the image, but those of geometry caffe reach 100 px "
+            "beyond it"
+        )
     missing = [stride for stride in head.strides if stride not in backbone.strides]
     if not missing:
         return None

@@ -152,7 +152,7 @@ class _Expansion:
         assert isinstance(dataset, DatasetCard)
         assert isinstance(model, Model)
         assert isinstance(train, Recipe)
-        reason = why_unsupported(backbone, head)
+        reason = why_unsupported(backbone, head, model)
         if reason is not None:
             if experiment.sweep.unsupported == "error":
                 self._problem(
