@@ -239,6 +239,8 @@ def test_a_plan_for_settling_has_the_stricter_level_and_the_last_look(project):
     )
     assert "at the last look" not in plain
     assert "--settle judges at 4, 7, 11 seeds, each time at 5 % / 3" in settled
+    assert "at most 22 trials, if every cell gets the seeds of the last look" in settled
+    assert "narrowed" not in settled
     (once,) = re.findall(r"by far ([0-9.]+) points", plain)
     ((now, last),) = re.findall(r"by far ([0-9.]+) points ([0-9.]+) points", settled)
     assert float(last) < float(once) < float(now)

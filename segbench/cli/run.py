@@ -216,7 +216,11 @@ def say_plan(prepared: Any, left: dict[str, Any]) -> None:
     for reason, number in skipped.items():
         OUT.print(f"skipped ({number}): {reason}")
     if len(whole := prepared.whole.trials) != len(trials):
-        OUT.print(f"narrowed from {len(whole)} trials of the whole sweep")
+        OUT.print(
+            f"at most {len(whole)} trials, if every cell gets the seeds of the last look"
+            if prepared.settling.schedule
+            else f"narrowed from {len(whole)} trials of the whole sweep"
+        )
     OUT.print(
         f"protocols: {', '.join(plan.experiment.evaluate)}; launcher: {plan.experiment.launch.launcher}; "
         f"results: {console.shown_path(prepared.run_folder)}"
