@@ -1,12 +1,11 @@
 """The reference's SqueezeNet run in plain torch, without segbench: what is the house worth?
 
-python benchmarks/naive_transfer.py DATA WEIGHTS [--epochs 40] [--seed 0] [--centred]
+python benchmarks/naive_transfer.py DATA WEIGHTS [--epochs 40] [--seed 0]
 
 DATA holds voc2012_2007/VOCdevkit, WEIGHTS squeezenet1_1_features.safetensors. Frozen trunk as
 torchvision has it, photographs squashed to 321x321, features once with their mirror images, 1x1
 score layers on standardised features of strides 4, 8 and 16, summed from coarse to fine by plain
-bilinear interpolation (`--centred`: with each feature at the centre of its receptive field, as segbench
-has it, instead of stretched to the image's borders), cross-entropy at 161x161, Adam 1e-3 with
+bilinear interpolation (segbench's `alignment: stretch`), cross-entropy at 161x161, Adam 1e-3 with
 polynomial decay, batch 16.
 Letters: N images, C classes.
 """
@@ -35,7 +34,6 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--centred", action="store_true")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     trunk = squeezenet1_1(weights=None).features.eval()
@@ -48,7 +46,7 @@ def main() -> None:
         }
     )
     root = options.data / "voc2012_2007" / "VOCdevkit" / "VOC2012"
-    head = Head(centred=options.centred)
+    head = Head()
     train(head, *features(trunk, root, "train"), epochs=options.epochs)
     mean_iou, accuracy = score(head, *features(trunk, root, "val"))
     print(f"mean IoU {mean_iou:.2f}, pixel accuracy {accuracy:.2f}")
@@ -57,9 +55,8 @@ def main() -> None:
 class Head(nn.Module):
     """Score layers that start at zero, on standardised features; scores are summed."""
 
-    def __init__(self, *, centred: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.centred = centred
         self.norms = nn.ModuleList(nn.BatchNorm2d(c, affine=False) for c in STAGES.values())
         self.scores = nn.ModuleList(nn.Conv2d(c, CLASSES, 1) for c in STAGES.values())
         for parameter in self.scores.parameters():
@@ -69,25 +66,7 @@ class Head(nn.Module):
         """Return (N, C, side, side) scores."""
         layers = zip(self.scores, self.norms, maps, strict=True)
         fine, middle, coarse = (score(norm(m)) for score, norm, m in layers)
-        if self.centred:
-            fused = fine + _doubled(middle + _doubled(coarse, middle), fine)
-            pixels = (torch.arange(side) + 0.5) * SIDE / side - 0.5
-            return _at(fused, (pixels - 3) / 4)  # the finest features lie at pixels 3, 7, 11 ...
         return _resized(fine + _resized(middle + _resized(coarse, middle), fine), side)
-
-
-def _doubled(coarse: Tensor, fine: Tensor) -> Tensor:
-    """Bring a map to the next finer stage: 3 + 4i, 7 + 8i and 15 + 16i are the stages' pixels."""
-    return _at(coarse, (torch.arange(fine.shape[-1]) - 1) / 2)
-
-
-def _at(scores: Tensor, places: Tensor) -> Tensor:
-    """Return scores at these rows and columns, linearly between them, the border's outside."""
-    last = scores.shape[-1] - 1
-    along = 2 * places.clamp(0, last) / last - 1
-    rows, columns = torch.meshgrid(along, along, indexing="ij")
-    grid = torch.stack([columns, rows], -1).expand(len(scores), -1, -1, -1)
-    return F.grid_sample(scores, grid, align_corners=True, padding_mode="border")
 
 
 def _resized(scores: Tensor, like: Tensor | int) -> Tensor:
