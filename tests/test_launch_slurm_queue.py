@@ -95,6 +95,20 @@ def test_without_accounting_the_controller_is_asked_and_what_it_forgot_is_lost(t
     assert (jobs["a"].state, jobs["b"].state) == ("node_fail", "lost")
 
 
+def test_a_job_whose_step_was_out_of_memory_is_called_so_though_slurm_says_failed(
+    tmp_path, answers
+):
+    submitted(tmp_path, ("a",), ("b",))
+    answers("sacct", "7_0|FAILED|1:0|n1\n7_0.batch|FAILED|1:0|n1\n7_0.0|OUT_OF_MEMORY|0:125|n1")
+    jobs = slurm_queue.jobs_of(tmp_path)
+    assert jobs["a"].message == "job 7_0 ended on n1 as OUT_OF_MEMORY, exit 0:125"
+    assert (jobs["a"].state, jobs["b"].state) == ("out_of_memory", "lost")
+    answers("sacct", "", 1)
+    shown = "JobId=8 ArrayJobId=7 ArrayTaskId=1 JobState=FAILED ExitCode=1:0 DerivedExitCode=0:125"
+    answers("scontrol", f"{shown} NodeList=n2")
+    assert slurm_queue.jobs_of(tmp_path)["b"].state == "out_of_memory"
+
+
 def test_a_queue_that_cannot_be_asked_is_an_error_and_no_guess(tmp_path, answers):
     submitted(tmp_path, ("a",))
     answers("squeue", "", 1)

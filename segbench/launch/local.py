@@ -23,6 +23,7 @@ from typing import NamedTuple, NoReturn
 from segbench import results
 from segbench.errors import LaunchError, SegbenchError
 from segbench.launch import Event, Work
+from segbench.launch.memory_kills import memory_kills
 from segbench.lease import attempts, note, saved_mark
 from segbench.results import Result
 from segbench.spec.launching import Launch
@@ -93,6 +94,7 @@ class _Pool:
         self.waiting = deque(work.trials)
         self.held_until: dict[str, float] = {}
         self.kills: dict[str, tuple[str, int]] = {}  # what was saved, and kills since then
+        self.memory_kills = memory_kills()  # those that are known to us
         self.free = deque(slots(work.launch))
         self.running: list[_Running] = []
         self.context = multiprocessing.get_context("forkserver")
@@ -202,17 +204,32 @@ class _Pool:
         before, kills = self.kills.get(trial_id, (saved, 0))
         kills = kills + 1 if before == saved else 1
         self.kills[trial_id] = (saved, kills)
-        reason = f"signal {-code}" if code < 0 else f"exit code {code}"
+        kind = "out_of_memory" if self._was_memory(code) else "killed"
+        if kind == "out_of_memory":
+            reason = "was killed for want of memory"
+        else:
+            reason = f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}"
         if kills < self.work.launch.max_attempts:
             self.waiting.appendleft(trial_id)
-            self.on_event(Event("again", trial_id, f"its process ended with {reason}"))
+            self.on_event(Event("again", trial_id, f"its process {reason}"))
             return
+        advice = "; ask for more (launch.memory_gib) or take smaller batches or crops"
         self._fail(
             trial_id,
-            "killed",
-            f"its process ended with {reason}, {attempts(workdir)} times in all; see "
-            f"{workdir / 'worker.log'}",
+            kind,
+            f"its process {reason}, {attempts(workdir)} attempts in all"
+            f"{advice if kind == 'out_of_memory' else ''}; see {workdir / 'worker.log'}",
         )
+
+    def _was_memory(self, code: int) -> bool:
+        """Return whether the kernel ended the process, as there was no memory left.
+
+        Its counter is one for all processes of the group; each of its kills explains one end.
+        """
+        if code == INTERRUPTED or memory_kills() <= self.memory_kills:
+            return False
+        self.memory_kills += 1
+        return True
 
     def _fail(self, trial_id: str, kind: str, message: str) -> None:
         workdir = results.trial_folder(self.work.run_folder, trial_id)

@@ -247,6 +247,7 @@ def sbatch_options(launch: Launch) -> dict[str, Any]:
     delay = _SIGNAL_DELAY_SECONDS
     if launch.time_minutes is not None:
         delay = min(delay, launch.time_minutes * 60 // 5)
+    requeue = {} if "no-requeue" in launch.sbatch else {"requeue": True}
     return {
         "partition": launch.partition,
         "account": launch.account,
@@ -259,7 +260,7 @@ def sbatch_options(launch: Launch) -> dict[str, Any]:
         "signal_delay_s": delay,
         "setup": [*launch.setup, "set +e"],
         "teardown": _requeue_lines(launch.max_attempts),
-        "additional_parameters": {"requeue": True, **launch.sbatch},
+        "additional_parameters": {**requeue, **launch.sbatch},
     }
 
 

@@ -22,6 +22,8 @@ from segbench.spec.base import Spec
 from segbench.status import ClusterJob
 
 _ASK_SECONDS = 60
+_OUT_OF_MEMORY = "OUT_OF_MEMORY"
+_OUT_OF_MEMORY_EXIT = "0:125"  # SIG_OOM of Slurm's own slurm.h, as exit:signal
 _QUEUED_AS_PENDING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
 
 
@@ -121,28 +123,33 @@ def queue() -> dict[str, QueueEntry]:
 def ended(job_ids: Iterable[str]) -> dict[str, Ended]:
     """Return how jobs ended, from sacct, or from slurmctld's memory where there is no accounting.
 
-    slurmctld forgets after some minutes (MinJobAge): a job may be in neither.
+    slurmctld forgets after some minutes (MinJobAge): a job may be in neither. A job whose step was
+    out of memory counts so, though Slurm itself calls the job FAILED: its batch script went on.
     """
     arrays = sorted({job_id.split("_")[0] for job_id in job_ids})
     if not arrays:
         return {}
     try:
         text = _ask(
-            "sacct", "--allocations", "--noheader", "--parsable2",
+            "sacct", "--noheader", "--parsable2",
             "--format=JobID,State,ExitCode,NodeList", f"--jobs={','.join(arrays)}",
         )  # fmt: skip
     except LaunchError:
         text = ""
-    found = {}
-    for line in text.splitlines():
-        job_id, state, exit_code, nodes = line.split("|", 3)
-        found[job_id] = Ended(state.split()[0], exit_code, nodes)
+    found: dict[str, Ended] = {}
+    for line in text.splitlines():  # a job comes before its steps
+        name, state, exit_code, nodes = line.split("|", 3)
+        job_id, _, step = name.partition(".")
+        if not step:
+            found[job_id] = Ended(state.split()[0], exit_code, nodes)
+        elif state.startswith(_OUT_OF_MEMORY) and job_id in found:
+            found[job_id] = found[job_id]._replace(state=_OUT_OF_MEMORY, exit_code=exit_code)
     return found or _from_controller(set(arrays))
 
 
 def _from_controller(arrays: set[str]) -> dict[str, Ended]:
     try:
-        text = _ask("scontrol", "--oneliner", "show", "job")
+        text = _ask("scontrol", "--oneliner", "--details", "show", "job")
     except LaunchError:
         return {}
     found = {}
@@ -151,9 +158,10 @@ def _from_controller(arrays: set[str]) -> dict[str, Ended]:
         array_id = fields.get("ArrayJobId", fields.get("JobId", ""))
         if array_id in arrays and (index := fields.get("ArrayTaskId", "0")).isdigit():
             job_id = f"{array_id}_{index}" if "ArrayTaskId" in fields else array_id
-            found[job_id] = Ended(
-                fields.get("JobState", ""), fields.get("ExitCode", ""), fields.get("NodeList", "")
-            )
+            state, exit_code = fields.get("JobState", ""), fields.get("ExitCode", "")
+            if fields.get("DerivedExitCode") == _OUT_OF_MEMORY_EXIT:
+                state, exit_code = _OUT_OF_MEMORY, _OUT_OF_MEMORY_EXIT
+            found[job_id] = Ended(state, exit_code, fields.get("NodeList", ""))
     return found
 
 

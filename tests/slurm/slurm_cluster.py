@@ -38,12 +38,12 @@ AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin={task_plugin}
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters={select}
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=2,sched_interval=2,sched_min_interval=200000
 JobAcctGatherType=jobacct_gather/linux
@@ -67,6 +67,14 @@ NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port_2}
 PartitionName=DEFAULT Nodes=n1,n2 MaxTime=INFINITE State=UP
 PartitionName=low Default=YES PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=high Default=NO PriorityTier=10 PreemptMode=off
+"""
+
+_CGROUP_CONF = """
+CgroupPlugin=cgroup/v1
+CgroupMountpoint={folder}/cgroup
+ConstrainRAMSpace=yes
+ConstrainSwapSpace=yes
+AllowedSwapSpace=0
 """
 
 _SLURMDBD_CONF = """
@@ -104,9 +112,11 @@ class SlurmCluster:
         max_array_size: int = 1001,
         cpus_per_node: int = 2,
         kill_wait: int = 5,
+        memory_limits: bool = False,
     ) -> None:
         self.folder = folder.resolve()
         self.accounting = accounting
+        self.memory_limits = memory_limits
         self.folder.mkdir(parents=True, exist_ok=True)
         names = ("controller_port", "port_1", "port_2", "database_port", "mariadb_port")
         self._fields = {
@@ -115,6 +125,8 @@ class SlurmCluster:
             "cpus": cpus_per_node,
             "max_array_size": max_array_size,
             "kill_wait": kill_wait,
+            "task_plugin": "task/cgroup" if memory_limits else "task/none",
+            "select": "CR_Core_Memory\nDefMemPerCPU=1500" if memory_limits else "CR_Core",
             **dict(zip(names, _free_ports(len(names)), strict=True)),
         }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -202,6 +214,8 @@ class SlurmCluster:
                 process.kill()
                 process.wait()
         self._processes.clear()
+        if self.memory_limits:
+            _remove_groups(self.folder / "cgroup" / "memory")
 
     def _write_files(self) -> None:
         accounting = (
@@ -222,6 +236,9 @@ class SlurmCluster:
             gres.append(f"NodeName={node} Name=gpu File={self.folder}/gpu[0-1]\n")
             (self.folder / f"spool-{node}").mkdir(exist_ok=True)
         self._write("gres.conf", "".join(gres))
+        if self.memory_limits:
+            self._write("cgroup.conf", _CGROUP_CONF.format(folder=self.folder))
+            _link_own_groups(self.folder / "cgroup")
         (self.folder / "state").mkdir(exist_ok=True)
 
     def _write(self, name: str, text: str) -> Path:
@@ -318,6 +335,41 @@ def _free_ports(count: int) -> list[int]:
 def _listens(port: int) -> bool:
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def can_limit_memory() -> bool:
+    """Return whether this process's own memory group (cgroup v1) takes groups below it."""
+    group = own_groups().get("memory")
+    return group is not None and os.access(group, os.W_OK)
+
+
+def own_groups() -> dict[str, Path]:
+    """Return this process's control groups of cgroup v1, by controller."""
+    found = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        path = Path("/sys/fs/cgroup", controllers, group.lstrip("/"))
+        if controllers and path.is_dir():
+            found[controllers] = path
+    return found
+
+
+def _link_own_groups(folder: Path) -> None:
+    """Have the cluster make its groups below this process's own, not beside them."""
+    folder.mkdir(exist_ok=True)
+    for controller, path in own_groups().items():
+        link = folder / controller
+        if not link.is_symlink():
+            link.symlink_to(path)
+
+
+def _remove_groups(mounted: Path) -> None:
+    for group in mounted.glob("slurm_n[12]"):
+        for below in sorted(group.rglob("*/"), reverse=True):
+            with contextlib.suppress(OSError):
+                below.rmdir()
+        with contextlib.suppress(OSError):
+            group.rmdir()
 
 
 def _step_daemons(folder: Path, node: str) -> list[int]:

@@ -17,9 +17,17 @@ from slurm_cluster import SlurmCluster
 from slurm_grid import attempts_in, jobs_in_queue, until_done
 
 pytestmark = pytest.mark.slow
+# A trial whose job never begins its work, and that Slurm may not start again.
+HANGS = (
+    *("--only", "head=fcn8s", "--seeds", "1", "--set", "launch.setup=[sleep 1000]"),
+    *("--set", "launch.sbatch={no-requeue: true}"),
+)
 
 
-def test_preempted_trials_save_are_requeued_and_go_on(toy, cluster, undisturbed, tmp_path):
+def test_preempted_trials_save_are_requeued_and_go_on_and_one_that_cannot_is_told(
+    toy, cluster, undisturbed, tmp_path
+):
+    toy.run("hangs", *HANGS)
     toy.run("results", "--set", "launch.trials_per_job=2")
     run_folder = toy.folder("results")
     wait_until(lambda: list(run_folder.glob("trials/*/last.ckpt")))
@@ -32,6 +40,7 @@ def test_preempted_trials_save_are_requeued_and_go_on(toy, cluster, undisturbed,
         )
     )
     until_done(toy)
+    assert "preempted: job " in toy.do("status", "hangs/toy").stdout
     assert_same(run_folder, undisturbed)
     assert attempts_in(run_folder) > 6  # somebody was interrupted
 
@@ -107,17 +116,18 @@ def _processes_of_job(job: str) -> list[int]:
     return found
 
 
-def test_a_dead_node_is_survived(toy, cluster, undisturbed):
+def test_a_dead_node_is_survived_and_told_where_no_requeue_is_allowed(toy, cluster, undisturbed):
+    toy.run("hangs", *HANGS)
+    (hangs,) = jobs_in_queue(cluster)
     toy.run("results", "--set", "launch.trials_per_job=2")
     run_folder = toy.folder("results")
     wait_until(lambda: list(run_folder.glob("trials/*/last.ckpt")))
-    node = cluster.ask("squeue", "-h", "-t", "RUNNING", "-o", "%N").split()[0]
+    (node,) = cluster.ask("squeue", "-h", "-j", hangs, "-o", "%N").split()
     cluster.kill_node(node)
-    wait_until(
-        lambda: "down" in cluster.ask("sinfo", "-h", "-N", "-n", node, "-o", "%T"), seconds=200
-    )
+    wait_until(lambda: "DOWN" in cluster.ask("scontrol", "show", "node", node), seconds=200)
     cluster.start_node(node)
     until_done(toy)
+    assert f"node_fail: job {hangs} ended on {node}" in toy.do("status", "hangs/toy").stdout
     assert_same(run_folder, undisturbed)
     assert attempts_in(run_folder) > 6  # somebody was on the node
 
