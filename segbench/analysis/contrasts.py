@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segbench.analysis.inference import sides_of
 from segbench.analysis.observations import Cell
 from segbench.analysis.verdict import Region
 from segbench.spec.claims import (
@@ -35,6 +36,15 @@ class Step:
     region: Region = _ANYWHERE
     offset: float = 0.0
     problem: str = ""
+
+    def side_weights(self) -> tuple[float, ...]:
+        """Return the squared weight of each side of the effect, as if its cells moved together."""
+        sides = sides_of([(weight, cell.training) for weight, cell in self.weights])
+        found: dict[int, float] = {}
+        for weight, cell in self.weights:
+            side = sides[cell.training]
+            found[side] = found.get(side, 0.0) + abs(weight)
+        return tuple(total**2 for total in found.values())
 
 
 def matches(cell: Cell, where: dict[str, tuple[str, ...]]) -> bool:

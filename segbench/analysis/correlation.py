@@ -65,6 +65,7 @@ def rank_correlation(
     """Return the correlation over the classes of each data set's cells, pooled over data sets."""
     rng = np.random.default_rng([seed, 3])
     found, sizes = [], []
+    times: dict[tuple[int, ...], NDArray[np.int64]] = {}
     samples: dict[tuple[str, ...], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
     for cells in datasets:
         names, amount, ious = _amount_and_ious(cells, by, classes)  # (C,), (cells, n, C), any n
@@ -76,7 +77,12 @@ def rank_correlation(
             )
         picked, order = samples[names]
         mean = np.mean([own.mean(axis=0) for own in ious], axis=0)
-        drawn = np.mean([_mean_of_drawn_seeds(own, rng) for own in ious], axis=0)  # (B, C)
+        for cell in cells:  # a seed is drawn or not for all cells: they share its order of the data
+            if cell.seeds not in times:
+                times[cell.seeds] = _times_drawn(len(cell.seeds), rng)
+        drawn = np.mean(
+            [times[c.seeds] @ own / len(own) for c, own in zip(cells, ious, strict=True)], axis=0
+        )  # (B, C)
         in_draws = spearman(amount[picked], np.take_along_axis(drawn, picked, axis=1))
         at_random = _shuffled(amount, mean, order)
         found.append((spearman(amount[None], mean[None]), in_draws, at_random))
@@ -93,11 +99,9 @@ def spearman(left: Floats, right: Floats) -> Floats:
     return (a * b).sum(axis=1) / np.where(norm == 0, 1, norm)
 
 
-def _mean_of_drawn_seeds(ious: Floats, rng: np.random.Generator) -> Floats:
-    """Return (B, C) the mean of (n, C) over n seeds drawn with replacement."""
-    seeds = len(ious)
-    times = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=INTERVAL_RESAMPLES)
-    return times @ ious / seeds
+def _times_drawn(seeds: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return (B, n) how often each of n seeds is drawn, with replacement."""
+    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=INTERVAL_RESAMPLES)
 
 
 def _shuffled(left: Floats, right: Floats, order: NDArray[np.int64]) -> Floats:

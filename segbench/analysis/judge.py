@@ -124,13 +124,19 @@ def _p_against(parts: Sequence[Part]) -> float:
 def _question(claim: AnyClaim, fewest: int) -> str:
     if fewest == 0 or is_count(claim):
         return "count" if fewest else "none"
+    if fewest == 1:
+        return "these_classes" if isinstance(claim, Correlate) else _of_checkpoints(claim)
     if fewest < MIN_SEEDS:
-        return "checkpoints" if fewest < 2 else "few"
+        return "few"
     if isinstance(claim, Correlate):
         return "classes"
     if isinstance(claim, Value):
         return "split"
     return "measured" if is_fact(claim.metric) else "method"
+
+
+def _of_checkpoints(claim: AnyClaim) -> str:
+    return "checkpoints" if draws_images(claim) else "these_checkpoints"
 
 
 def _standing_notes(claim: AnyClaim, parts: Sequence[Part]) -> list[str]:
@@ -302,12 +308,12 @@ def _no_seeds(verdict: Verdict) -> str:
     hopeless = [part for part in verdict.judged if part.seeds_needed is None]
     part = min(hopeless, key=lambda one: one.region.distance(one.effect))
     apart = f"this one lies {part.region.distance(part.effect):.2f} off{_for_label(part)}"
-    said = f"no number of seeds up to {MOST_SEEDS} settles it"
+    said = f"no number of seeds up to {MOST_SEEDS} would settle it four times in five"
     if not part.image_limit:
         return f"{said}, so near the margin does the effect lie: {apart}"
     return (
-        f"{said}: on {_images_of(part)} even endless seeds find only effects of "
-        f"{part.image_limit:.2f} {verdict.unit} off the margin, and {apart}"
+        f"{said}: on {_images_of(part)} even endless seeds find so often only effects from "
+        f"{part.image_limit:.2f} {verdict.unit} off the margin on, and {apart}"
     )
 
 

@@ -44,6 +44,11 @@ class ClassDifference:
     p: float
     p_adjusted: float
 
+    @property
+    def has_p(self) -> bool:
+        """Whether enough images show the class for a p."""
+        return math.isfinite(self.low)
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:

@@ -19,12 +19,22 @@ from segbench.analysis.contrasts import (
     usable,
 )
 from segbench.analysis.correlation import RankCorrelation, rank_correlation
-from segbench.analysis.inference import Estimate, estimate, name_of_test, permutation_p, tails
+from segbench.analysis.inference import (
+    Estimate,
+    estimate,
+    holm,
+    name_of_test,
+    permutation_p,
+    sides_of,
+    tails,
+)
 from segbench.analysis.observations import Cell, Samples, is_blank, scored
 from segbench.analysis.pairwise import ClassDifference, class_differences
 from segbench.analysis.power import (
     detectable,
     detectable_correlation,
+    errors_of,
+    image_limit,
     power_of_each,
     seeds_to_settle,
 )
@@ -69,14 +79,32 @@ def _parts_of(claim: AnyClaim, cells: Sequence[Cell], bench: Bench) -> tuple[lis
             elif step.weights:
                 found.append((name, step))
     each = power_of_each(len(found), two_sided_region=isinstance(claim, Equivalent | Value))
-    return [_part(claim, name, step, bench, each) for name, step in found], missing
+    parts = [_part(claim, name, step, bench, each) for name, step in found]
+    return _with_classes_corrected(parts), missing
+
+
+def _with_classes_corrected(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts with p of classes corrected over all of the claim's tables together."""
+    tested = [row for part in parts for row in part.per_class if row.has_p]
+    adjusted = dict(zip(map(id, tested), holm([row.p for row in tested]), strict=True))
+    return [
+        replace(
+            part,
+            per_class=tuple(
+                replace(row, p_adjusted=adjusted.get(id(row), 1.0)) for row in part.per_class
+            ),
+        )
+        for part in parts
+    ]
 
 
 def _part(claim: AnyClaim, label: str, step: Step, bench: Bench, power: float) -> Part:
     assert not isinstance(claim, Correlate)
-    by_training: dict[str, list[frozenset[int]]] = {}
+    sides = sides_of([(weight, cell.training) for weight, cell in step.weights])
+    seeds: dict[int, frozenset[int]] = {}  # cells on one side are compared seed by seed
     for _, cell in step.weights:
-        by_training.setdefault(cell.training, []).append(frozenset(cell.seeds))
+        side = sides[cell.training]
+        seeds[side] = seeds.get(side, frozenset(cell.seeds)) & frozenset(cell.seeds)
     terms = [
         bench.samples.term(
             weight,
@@ -84,7 +112,7 @@ def _part(claim: AnyClaim, label: str, step: Step, bench: Bench, power: float) -
             claim.metric,
             claim.classes,
             images=draws_images(claim),
-            seeds=frozenset.intersection(*by_training[cell.training]),
+            seeds=seeds[sides[cell.training]],
         )
         for weight, cell in step.weights
     ]
@@ -98,6 +126,7 @@ def _part(claim: AnyClaim, label: str, step: Step, bench: Bench, power: float) -
         return _count_part(label, terms, step, cells)
     result = estimate(terms, resamples=bench.samples.resamples, seed=bench.samples.seed)
     part = _tested(label, result, step.region, cells, alpha=bench.alpha, power=power)
+    part = replace(part, side_weight=sum(step.side_weights()))
     if isinstance(claim, Compare) and claim.per_class:
         part = replace(part, per_class=_per_class(step, claim.classes, bench))
     return part
@@ -145,9 +174,9 @@ def _tested(
         image_variance=result.image_variance if several else None,
         image_df=result.image_df,
         squared_weight=sum(term.weight**2 for term in result.terms),
-        detectable=detectable(result.standard_error, result.df, **asked) if several else None,
+        detectable=detectable(errors_of(result), **asked) if several else None,
         seeds_needed=needed,
-        image_limit=detectable(result.image_variance**0.5, result.image_df, **asked),
+        image_limit=image_limit(result, **asked),
     )
 
 

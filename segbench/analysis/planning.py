@@ -5,7 +5,6 @@ are added. A planned sweep is laid out like results, cell by cell, so that a cla
 cells with the same weights before and after. Units are points for figures.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -98,9 +97,9 @@ def plan_claims(
 
     measured: what earlier verdicts saw (`measured_spreads`); it goes before `spread` for the claim
     itself, else for claims on the same figure over the same classes.
-    Holm's strictest level is taken for all, so a claim may turn out easier than said. Seeds of one
-    training that is scored in two ways are taken as independent, which says too much, not too
-    little.
+    Holm's strictest level is taken for all, so a claim may turn out easier than said. Cells that are
+    averaged are taken to move together over seeds, as heads of one trunk nearly do, and seeds of one
+    training that is scored in two ways as independent: both say too much, not too little.
     """
     family = sum(not is_count(claim) for claim in claims)
     alpha = ALPHA / looks / max(1, family)
@@ -203,15 +202,8 @@ def _detectable(
     seeds = min(len(cell.seeds) for _, cell in step.weights)
     images = 0.0 if isinstance(claim, Value) else spread.image_sd * math.sqrt(sum(weights) / 2)
     scaled = spread._replace(image_sd=images)
-    return _smallest(scaled, seeds, tuple(weights), alpha, power)
-
-
-@functools.cache  # a large sweep asks the same of hundreds of combinations
-def _smallest(
-    spread: Spread, seeds: int, weights: tuple[float, ...], alpha: float, power: float
-) -> float:
     return minimum_detectable_effect(
-        spread, seeds, squared_weights=weights, alpha=alpha, power=power
+        scaled, seeds, squared_weights=step.side_weights(), alpha=alpha, power=power
     )
 
 
@@ -329,7 +321,7 @@ def measured_spreads(verdicts: Sequence[Verdict]) -> list[tuple[AnyClaim, Spread
     for verdict in verdicts:
         parts = [
             Spread(
-                math.sqrt((part.seed_variance or 0.0) * part.seeds[0] / part.squared_weight),
+                math.sqrt((part.seed_variance or 0.0) * part.seeds[0] / part.side_weight),
                 math.sqrt((part.image_variance or 0.0) * 2 / part.squared_weight),
                 part.image_df,
             )

@@ -19,6 +19,8 @@ QUESTIONS = {
     "none": "none, there are no results",
     "count": "a count, which no seed and no image changes",
     "checkpoints": "these checkpoints, on new images of the same kind; not the method",
+    "these_classes": "these checkpoints, on new classes of the same kind; not the method",
+    "these_checkpoints": "these checkpoints, as they were measured; not the method",
     "few": "the method, but from too few seeds for a verdict",
     "method": "the method: new seeds, and new images of the same kind",
     "split": "the method: new seeds, on these very images",
@@ -49,7 +51,8 @@ class Part:
 
     exchanged: the two-sided p by exchanging seeds alone, where that can be done; it decides nothing
     (`inference.permutation_p`). image_df: degrees of freedom of image_variance. squared_weight: sum
-    of the squared weights of its cells, 2 for a plain difference. detectable: the smallest distance
+    of the squared weights of its cells, side_weight of those of its sides as wholes, each 2 for a plain
+    difference. detectable: the smallest distance
     from the margin that this design finds with 80 % power, in all parts at once; between two bounds
     the narrowest such region. seeds_needed: per cell, if the effect is as it looks, None where seeds
     cannot do it. image_limit: the distance that endless seeds would find on these images. is_blank:
@@ -70,6 +73,7 @@ class Part:
     image_variance: float | None = None
     image_df: float = math.inf
     squared_weight: float = 2.0
+    side_weight: float = 2.0
     detectable: float | None = None
     seeds_needed: int | None = None
     per_class: tuple[ClassDifference, ...] = ()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from segbench.analysis.inference import MIN_SEEDS, Sample, Term, estimate, holm, tails
 from segbench.analysis.observations import Observation, scored
 from segbench.analysis.power import ALPHA
-from segbench.analysis.resample import image_draws, point
+from segbench.analysis.resample import image_draws, left_out, point
 
 RESAMPLES = 2000  # of images: an interval of a table needs no far tail
 
@@ -64,10 +64,10 @@ def rank(
     values = 100 * np.array([point(one, metric) for one in flat])
     draws = 100 * image_draws(flat, metric, resamples=resamples, seed=0).values
     ends = np.cumsum([len(model) for model in models])[:-1]
-    samples = [
-        Sample(own, drawn)
-        for own, drawn in zip(np.split(values, ends), np.split(draws, ends), strict=True)
-    ]
+    without = left_out(flat, metric)
+    each_left_out = [None] * len(models) if without is None else np.split(100 * without, ends)
+    parts = (np.split(values, ends), np.split(draws, ends), each_left_out)
+    samples = [Sample(*own) for own in zip(*parts, strict=True)]
     decided = decided_pairs(samples, resamples=resamples)
     means = [float(sample.values.mean()) for sample in samples]
     letters = letters_of(means, decided | decided.T)
