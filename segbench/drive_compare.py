@@ -226,7 +226,7 @@ def _foreign_counts(path: Path) -> Counts | None:
             if "shape" in file:
                 return None
             arrays = {key: file[key] for key in ("names", "tp", "label", "pred") if key in file}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ResultError(
             f"{path}: is no file of counts; expected an .npz with the plain arrays `names` (N,) and "
             "`tp`, `label`, `pred` (N, C)"
@@ -237,11 +237,14 @@ def _foreign_counts(path: Path) -> Counts | None:
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise ResultError(f"{path}: names {twice[0]!r} twice; each image once")
     try:
-        return Counts(
+        counts = Counts(
             **{key: _whole(path, key, array) for key, array in arrays.items()}, names=names
         )
     except ValueError as error:
         raise ResultError(f"{path}: {error}") from error
+    if not counts.label.any():
+        raise ResultError(f"{path}: `label` holds no pixel of any class, so nothing can be scored")
+    return counts
 
 
 def _whole(path: Path, key: str, array: np.ndarray) -> np.ndarray:

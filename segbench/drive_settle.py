@@ -6,6 +6,7 @@ nothing.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -92,20 +93,44 @@ def with_earlier_looks(run_folder: Path, asked: RunRecord, whole: Plan) -> RunRe
     trials = whole.trials
     if not any(cell.trial_id in trials for cell in before.cells if cell.trial_id):
         return asked  # another sweep, whose verdicts were about other trials
-    first = {"first_claims": before.first_claims, "first_seeds": before.first_seeds}
+    first: dict[str, object] = {
+        name: getattr(before, name) for name in ("first_claims", "first_seeds", "first_cells")
+    }
     looks = before.judged_at
     by_rule = (*before.schedule[:1], *(top.seeds for top in before.top_ups))
     has_more_seeds = asked.most_seeds > max((before.most_seeds, *by_rule))
     has_other_claims = _asked(before.experiment) != _asked(asked.experiment)
-    if (has_more_seeds or has_other_claims) and (seen := _seeds_judged(run_folder, before)):
+    has_other_cells = _swept(before.experiment) != _swept(asked.experiment) and (
+        _keys(before.asked_cells())
+        != _keys(
+            {**cell.axes, "protocol": name}
+            for cell in whole.cells
+            for name in asked.experiment.evaluate
+            if cell.trial is not None
+        )
+    )
+    changes = has_more_seeds or has_other_claims or has_other_cells
+    if changes and (seen := _seeds_judged(run_folder, before)):
         looks = (*looks, seen) if has_more_seeds else looks
         if not before.first_claims and has_other_claims:
-            first = {"first_claims": before.experiment.claims, "first_seeds": seen}
+            first |= {"first_claims": before.experiment.claims, "first_seeds": seen}
+        if not before.first_cells and has_other_cells:
+            first |= {"first_cells": before.asked_cells(), "first_seeds": seen}
     return asked.model_copy(update={"judged_at": looks, **first})
 
 
 def _asked(experiment: Experiment) -> set[str]:
     return {claim.asks() for claim in experiment.claims}
+
+
+def _swept(experiment: Experiment) -> tuple[str, ...]:
+    """Return what decides which cells there are, but for their seeds."""
+    sweep = experiment.sweep.model_dump_json(exclude={"seeds"})
+    return sweep, *sorted(experiment.evaluate)
+
+
+def _keys(cells: Iterable[dict[str, str]]) -> set[tuple[tuple[str, str], ...]]:
+    return {tuple(sorted(axes.items())) for axes in cells}
 
 
 def with_last_look(experiment: Experiment, settling: Settling) -> Experiment:

@@ -49,6 +49,8 @@ class RunRecord(Spec):
     --settle; top_ups: what `run --settle` has added since. judged_at: numbers of seeds at which
     claims were judged before more seeds were asked for than that rule gives. first_claims: those
     that the first verdicts were about, on `first_seeds` seeds; empty while the claims are the same.
+    first_cells: axes and protocol of the cells that those verdicts were about, if the sweep or the
+    protocols were changed since.
     """
 
     experiment: Experiment
@@ -62,6 +64,7 @@ class RunRecord(Spec):
     judged_at: tuple[int, ...] = ()
     first_claims: tuple[Claim, ...] = ()
     first_seeds: int = 0
+    first_cells: tuple[dict[str, str], ...] = ()
 
     @property
     def most_seeds(self) -> int:
@@ -112,9 +115,39 @@ class RunRecord(Spec):
         )
 
     @property
+    def edited_sweep(self) -> str:
+        """A sentence on claims that other cells answer since verdicts were seen, empty if none."""
+        if not self.first_cells:
+            return ""
+        before = {tuple(sorted(axes.items())) for axes in self.first_cells}
+        now = {tuple(sorted(axes.items())) for axes in self.asked_cells()}
+        moved = [
+            repr(claim.says)
+            for claim in self.experiment.claims
+            if any(claim.asks_of(dict(axes)) for axes in before ^ now)
+        ]
+        if not moved:
+            return ""
+        return (
+            f"After verdicts on {self.first_seeds} seeds had been seen, the sweep or the protocols "
+            f"were changed, so that other cells answer {', '.join(moved)}: what is asked after a look "
+            "at the answer is no test. Run the file into another --results folder, on new seeds, to "
+            "test it."
+        )
+
+    def asked_cells(self) -> tuple[dict[str, str], ...]:
+        """Return the axes of each cell under each planned protocol, without seeds."""
+        axes = {tuple(cell.axes.items()) for cell in self.cells if not cell.skipped}
+        return tuple(
+            {**dict(own), "protocol": name}
+            for own in sorted(axes)
+            for name in self.experiment.evaluate
+        )
+
+    @property
     def claim_warnings(self) -> tuple[str, ...]:
         """What a reader of the verdicts must know of how they came about."""
-        return tuple(filter(None, (self.looked_early, self.edited_claims)))
+        return tuple(filter(None, (self.looked_early, self.edited_claims, self.edited_sweep)))
 
     @property
     def protocols(self) -> dict[str, Protocol]:

@@ -110,6 +110,10 @@ def test_every_problem_comes_with_its_line():
             "kind: value, published: 560, tolerance: 1",
             "published: mean_iou lies between 0 and 100, but this is 560",
         ),
+        (
+            "kind: compare, left: {head: a}, right: {head: b}, classes: [cat, dog, cat]",
+            "classes: named twice: cat",
+        ),
     ],
 )
 def test_a_claim_that_makes_no_sense_is_refused_in_a_sentence(text: str, sentence: str):
@@ -123,6 +127,9 @@ def test_a_claim_that_is_asked_twice_is_found():
     claims = (*(one(same) for _ in range(2)), one(f"{same}, margin: 1"))
     problems = check_selectors(claims, {"head": ("a", "b")})
     assert [place for place, _ in problems] == [("claims", 1, "says")]
+    assert "asks the same as claims[0]" in problems[0][1]
+    mirrored = one("kind: compare, left: {head: b}, right: {head: a}, relation: below")
+    problems = check_selectors((claims[0], mirrored), {"head": ("a", "b")})
     assert "asks the same as claims[0]" in problems[0][1]
 
 

@@ -120,6 +120,7 @@ def test_folders_of_predictions_are_scored_and_compared(toy_run, tmp_path):
         ("{made}/nothing", "there is no such file or folder"),
         ("{empty}", "to score a folder of predictions, name its --dataset"),
         ("{bad}", "is no file of counts; expected an .npz with the plain arrays"),
+        ("{hollow}", "is no file of counts"),
         ("{lacking}", "lacks the arrays tp, label, pred"),
     ],
 )
@@ -127,7 +128,8 @@ def test_a_side_that_cannot_be_read_is_one_sentence(made, tmp_path, left, senten
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.npz").write_bytes(b"no zip")
     np.savez(tmp_path / "lacking.npz", names=np.array(["a"]))
-    places = {name: tmp_path / f"{name}.npz" for name in ("bad", "lacking")}
+    (tmp_path / "hollow.npz").touch()
+    places = {name: tmp_path / f"{name}.npz" for name in ("bad", "hollow", "lacking")}
     text = left.format(made=made, empty=tmp_path / "empty", **places)
     flags = () if "say with --protocol" in sentence else ("--protocol", "native")
     code, said = compare(text, text, *flags)
@@ -148,6 +150,7 @@ def test_a_side_that_cannot_be_read_is_one_sentence(made, tmp_path, left, senten
         ({"tp": np.array([[1, 1, 1]])}, "must be (N, C) arrays with N names"),
         ({"names": np.array(["a", "a"])}, "names 'a' twice"),
         ({"names": np.array(["a"], dtype=object)}, "is no file of counts"),
+        (dict.fromkeys(("tp", "label"), np.array([[0, 0]])), "`label` holds no pixel of any class"),
     ],
 )
 def test_counts_that_are_no_numbers_of_pixels_are_refused(tmp_path, changed, sentence):

@@ -14,7 +14,7 @@ from segbench.analysis.power import SETTLE_LOOKS, settle_schedule
 from segbench.cli import app
 from segbench.cli import run as run_module
 from segbench.results import Provenance, Result, StoredCounts
-from segbench.run import load_run
+from segbench.run import add_protocol, load_run
 
 CLAIMS = """
 claims:
@@ -279,6 +279,51 @@ def test_claims_that_are_changed_after_a_look_are_told_of(project, made_up):
     added = original + "  - kind: correlate" + correlation.replace("pixels", "images")
     assert "claims were added 'classes with more images are easier':" in told(added)
     assert told(original) == ""
+
+
+def test_a_sweep_that_is_changed_after_a_look_is_told_where_claims_are_asked_of_other_cells(
+    project, made_up
+):
+    made_up["fcn16s"] = (0.62, 0.02)
+    file = project / "experiments" / "toy.yaml"
+    original = file.read_text()
+    wider = original.replace("head: [fcn32s, fcn8s]", "head: [fcn32s, fcn8s, fcn16s]")
+    again = original.replace("evaluate:\n", "evaluate:\n  large: {size: [64, 64]}\n")
+    folder = project / "results" / "toy"
+
+    def told(text, *words):
+        file.write_text(text)
+        code, said = segbench("run", "experiments/toy.yaml", "--cache", "cache", *words)
+        assert code == 0, said
+        sentence = load_run(folder).edited_sweep
+        assert sentence in (folder / "claims.md").read_text(encoding="utf-8")
+        return sentence
+
+    assert told(original, "--only", "head=fcn8s") == ""
+    assert told(original) == ""  # what the file had planned all along
+    sentence = told(wider)
+    assert "After verdicts on 4 seeds had been seen, the sweep or the protocols were" in sentence
+    assert "other cells answer 'classes with more pixels are easier':" in sentence  # and no other
+    assert told(original) == ""
+    assert "'the finer head is better | by far', " in told(again)
+
+
+def test_a_protocol_that_is_added_after_a_look_answers_no_claim(project, made_up):
+    segbench("run", "experiments/toy.yaml", "--cache", "cache")
+    folder = project / "results" / "toy"
+    before = (folder / "claims.md").read_text(encoding="utf-8")
+    record = load_run(folder)
+    (native,) = record.experiment.evaluate.values()
+    added = native.revised(name="flipped", flip=True)
+    add_protocol(folder, added)
+    for cell in record.cells:
+        workdir = results.trial_folder(folder, cell.trial_id)
+        trial = results.load_trial(workdir)
+        _write(workdir, cell.trial_id, trial, made_up, {"native": native, "flipped": added})
+    assert segbench("report", folder)[0] == 0
+    after = (folder / "claims.md").read_text(encoding="utf-8")
+    assert "`flipped`" in after
+    assert after.split("| claim ")[1] == before.split("| claim ")[1]
 
 
 def test_settling_is_refused_after_a_look_at_the_full_level(project, made_up):

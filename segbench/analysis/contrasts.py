@@ -53,11 +53,8 @@ def matches(cell: Cell, where: dict[str, tuple[str, ...]]) -> bool:
 
 
 def compared(claim: AnyClaim, cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells on a side of the claim; all where it has no sides."""
-    sides = [side for _, side in claim.sides()]
-    if not sides:
-        return list(cells)
-    return [c for c in cells if any(matches(c, {a: (v,) for a, v in s.items()}) for s in sides)]
+    """Return the cells that the claim speaks of: those on a side, all where it has no sides."""
+    return [cell for cell in cells if claim.asks_of(cell.axes)]
 
 
 def usable(claim: AnyClaim, cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:

@@ -81,9 +81,11 @@ def judged_claims(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> t
     """
     if not record.experiment.claims:
         return ()
+    planned = record.experiment.evaluate
+    seen = observations(run_folder, record, rows)
     verdicts = judge(
         record.experiment.claims,
-        observations(run_folder, record, rows),
+        [one for one in seen if one.protocol in planned],  # those that were added came after a look
         planned_seeds=len(record.experiment.sweep.seed_values),
         looks=record.looks,
     )

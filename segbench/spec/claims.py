@@ -38,6 +38,7 @@ averaged) or `average: true` (over all of them). Knows nothing of how claims are
         tolerance: 1
 """
 
+import json
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -106,6 +107,12 @@ class _Claim(Spec):
     notes: str = ""
 
     @model_validator(mode="after")
+    def _each_class_once(self) -> Self:
+        if twice := sorted({name for name in self.classes if self.classes.count(name) > 1}):
+            raise ValueError(f"classes: named twice: {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
     def _one_way_to_combine(self) -> Self:
         if self.average and self.within is not None:
             raise ValueError("give either `within` or `average: true`")
@@ -116,8 +123,18 @@ class _Claim(Spec):
         return ()
 
     def asks(self) -> str:
-        """Return what makes it another claim if it changes: all but words and tables."""
-        return self.model_dump_json(exclude={"says", "source", "notes", "per_class"})
+        """Return what makes it another claim if it changes: all but words, tables and order."""
+        asked = self.model_dump(mode="json", exclude={"says", "source", "notes", "per_class"})
+        return json.dumps({**asked, "classes": sorted(self.classes)}, sort_keys=True)
+
+    def asks_of(self, axes: Mapping[str, str]) -> bool:
+        """Return whether a cell with these axes, `protocol` among them, is one that it speaks of."""
+        if any(axes.get(axis) not in values for axis, values in self.where.items()):
+            return False
+        sides = [side for _, side in self.sides()]
+        return not sides or any(
+            all(axes.get(axis) == value for axis, value in side.items()) for side in sides
+        )
 
     def fixed_axes(self) -> frozenset[str]:
         """Return the axes along which the claim itself compares."""
@@ -185,6 +202,12 @@ class Compare(_Measured):
         if self.per_class and self.metric != "mean_iou":
             raise ValueError("`per_class` needs metric mean_iou")
         return self._checked_sides()
+
+    def asks(self) -> str:
+        """See `_Claim`; A below B asks what B above A does."""
+        if self.relation == "above":
+            return super().asks()
+        return self.revised(left=self.right, right=self.left, relation="above").asks()
 
     def sides(self) -> tuple[tuple[Place, Side], ...]:
         """See `_Claim`."""
