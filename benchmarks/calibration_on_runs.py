@@ -1,10 +1,11 @@
 """How often the statistics are wrong on resampled counts of real runs.
 
-python benchmarks/calibration_on_runs.py RUN:axis=value RUN:axis=value
+python benchmarks/calibration_on_runs.py RUN:axis=value RUN:axis=value [--classes 3,17]
 
 Each side is named as `segbench compare` names it. Its images and trained models are taken as all
 there are: worlds are drawn from them with replacement, each model moved as a whole by a normal
-shift for its seed (`segbench.analysis.calibration.real_world`), so the truth is known.
+shift for its seed (`segbench.analysis.calibration.real_world`), so the truth is known. --classes:
+each of these classes alone, by index, one side against the other, in place of the mean over all.
 """
 
 import argparse
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("--protocol")
     parser.add_argument("--repetitions", type=int, default=400)
     parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--classes", default="")
     options = parser.parse_args()
     asked, machine = Asked(protocol_name=options.protocol), machine_of((), None)
     left, right = (counts_of(side, asked, machine) for side in (options.left, options.right))
@@ -32,16 +34,28 @@ def main() -> None:
         f"{options.right} twice": (right, right),
         "one against the other, margin = true gap": (left, right),
     }
-    worlds = {
-        f"{name}, seeds' shift {shift}": real_world(*pair, shift)
+    if options.classes:
+        pairs = {"one against the other, margin = true gap": (left, right)}
+    each = [(int(index),) for index in options.classes.split(",") if index] or [()]
+    worlds = [
+        (
+            f"{name}, seeds' shift {shift}" + "".join(f", class {i}" for i in classes),
+            pair,
+            shift,
+            classes,
+        )
+        for classes in each
         for shift in SHIFTS
         for name, pair in pairs.items()
-    }
+    ]
     size = {"repetitions": options.repetitions, "resamples": options.resamples}
     print(
         f"{SEEDS} seeds, {options.repetitions} repetitions of {options.resamples} resamples; per cent\n"
     )
-    rows = [(name, measure(*world, **size)) for name, world in worlds.items()]
+    rows = [
+        (name, measure(*real_world(*pair, shift, classes), classes=classes, **size))
+        for name, pair, shift, classes in worlds
+    ]
     print(report(rows, options.repetitions))
 
 

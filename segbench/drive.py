@@ -26,7 +26,7 @@ from segbench.launch.best_sample import best_sample
 from segbench.run import RunRecord
 from segbench.spec import yamlfile
 from segbench.spec.catalog import Catalog
-from segbench.spec.experiment import Experiment, read_experiment
+from segbench.spec.experiment import MOST_SEEDS, Experiment, read_experiment
 from segbench.spec.job import Job
 from segbench.spec.machine import Machine
 from segbench.spec.search import Search
@@ -121,6 +121,8 @@ def _with_seeds(experiment: Experiment, seeds: int) -> Experiment:
         ExperimentError: the file names its seeds, and fewer.
     """
     named = experiment.sweep.seeds
+    if seeds > MOST_SEEDS:
+        raise ExperimentError(f"--seeds {seeds}: a sweep has {MOST_SEEDS} seeds at most")
     if isinstance(named, int):
         sweep = experiment.sweep.revised(seeds=max(named, seeds))
         return experiment.revised(sweep=sweep)

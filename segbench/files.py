@@ -42,6 +42,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete, in a folder and those below, what writers that were killed have left half-written."""
+    for path in folder.rglob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 with the line ends it has."""
     write_atomically(path, lambda file: file.write(text.encode()))

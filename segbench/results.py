@@ -18,6 +18,7 @@ Knows nothing of how results come about.
 import io
 import json
 import math
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -206,7 +207,7 @@ def load_provenance(workdir: Path) -> Provenance | None:
 def load_evaluation(workdir: Path, protocol: Protocol) -> Evaluation | None:
     """Return a protocol's figures, or None where they or their counts are missing or torn."""
     evaluation = _load(evaluation_path(workdir, protocol), Evaluation, torn_is_missing=True)
-    return evaluation if counts_path(workdir, protocol).exists() else None
+    return evaluation if zipfile.is_zipfile(counts_path(workdir, protocol)) else None
 
 
 def load_evaluations(workdir: Path) -> list[Evaluation]:
@@ -215,7 +216,9 @@ def load_evaluations(workdir: Path) -> list[Evaluation]:
         _load(path, Evaluation, torn_is_missing=True)
         for path in sorted((workdir / "evaluations").glob("*.json"))
     )
-    return [e for e in found if e is not None and counts_path(workdir, e.protocol).exists()]
+    return [
+        e for e in found if e is not None and zipfile.is_zipfile(counts_path(workdir, e.protocol))
+    ]
 
 
 def is_done(workdir: Path, protocols: tuple[Protocol, ...]) -> bool:

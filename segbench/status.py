@@ -18,6 +18,10 @@ from segbench.spec.protocol import Protocol
 State = Literal["done", "running", "starting", "silent", "waiting", "queued", "failed", "skipped"]
 
 
+_GOES_ON = "the same run command goes on from there"
+_OF_SLURM = ("srun: ", "slurmstepd")
+
+
 class ClusterJob(NamedTuple):
     """What a cluster says of the job that a trial was given to.
 
@@ -78,11 +82,14 @@ def job_logs(run_folder: Path, job_id: str) -> list[Path]:
 
 
 def _last_line(path: Path) -> str:
+    """Return the last line of the work's own: Slurm's farewell says less than the error before."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    told = [line.strip() for line in lines if line.strip()]
+    own = [line for line in told if not line.startswith(_OF_SLURM)]
+    return (own or told or [""])[-1]
 
 
 def _alive(run_folder: Path, found: list[TrialStatus], jobs: Mapping[str, ClusterJob]) -> set[str]:
@@ -106,11 +113,11 @@ def _with_job(run_folder: Path, status: TrialStatus, job: ClusterJob | None) -> 
         return status._replace(state=state, message=job.message)
     if job.state == "completed":  # another worker had the trial, or the one it starts from
         return status._replace(message=job.message)
+    if job.state == "lost":  # unknown is not failed: nothing runs, and nothing is known to be wrong
+        return status._replace(state="waiting", message=f"{job.message}; {_GOES_ON}")
     logs = job_logs(run_folder, job.job_id)
     said = _last_line(logs[0]) if logs else ""
-    message = "; ".join(
-        filter(None, (job.message, said, "the same run command goes on from there"))
-    )
+    message = "; ".join(filter(None, (job.message, said, _GOES_ON)))
     log_path = str(logs[0]) if logs else status.log_path
     return status._replace(state="failed", kind=job.state, message=message, log_path=log_path)
 

@@ -46,7 +46,7 @@ from segbench.engine.train import (
 )
 from segbench.engine.training_log import read_log
 from segbench.errors import DataError, ResultError, SegbenchError, TrialError
-from segbench.files import digest, write_text
+from segbench.files import digest, remove_leftovers, write_text
 from segbench.lease import STALE_SECONDS, attempts, claim
 from segbench.models import Segmenter, backbone_weights_path, build_segmenter
 from segbench.results import Evaluation, Provenance, Result, StoredCounts
@@ -122,6 +122,7 @@ def run_trial(
     lease = claim(workdir, stale_seconds=stale_seconds)
     if lease is None:
         return ranks.agreed("held")
+    remove_leftovers(workdir)  # nobody else writes here now
     with lease, _warnings_told(lease.report):
         if results.is_done(workdir, protocols):  # the holder before us finished meanwhile
             return ranks.agreed("done")
@@ -153,8 +154,7 @@ def _run(work: _Work, protocols: tuple[Protocol, ...], submitted: str | None) ->
     before = results.load_result(work.workdir)
     loss, steps_done, fingerprint = (before.final_loss if before else None), 0, ""
     # a shared disk may show a file late to another node, so the first rank alone looks
-    has_weights = ranks.is_first() and weights_path.exists()
-    weights = ranks.agreed(load_weights(weights_path) if has_weights else None)
+    weights = ranks.agreed(_sound_weights(weights_path) if ranks.is_first() else None)
     if weights is not None:
         segmenter.load_state_dict(weights)
         if before is None:  # killed between the training's end and its record
@@ -208,6 +208,17 @@ def _run(work: _Work, protocols: tuple[Protocol, ...], submitted: str | None) ->
         ),
     )
     remove_checkpoints(work.workdir)
+
+
+def _sound_weights(path: Path) -> dict[str, Tensor] | None:
+    """Return the weights of a training that has ended; None where there are none, or torn ones."""
+    if not path.exists():
+        return None
+    try:
+        return load_weights(path)
+    except DataError as error:
+        LOG.warning("%s; the training goes on from its last checkpoint, or starts again", error)
+        return None
 
 
 def _training_counts(work: _Work, before: Result | None) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -10,6 +10,7 @@ import pytest
 from segbench.drive import Flags, prepare_run
 from segbench.launch import Work, local
 from segbench.launch.memory_kills import memory_kills
+from segbench.lease import attempts, claim
 from segbench.results import load_result, trial_folder
 from segbench.spec.job import Job
 from segbench.spec.launching import Launch
@@ -41,6 +42,17 @@ def test_here_the_kernel_is_asked_without_a_complaint():
     assert memory_kills() >= 0
 
 
+def work_of(toy_project) -> Work:
+    prepared = prepare_run(
+        toy_project / "experiments" / "toy.yaml", Flags(results=toy_project / "results")
+    )
+    job = Job(
+        run_folder=str(prepared.run_folder), machine=Machine(cache="/none"), protocols=(),
+        code_version="test",
+    )  # fmt: skip
+    return Work(job, dict(prepared.asked.trials), Launch(max_attempts=2))
+
+
 class Ended:
     """Stands in for a worker's process that was killed before it did anything."""
 
@@ -51,22 +63,35 @@ class Ended:
 def test_who_was_killed_for_want_of_memory_is_told_apart(toy_project, monkeypatch, kernel, kind):
     kills = iter([7, 7 + kernel, 7 + 2 * kernel])
     monkeypatch.setattr(local, "memory_kills", lambda: next(kills))
-    prepared = prepare_run(
-        toy_project / "experiments" / "toy.yaml", Flags(results=toy_project / "results")
-    )
-    job = Job(
-        run_folder=str(prepared.run_folder), machine=Machine(cache="/none"), protocols=(),
-        code_version="test",
-    )  # fmt: skip
-    work = Work(job, dict(prepared.asked.trials), Launch(max_attempts=2))
+    work = work_of(toy_project)
     events = []
     pool = local._Pool(work, events.append, float("inf"))
     trial_id = pool.waiting.popleft()
+    workdir = trial_folder(work.run_folder, trial_id)
     for _ in range(2):
+        pool.claims[trial_id] = attempts(workdir)
+        lease = claim(workdir)
+        assert lease is not None
+        with lease:
+            pass
         pool._settle(local._Running(trial_id, local.Slot(None), Ended()))
-    result = load_result(trial_folder(work.run_folder, trial_id))
+    result = load_result(workdir)
     assert result.kind == kind
     assert ("launch.memory_gib" in result.message) == kernel
     assert [event.kind for event in events] == ["again", "failed"]
     words = "was killed for want of memory" if kernel else "ended with signal 9"
     assert all(words in event.message for event in events)
+
+
+def test_workers_that_never_begin_leave_their_trial_as_it_is(toy_project):
+    """A node on which nothing starts must not use up the attempts of a grid."""
+    work = work_of(toy_project)
+    events = []
+    pool = local._Pool(work, events.append, float("inf"))
+    trial_id = pool.waiting.popleft()
+    pool.claims[trial_id] = 0
+    for _ in range(2):
+        pool._settle(local._Running(trial_id, local.Slot(None), Ended()))
+    assert load_result(trial_folder(work.run_folder, trial_id)) is None
+    assert [event.kind for event in events] == ["again", "failed"]
+    assert "ended with signal 9 before it began, 2 times" in pool.unrecorded[trial_id]

@@ -1,12 +1,15 @@
 """A worker that dies in the narrow places between two files leaves nothing that is wrong later."""
 
+import os
+
 import pytest
 
 from segbench import trial as trial_module
 from segbench.drive import Flags, prepare_run
 from segbench.launch.local import grace_seconds
 from segbench.launch.on_slurm import sbatch_options
-from segbench.results import load_result
+from segbench.results import is_done, load_result, load_trial, trial_folder
+from segbench.run import load_run
 from segbench.spec.launching import Launch
 from segbench.spec.machine import Machine, Monitor
 from segbench.spec.protocol import Protocol
@@ -44,6 +47,28 @@ def test_a_kill_between_two_files_changes_no_byte(toy_project, tmp_path, monkeyp
     result = load_result(broken)
     assert result is not None
     assert result.final_loss is not None
+
+
+@pytest.mark.parametrize("torn", ["model.safetensors", "evaluations/*.npz"])
+def test_a_torn_file_is_made_again_and_leftovers_of_kills_go(toy_run, torn):
+    record = load_run(toy_run)
+    protocols = tuple(record.protocols.values())
+    workdir = trial_folder(toy_run, record.cells[0].trial_id)
+    names = sorted(workdir.glob("*.safetensors")) + sorted(workdir.glob("evaluations/*"))
+    before = {path: path.read_bytes() for path in names}
+    (path,) = workdir.glob(torn)
+    path.write_bytes(path.read_bytes()[:200])
+    if torn == "model.safetensors":  # a training's end that was cut off
+        (workdir / "result.json").unlink()
+    leftovers = [workdir / ".last.ckpt.77.ab.tmp", workdir / "evaluations" / ".x.npz.77.ab.tmp"]
+    for leftover in leftovers:
+        leftover.write_bytes(b"half")
+    assert not is_done(workdir, protocols)
+    machine = Machine(cache=os.environ["SEGBENCH_CACHE"], device="cpu", threads=1)
+    outcome = run_trial(load_trial(workdir), workdir, machine=machine, protocols=protocols)
+    assert outcome == "done"
+    assert {path: path.read_bytes() for path in names} == before
+    assert not any(leftover.exists() for leftover in leftovers)
 
 
 @pytest.mark.parametrize("minutes", [None, 1, 3, 5, 8, 600])

@@ -109,6 +109,33 @@ def test_a_job_whose_step_was_out_of_memory_is_called_so_though_slurm_says_faile
     assert slurm_queue.jobs_of(tmp_path)["b"].state == "out_of_memory"
 
 
+def test_what_the_accounts_lack_the_controller_is_asked_for(tmp_path, answers):
+    submitted(tmp_path, ("a",), ("b",))
+    answers("sacct", "7_0|TIMEOUT|0:0|n1")
+    answers("scontrol", "JobId=9 ArrayJobId=7 ArrayTaskId=1 JobState=PREEMPTED NodeList=n1")
+    jobs = slurm_queue.jobs_of(tmp_path)
+    assert (jobs["a"].state, jobs["b"].state) == ("timeout", "preempted")
+
+
+def test_what_was_cancelled_before_it_began_is_remembered_though_slurm_forgets_it(
+    tmp_path, answers
+):
+    submitted(tmp_path, ("a",), ("b",), job_id="9")
+    answers("squeue", "9|0|PENDING|Priority|x|\n9|1|PENDING|Priority|x|")
+    answers("scancel", "")
+    assert cancel_jobs(tmp_path, {"a"}) == ["9_0"]
+    answers("squeue", "")
+    jobs = slurm_queue.jobs_of(tmp_path)
+    assert (jobs["a"].state, jobs["b"].state) == ("cancelled", "lost")
+    assert jobs["a"].message == "job 9_0 ended as CANCELLED, exit 0:0"
+
+
+def test_a_job_of_which_nothing_is_known_has_not_failed(toy_project):
+    lost = status_with(toy_project, ClusterJob("7", "lost", "job 7 left the queue"))
+    assert lost.state == "waiting"
+    assert lost.message == "job 7 left the queue; the same run command goes on from there"
+
+
 def test_a_queue_that_cannot_be_asked_is_an_error_and_no_guess(tmp_path, answers):
     submitted(tmp_path, ("a",))
     answers("squeue", "", 1)
@@ -179,7 +206,9 @@ def test_a_job_that_runs_but_has_not_claimed_its_trial_is_starting(toy_project):
 def test_an_ended_job_is_told_with_the_last_line_it_printed_and_its_log(toy_project):
     logs = toy_project / "results" / "toy" / "jobs" / "submitit"
     logs.mkdir(parents=True)
-    (logs / "7_0_log.err").write_text("Traceback\nImportError: libcudnn.so.9 is not there\n\n")
+    (logs / "7_0_log.err").write_text(
+        "Traceback\nImportError: libcudnn.so.9 is not there\nsrun: error: n1: task 0\n"
+    )
     (logs / "7_1_log.err").write_text("second rank\n")
     (logs / "7_0_log.out").write_text("first rank says\n")
     (logs / "77_0_log.err").write_text("another job\n")
@@ -254,6 +283,23 @@ def test_more_arrays_than_the_throttle_allows_stand_in_lanes(work):
     arrays = list(arrays_of(grid, list(grid.trials), max_array_size=3))
     assert [array.lane for array in arrays] == [0, 1, 0, 1]
     assert [array.throttle for array in arrays] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [
+        ("array", "use launch.throttle"),
+        ("ntasks_per_node", "use launch.ranks_per_trial"),
+        ("--output", "leave it out: status and logs rest on it"),
+        ("t", "use launch.time_minutes"),
+    ],
+)
+def test_options_that_segbench_sets_itself_are_no_further_options(option, advice):
+    with pytest.raises(ValueError, match=f"sbatch.{option}: is set by segbench itself; {advice}"):
+        Launch(sbatch={option: "1"})
+    assert sbatch_options(Launch(sbatch={"no-requeue": True}))["additional_parameters"] == {
+        "no-requeue": True
+    }
 
 
 def test_trials_of_other_resources_or_of_a_later_level_get_arrays_of_their_own(work):

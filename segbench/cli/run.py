@@ -141,7 +141,7 @@ def _work_off(prepared: Any, left: dict[str, Any], command: str, wait: bool) -> 
             show_report(prepared.run_folder)
     if left and leaves:
         OUT.print(
-            f"Nothing waits here; segbench watch {console.shown_path(prepared.run_folder)} follows, "
+            f"This command need not wait; segbench watch {console.shown_path(prepared.run_folder)} follows, "
             "segbench report writes the tables."
         )
 

@@ -103,5 +103,5 @@ def cancel_jobs(run_folder: Path, trial_ids: Collection[str] = ()) -> list[str]:
         if not trial_ids or trial_id in trial_ids
         for job_id in job_ids
     }
-    cancel(sorted(jobs))
+    cancel(run_folder, sorted(jobs))
     return sorted(jobs)

@@ -95,6 +95,8 @@ class _Pool:
         self.held_until: dict[str, float] = {}
         self.kills: dict[str, tuple[str, int]] = {}  # what was saved, and kills since then
         self.memory_kills = memory_kills()  # those that are known to us
+        self.claims: dict[str, int] = {}  # of each trial, when its process was started
+        self.never_began: dict[str, int] = {}
         self.free = deque(slots(work.launch))
         self.running: list[_Running] = []
         self.context = multiprocessing.get_context("forkserver")
@@ -167,8 +169,15 @@ class _Pool:
             args=(str(self.job_path), trial_id, slot.gpus, self.work.launch),
             name=f"trial-{trial_id}",
         )
+        self.claims[trial_id] = attempts(results.trial_folder(self.work.run_folder, trial_id))
         self.running.append(_Running(trial_id, slot, process))  # first, so that `stop` knows it
-        process.start()
+        try:
+            process.start()
+        except (EOFError, OSError) as error:  # the fork server was killed; the next start makes one
+            self.running.pop()
+            self.free.append(slot)
+            self._did_not_begin(trial_id, f"could not be started ({type(error).__name__})")
+            return
         self.on_event(Event("started", trial_id))
 
     def _reap(self) -> None:
@@ -200,15 +209,18 @@ class _Pool:
         self.idle_since = time.monotonic()
 
     def _again(self, trial_id: str, workdir: Path, code: int) -> None:
-        saved = saved_mark(workdir)
-        before, kills = self.kills.get(trial_id, (saved, 0))
-        kills = kills + 1 if before == saved else 1
-        self.kills[trial_id] = (saved, kills)
         kind = "out_of_memory" if self._was_memory(code) else "killed"
         if kind == "out_of_memory":
             reason = "was killed for want of memory"
         else:
             reason = f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}"
+        if attempts(workdir) == self.claims[trial_id]:
+            self._did_not_begin(trial_id, f"{reason} before it began")
+            return
+        saved = saved_mark(workdir)
+        before, kills = self.kills.get(trial_id, (saved, 0))
+        kills = kills + 1 if before == saved else 1
+        self.kills[trial_id] = (saved, kills)
         if kills < self.work.launch.max_attempts:
             self.waiting.appendleft(trial_id)
             self.on_event(Event("again", trial_id, f"its process {reason}"))
@@ -220,6 +232,19 @@ class _Pool:
             f"its process {reason}, {attempts(workdir)} attempts in all"
             f"{advice if kind == 'out_of_memory' else ''}; see {workdir / 'worker.log'}",
         )
+
+    def _did_not_begin(self, trial_id: str, reason: str) -> None:
+        """Try again, or leave the trial as it is: what keeps workers from starting is no result."""
+        count = self.never_began[trial_id] = self.never_began.get(trial_id, 0) + 1
+        if count < self.work.launch.max_attempts:
+            self.waiting.appendleft(trial_id)
+            self.on_event(Event("again", trial_id, f"its process {reason}"))
+            return
+        self.unrecorded[trial_id] = (
+            f"its process {reason}, {count} times; workers do not start here, and what they said "
+            "stands above or in the job's log"
+        )
+        self.on_event(Event("failed", trial_id, self.unrecorded[trial_id]))
 
     def _was_memory(self, code: int) -> bool:
         """Return whether the kernel ended the process, as there was no memory left.

@@ -125,14 +125,16 @@ def _submit(
     job_path = work.job.write()
     waiting = deque(arrays_of(work, left, slurm_queue.max_array_size()))
     after: dict[str, str] = dict(queued)  # trial -> the job that does it
+    earlier = {job_id.split("_")[0] for job_id in queued.values()}
     last_in_lane: dict[int, str] = {}
     given: list[Array] = []
     while waiting:
         array = waiting.popleft()
         starts = (work.trials[trial_id].start_from for e in array.elements for trial_id in e)
         needed = {after[start].split("_")[0] for start in starts if start in after}
-        if work.launch.throttle is not None and array.lane in last_in_lane:
-            needed.add(last_in_lane[array.lane])
+        if work.launch.throttle is not None:  # shared with what earlier commands have queued
+            last = last_in_lane.get(array.lane)
+            needed |= earlier if last is None else {last}
         try:
             submission = _sbatch(work.run_folder, job_path, array, sorted(needed, key=int))
         except LaunchError as error:

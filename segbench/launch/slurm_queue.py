@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from segbench.errors import LaunchError
 from segbench.files import write_json
+from segbench.results import read_json
 from segbench.spec.base import Spec
 from segbench.status import ClusterJob
 
@@ -126,7 +127,8 @@ def ended(job_ids: Iterable[str]) -> dict[str, Ended]:
     slurmctld forgets after some minutes (MinJobAge): a job may be in neither. A job whose step was
     out of memory counts so, though Slurm itself calls the job FAILED: its batch script went on.
     """
-    arrays = sorted({job_id.split("_")[0] for job_id in job_ids})
+    wanted = set(job_ids)
+    arrays = sorted({job_id.split("_")[0] for job_id in wanted})
     if not arrays:
         return {}
     try:
@@ -144,7 +146,7 @@ def ended(job_ids: Iterable[str]) -> dict[str, Ended]:
             found[job_id] = Ended(state.split()[0], exit_code, nodes)
         elif state.startswith(_OUT_OF_MEMORY) and job_id in found:
             found[job_id] = found[job_id]._replace(state=_OUT_OF_MEMORY, exit_code=exit_code)
-    return found or _from_controller(set(arrays))
+    return found if wanted <= set(found) else {**_from_controller(set(arrays)), **found}
 
 
 def _from_controller(arrays: set[str]) -> dict[str, Ended]:
@@ -180,6 +182,8 @@ def jobs_of(run_folder: Path) -> dict[str, ClusterJob]:
         for trial_id, job_ids in _all_jobs(run_folder, known, waiting).items()
     }
     gone = ended(job_id for job_id in latest.values() if job_id not in waiting)
+    for job_id in _cancelled(run_folder):  # a job that never began is in no account
+        gone.setdefault(job_id, Ended("CANCELLED", "0:0", ""))
     return {
         trial_id: _job(job_id, waiting.get(job_id), gone.get(job_id))
         for trial_id, job_id in latest.items()
@@ -260,10 +264,18 @@ def has_gpus(partition: str | None) -> bool:
     )
 
 
-def cancel(job_ids: Sequence[str]) -> None:
-    """Cancel jobs or array elements; those that have ended are left alone."""
+def cancel(run_folder: Path, job_ids: Sequence[str]) -> None:
+    """Cancel jobs or array elements and note it; those that have ended are left alone."""
     for start in range(0, len(job_ids), 200):
         _ask("scancel", *job_ids[start : start + 200])
+    if job_ids:
+        path = run_folder / "jobs" / f"cancelled-{os.urandom(4).hex()}.json"
+        write_json(path, {"jobs": list(job_ids)})
+
+
+def _cancelled(run_folder: Path) -> set[str]:
+    notes = (read_json(path) for path in (run_folder / "jobs").glob("cancelled-*.json"))
+    return {job_id for note in notes if isinstance(note, dict) for job_id in note.get("jobs", ())}
 
 
 def _user() -> str:

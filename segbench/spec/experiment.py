@@ -32,6 +32,9 @@ Names = Annotated[
 Selector = dict[str, str]  # axis -> value, such as {head: fcn8s}
 
 
+MOST_SEEDS = 1000
+
+
 class Sweep(Spec):
     """The grid: every list multiplies.
 
@@ -45,7 +48,7 @@ class Sweep(Spec):
     head: Names
     dataset: Names
     seeds: (
-        Annotated[int, Field(ge=1, le=1000)]
+        Annotated[int, Field(ge=1, le=MOST_SEEDS)]
         | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     ) = 5
     variant: Names | None = None

@@ -13,6 +13,26 @@ from segbench.spec.base import Spec
 Count = Annotated[int, Field(ge=1)]
 
 
+_FROM_KEYS = {
+    "partition": ("partition", "p"),
+    "account": ("account", "A"),
+    "time_minutes": ("time", "t"),
+    "memory_gib": ("mem", "mem-per-cpu", "mem-per-gpu"),
+    "cpus_per_trial": ("cpus-per-task", "c", "cpus-per-gpu"),
+    "ranks_per_trial": ("ntasks", "n", "ntasks-per-node", "nodes", "N"),
+    "throttle, and trials_per_job for larger jobs": ("array", "a"),
+    "max_attempts, or sbatch.no-requeue to have none": ("requeue",),
+    "start_from in the experiment": ("dependency", "d"),
+}
+_OWN_OPTIONS = {  # what sbatch would take twice, and with some of them lose trials
+    **{option: f"use launch.{key}" for key, options in _FROM_KEYS.items() for option in options},
+    **dict.fromkeys(
+        ("job-name", "J", "output", "o", "error", "e", "open-mode", "signal", "wrap", "chdir", "D"),
+        "leave it out: status and logs rest on it",
+    ),
+}
+
+
 class CellResources(Spec):
     """What the cells that match `where` (axis -> value) ask for instead, on Slurm.
 
@@ -59,6 +79,14 @@ class Launch(Spec):
     address: str | None = None
     stage_data_to: str | None = None
     cells: tuple[CellResources, ...] = ()
+
+    @model_validator(mode="after")
+    def _sbatch_is_further(self) -> Self:
+        for name in self.sbatch:
+            own = _OWN_OPTIONS.get(name.lstrip("-").replace("_", "-"))
+            if own is not None:
+                raise ValueError(f"sbatch.{name}: is set by segbench itself; {own}")
+        return self
 
     @model_validator(mode="after")
     def _ranks_fit(self) -> Self:

@@ -55,6 +55,20 @@ def test_slurm_gives_the_bytes_of_one_machine_from_split_and_shared_arrays(
     assert results_so_far(toy.folder("results")) == before
 
 
+def test_the_throttle_is_shared_with_what_an_earlier_command_has_queued(toy, cluster):
+    later = ("--set", "launch.sbatch={begin: now+1hour}", "--set", "launch.throttle=1")
+    toy.run("results", *later, "--seeds", "1")
+    earlier = {job.split("_")[0] for job in jobs_in_queue(cluster)}
+    toy.run("results", *later)
+    waits = {}
+    for line in cluster.ask("squeue", "-h", "-o", "%F %E").splitlines():
+        job, dependency = line.split(maxsplit=1)
+        waits[job] = re.findall(r"afterany:(\d+)", dependency)
+    assert len(waits) > len(earlier)
+    first = min(set(waits) - earlier, key=int)
+    assert earlier <= {*waits[first]}
+
+
 def test_two_ranks_of_a_trial_are_two_tasks_of_a_job_with_a_gpu_each(toy, cluster):
     ranks = ("launch.ranks_per_trial=2", "sweep.head=[fcn8s]", "sweep.seeds=1")
     toy = Toy(toy.project, *ranks, environment=cluster.environment)
