@@ -20,7 +20,7 @@ from segbench.drive_settle import (
     with_last_look,
     with_top_ups,
 )
-from segbench.errors import ExperimentError
+from segbench.errors import CardError, DataError, ExperimentError
 from segbench.launch import Event, Work, launcher_named
 from segbench.launch.best_sample import best_sample
 from segbench.run import RunRecord
@@ -207,10 +207,71 @@ def missing_files(prepared: Prepared) -> list[str]:
     ]
     sentences += missing_weights(backbones, prepared.machine)
     return [
+        *_untrue_cards(prepared),
         *sentences,
         *_unwritable(Path(prepared.machine.cache), "--cache or $SEGBENCH_CACHE"),
         *_unwritable(prepared.run_folder, "--results"),
     ]
+
+
+def _untrue_cards(prepared: Prepared) -> list[str]:
+    """Return a sentence for each backbone card that is not what its network is."""
+    from segbench.models.trunk import verify_card
+
+    sentences = []
+    for trial in _one_per_part(prepared.asked.trials.values(), "backbone"):
+        try:
+            verify_card(trial.backbone)
+        except CardError as error:
+            sentences.append(str(error))
+    return sentences
+
+
+def check_same_files(prepared: Prepared) -> None:
+    """Compare what finished trials were made from with the files that are here now.
+
+    Splits that were not converted here yet are passed over: what they hold is not known.
+
+    Raises:
+        DataError: trials of this folder were made from other files, which no table may mix.
+    """
+    known: dict[tuple[object, ...], str | None] = {}
+
+    def here(trial: Trial, split: str, max_images: int | None, subset_seed: int = 0) -> str | None:
+        from segbench.data import fingerprint_here  # with torch, where any trial has ended
+
+        key = (id(trial.dataset), split, max_images, subset_seed)
+        if key not in known:
+            known[key] = fingerprint_here(
+                trial.dataset, split, prepared.machine,
+                max_images=max_images, subset_seed=subset_seed,
+            )  # fmt: skip
+        return known[key]
+
+    stale: dict[str, list[str]] = {}
+    for trial_id, trial in prepared.asked.trials.items():
+        workdir = results.trial_folder(prepared.run_folder, trial_id)
+        provenance = results.load_provenance(workdir)
+        if provenance is None:
+            continue
+        now = here(trial, trial.train.split, trial.train.max_images)
+        before = provenance.train_split_fingerprint
+        if before and now and before != now:
+            stale.setdefault(f"{trial.dataset.name} {trial.train.split}", []).append(trial_id)
+        for protocol in prepared.asked.experiment.evaluate.values():
+            found = results.load_evaluation(workdir, protocol)
+            now = here(trial, protocol.split, protocol.max_images, protocol.subset_seed)
+            if found is not None and now and found.split_fingerprint != now:
+                stale.setdefault(f"{trial.dataset.name} {protocol.split}", []).append(trial_id)
+    if stale:
+        told = "; ".join(
+            f"{len(set(ids))} trials from other files of {what} than are here now (trials/{ids[0]})"
+            for what, ids in stale.items()
+        )
+        raise DataError(
+            f"{prepared.run_folder} holds {told}: name the folder of those files with --data, begin "
+            "another --results folder, or delete these trials' folders to make them again"
+        )
 
 
 def _unwritable(folder: Path, flags: str) -> list[str]:

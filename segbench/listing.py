@@ -1,6 +1,6 @@
 """What `list`, `show`, `check` and `prepare` say of cards, heads and experiments. Prints nothing.
 
-Loads no torch, but for `prepare`.
+Loads no torch, but for `prepare` and for `check` of a backbone.
 """
 
 import os
@@ -142,7 +142,9 @@ def problems_of(path: Path, cards: tuple[Path, ...]) -> list[str]:
             isinstance(data, dict) and ("stages" in data or "builder" in data)
         )
         if is_backbone:
-            read_card(path, BackboneCard, catalog=catalog)
+            from segbench.models.trunk import verify_card
+
+            verify_card(read_card(path, BackboneCard, catalog=catalog))
         else:
             read_card(path, DatasetCard, catalog=catalog)
     except SegbenchError as error:

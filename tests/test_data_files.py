@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segbench.data import open_split, preflight, prepare
+from segbench.data import fingerprint_here, open_split, preflight, prepare
 from segbench.errors import DataError
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
@@ -183,6 +183,21 @@ def test_what_was_converted_is_whole_whatever_became_of_its_files(folder, machin
     open_split(card(), "val", machine)
     (folder / "photos" / "val" / "im1.jpg").unlink()
     assert preflight([card()], ["val"], machine) == []
+
+
+def test_files_that_were_changed_since_they_were_converted_are_told(folder, machine):
+    before = open_split(card(), "val", machine).fingerprint
+    assert fingerprint_here(card(), "val", machine, max_images=None) == before
+    label = folder / "masks" / "val" / "im1.png"
+    with Image.open(label) as image:
+        save(label, np.zeros_like(np.asarray(image)))
+    (sentence,) = preflight([card()], ["val"], machine)
+    assert f"street val: files under {folder} were changed since they were converted" in sentence
+    assert "`segbench prepare street` with the same --data converts them again" in sentence
+    prepare(card(), machine, download_missing=False)
+    assert preflight([card()], ["val"], machine) == []
+    assert fingerprint_here(card(), "val", machine, max_images=None) != before
+    assert fingerprint_here(card(), "test", machine, max_images=None) is None
 
 
 def test_a_split_without_images_and_an_unknown_one_are_one_sentence(folder, machine):

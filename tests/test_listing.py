@@ -102,6 +102,53 @@ def test_a_dry_run_names_the_trials_and_says_which_have_ended(toy_run, monkeypat
             assert f"toynet {head} toyshapes seed {seed}: {state}" in said
 
 
+def test_results_that_were_made_from_other_files_are_not_mixed_with_new_ones(toy_run, monkeypatch):
+    project = toy_run.parents[1]
+    monkeypatch.chdir(project)
+    for about in (toy_run.parents[2] / "cache" / "arrow").glob("toyshapes-val-*/about.json"):
+        text = about.read_text()
+        about.write_text(text.replace('"fingerprint": "', '"fingerprint": "0'))  # as other pixels
+    code, said = typed("run", "experiments/toy.yaml", "--dry-run")
+    assert code == 2
+    assert "holds 2 trials from other files of toyshapes val than are here now (trials/" in said
+    assert "begin another --results folder" in said
+    for about in (toy_run.parents[2] / "cache" / "arrow").glob("*/about.json"):
+        about.unlink()  # not converted here: nothing is known
+    assert typed("run", "experiments/toy.yaml", "--dry-run")[0] == 0
+
+
+@pytest.mark.parametrize("flag", ["--data", "--weights"])
+def test_a_folder_that_does_not_exist_is_no_place_to_look_in(toy_project, flag):
+    path = toy_project / "experiments" / "toy.yaml"
+    code, said = typed("run", path, flag, "nosuchfolder", "--dry-run")
+    assert (code, said) == (2, f"{flag} nosuchfolder: there is no such folder")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "sentence"),
+    [
+        ("mobilenet_v3_small", "mobilenet_v3_smal", "no model 'mobilenet_v3_smal'; did you mean"),
+        ("features.12", "features.99", "the network has no module features.99 to cut a stage at"),
+        (
+            "channels: 576",
+            "channels: 577",
+            "with stride 32 and 577 channels, but has stride 32 and",
+        ),
+    ],
+)
+def test_a_card_that_its_network_does_not_keep_is_found_by_check_and_before_a_run(
+    toy_project, right, wrong, sentence, tmp_path
+):
+    path = toy_project / "backbones" / "toynet.yaml"
+    assert typed("check", path) == (0, "the file is in order")
+    path.write_text(path.read_text().replace(right, wrong))
+    for words in (("check", path), ("run", toy_project / "experiments" / "toy.yaml")):
+        code, said = typed(*words, *(("--results", tmp_path / "r") if words[0] == "run" else ()))
+        assert code == 2
+        assert sentence in said
+    assert not (tmp_path / "r" / "toy" / "trials").exists()
+
+
 def test_an_experiment_is_shown_by_its_name(toy_project, monkeypatch):
     monkeypatch.chdir(toy_project)
     code, said = typed("show", "toy")

@@ -196,6 +196,8 @@ def test_more_seeds_than_a_file_names_are_refused(toy_project):
     } == {4}
     with pytest.raises(ExperimentError, match=r"--seeds 3: sweep\.seeds names 2 seeds; name more"):
         prepare_run(path, Flags(settings=(named,), seeds=3))
+    with pytest.raises(ExperimentError, match="--seeds 5000: a sweep has 1000 seeds at most"):
+        prepare_run(path, Flags(seeds=5000))
 
 
 def test_ten_thousand_trials_are_planned_within_seconds(plan_of):

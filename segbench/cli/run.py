@@ -91,6 +91,7 @@ def run_command(
     )
     command = _command(file, settings or [], only or [], seeds, settle)
     prepared = drive.prepare_run(file, flags)
+    drive.check_same_files(prepared)
     left = drive.unfinished(prepared, retry_failed=retry == "failed")
     say_plan(prepared, left)
     if dry_run:

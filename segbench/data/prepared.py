@@ -66,7 +66,7 @@ def open_prepared(
     """Return the split's Arrow table; converts local raw files where that was not done yet.
 
     Raw files are told apart by their folder and names. notice_changes: look at each one's size and
-    time too, and convert again what changed; slow on a shared disk, so for `prepare` alone.
+    time too, and convert again what changed; for `prepare` alone, since others may be reading.
 
     Raises:
         DataError: the files are not here, or something is wrong with them; all problems at once.
@@ -116,18 +116,35 @@ def is_here(card: DatasetCard, split: str, machine: Machine) -> bool:
 def lacking(card: DatasetCard, split: str, machine: Machine) -> str:
     """Return which files of a split that is here are missing, empty where it is whole.
 
-    What was converted is whole. Files are listed and not opened.
+    What was converted is whole, also where raw files are gone, unless some were changed since: their
+    sizes and times are compared. No file is opened.
     """
     root = None if card.drawn else find_root(card, card.splits[split], machine)
     if root is None:
         return ""
+    made: dict[str, Any] = {}
     try:
-        if (_folder(card, split, machine, root) / "about.json").exists():
-            return ""
-        raw_pairs(card, split, root)
+        about = _folder(card, split, machine, root) / "about.json"
+        made = json.loads(about.read_bytes()) if about.exists() else {}
+        pairs = raw_pairs(card, split, root)
     except DataError as error:
-        return str(error)
+        return "" if made else str(error)
+    if made and made["stamp"] != _stamp(pairs):
+        return (
+            f"{card.name} {split}: files under {root} were changed since they were converted; "
+            f"`segbench prepare {card.name}` with the same --data converts them again"
+        )
     return ""
+
+
+def is_converted(card: DatasetCard, split: str, machine: Machine) -> bool:
+    """Return whether opening the split converts nothing."""
+    if split not in known_splits(card):
+        return False
+    root = None if card.drawn else find_root(card, card.splits[split], machine)
+    if card.drawn is None and root is None:
+        return bool(_made_folders(card, split, machine))
+    return (_folder(card, split, machine, root) / "about.json").exists()
 
 
 def _folder(card: DatasetCard, split: str, machine: Machine, root: Path | None) -> Path:

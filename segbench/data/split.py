@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from segbench.data.photographs import decoded_image
-from segbench.data.prepared import Prepared, open_prepared
+from segbench.data.prepared import Prepared, is_converted, open_prepared
+from segbench.errors import DataError
 from segbench.files import digest
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
@@ -116,6 +117,19 @@ def open_split(
         order = np.random.default_rng(subset_seed).permutation(len(chosen))[:max_images]
         chosen = chosen[np.sort(order)]
     return SegmentationSplit(prepared, card, chosen)
+
+
+def fingerprint_here(
+    card: DatasetCard, split: str, machine: Machine, *, max_images: int | None, subset_seed: int = 0
+) -> str | None:
+    """Return the fingerprint of what `open_split` would return, None where that is not known yet."""
+    if not is_converted(card, "train" if split == "holdout" else split, machine):
+        return None
+    try:
+        opened = open_split(card, split, machine, max_images=max_images, subset_seed=subset_seed)
+    except DataError:  # several conversions, or a damaged one: told by who must open it
+        return None
+    return opened.fingerprint
 
 
 def view_lookup(card: DatasetCard) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 from torch.fx.proxy import TraceError
-from torchvision.models import get_model_builder
+from torchvision.models import get_model_builder, list_models
 from torchvision.ops import StochasticDepth
 
 from segbench.errors import CardError
@@ -77,6 +77,21 @@ def build_trunk(
     return Trunk(trunk.train(), coordinates, smallest, full_names)
 
 
+def verify_card(card: BackboneCard) -> None:
+    """Build the card's trunk without memory or arithmetic and compare it with what is declared.
+
+    A network of the user's that cannot be built so is left to the trial that builds it in earnest.
+
+    Raises:
+        CardError: there is no such builder, module or layer, or strides and channels are others.
+    """
+    try:
+        with torch.device("meta"):
+            build_trunk(card, card.strides, padding="native", dropout=0.5)
+    except (NotImplementedError, RuntimeError):
+        return
+
+
 class _Tracer(fx.Tracer):
     """Looks into every block, torchvision's too, but not into what only training switches on."""
 
@@ -139,7 +154,9 @@ def _torchvision_builder(card: BackboneCard, name: str) -> Callable[..., object]
     try:
         return get_model_builder(name)  # only registered models: no other function of the package
     except ValueError as error:
-        raise CardError(f"{card.name}: torchvision.models has no model {name!r}") from error
+        raise CardError(
+            f"{card.name}: torchvision.models has no model {name!r}{did_you_mean(name, list_models())}"
+        ) from error
 
 
 def _trusted_function(card: BackboneCard, module_name: str, name: str) -> Callable[..., object]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
+from segbench.errors import DataError
 from segbench.spec.base import Spec
 
 
@@ -48,6 +49,10 @@ class Machine(Spec):
 
         Flags come first; several folders in a variable are separated by `:`.
         """
+        for name in ("data", "weights"):
+            for folder in given.get(name, ()):
+                if not Path(folder).expanduser().is_dir():
+                    raise DataError(f"--{name} {folder}: there is no such folder")
         cache = given.pop("cache", None) or environment.get("SEGBENCH_CACHE") or "~/.cache/segbench"
         folders = {
             name: (*given.pop(name, ()), *_split(environment.get(f"SEGBENCH_{name.upper()}", "")))
