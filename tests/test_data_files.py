@@ -469,7 +469,7 @@ def test_an_image_without_a_label_and_a_label_without_an_image_are_told(folder, 
         open_split(card(), "train", machine)
     unlabelled, missing = str(caught.value).splitlines()
     photos = folder / "photos" / "train"
-    assert f"images without a label: {photos / 'im2.jpg'}; add their labels, or" in unlabelled
+    assert f"images without a label: {photos / 'im2.jpg'}; a label is masks/" in unlabelled
     assert f"missing files: {photos / 'im4'} (.jpg, .png, " in missing
     assert "add them, or take their names out of the labels" in missing
 

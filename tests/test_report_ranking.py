@@ -63,6 +63,13 @@ def test_letters_of_a_case_worked_by_hand():
     assert letters_of([1, 2, 3, 4], differs) == ["c", "bc", "ab", "a"]
 
 
+def test_many_overlapping_groups_have_no_letters_and_take_no_time():
+    """Pairs differ at random: the groups of 60 models that do not differ are thousands."""
+    rng = np.random.default_rng(0)
+    upper = np.triu(rng.random((60, 60)) < 0.3, 1)
+    assert letters_of(list(range(60)), upper | upper.T) == [""] * 60
+
+
 def test_models_far_apart_get_places_and_letters_of_their_own():
     ranking = rank([seeds_of(0.5, 4), seeds_of(0.9, 4, 50), seeds_of(0.7, 4, 90)], resamples=500)
     assert [(s.first, s.last, s.letters) for s in ranking.standings] == [

@@ -101,8 +101,9 @@ def raw_pairs(card: DatasetCard, split_name: str, root: Path) -> list[RawPair]:
         without = [str(path) for path in _images_without_label(root, split)]
         if without:
             problems.append(
-                f"{card.name} {split_name}: images without a label: {_listed(without)}; add their "
-                "labels, or take them out of the folder"
+                f"{card.name} {split_name}: images without a label: {_listed(without)}; a label is "
+                f"{split.labels}, where {{name}} is the image's without its ending; add labels, or "
+                "take the images out of the folder"
             )
     pairs = []
     missing = []

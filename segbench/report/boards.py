@@ -167,8 +167,11 @@ class Board:
         decided = (
             "Place is the range of ranks that is left when only differences count that are decided "
             f"(seeds and images, p at most {ALPHA:g} after Holm's correction over all pairs); "
-            "models that share a letter are not told apart."
         )
+        if any(model.standing.letters for model in self.models):
+            decided += "models that share a letter are not told apart."
+        else:
+            decided += "letters are left out, as the models form too many overlapping groups."
         if not few:
             return decided
         if len(few) == len(self.models):

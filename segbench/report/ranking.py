@@ -17,6 +17,7 @@ from segbench.analysis.observations import Observation, scored
 from segbench.analysis.power import ALPHA
 from segbench.analysis.resample import image_draws, left_out, point
 
+_MOST_GROUPS = 52  # of models that are not told apart: a to z, twice
 RESAMPLES = 2000  # of images: an interval of a table needs no far tail
 
 
@@ -26,7 +27,7 @@ class Standing:
 
     low, high: 95 % interval over new seeds and new images, with one seed over new images alone.
     first, last: the places that it may have, as far as pairs are decided. letters: empty where it
-    has too few seeds for any decision.
+    has too few seeds for any decision, or where the table has too many groups.
     """
 
     mean: float
@@ -113,8 +114,10 @@ def decided_pairs(samples: Sequence[Sample], *, resamples: int) -> NDArray[np.bo
 def letters_of(means: Sequence[float], differs: NDArray[np.bool_]) -> list[str]:
     """Return letters such that two models share one exactly if they do not differ.
 
-    `a` goes to the group of the best model. Source: Piepho, An algorithm for a letter-based
-    representation of all-pairwise comparisons, J. Comput. Graph. Stat. 13 (2004): insert, absorb.
+    `a` goes to the group of the best model. Without any letters where they would be more than
+    anybody reads: many models can fall into very many overlapping groups.
+    Source: Piepho, An algorithm for a letter-based representation of all-pairwise comparisons,
+    J. Comput. Graph. Stat. 13 (2004): insert, absorb.
     """
     order = sorted(range(len(means)), key=lambda index: (-means[index], index))
     groups = [frozenset(order)] if order else []
@@ -126,6 +129,8 @@ def letters_of(means: Sequence[float], differs: NDArray[np.bool_]) -> list[str]:
                 for half in (g - {gone} for g in split for gone in (left, right)):
                     if not any(half <= group for group in groups):
                         groups = [group for group in groups if not group < half] + [half]
+                if len(groups) > _MOST_GROUPS:
+                    return [""] * len(means)
     places = {model: place for place, model in enumerate(order)}
     groups.sort(key=lambda group: sorted(places[model] for model in group))
     return [

@@ -85,14 +85,15 @@ def _ranking(board: Board) -> str:
     axes = [axis for axis in models[0].axes if axis != "dataset"]
     has_boundary = any("boundary_iou" in model.figures for model in models)
     shown = {**FIGURES, **({"boundary_iou": "boundary IoU"} if has_boundary else {})}
-    best = {figure: max(_mean(model.figures.get(figure)) for model in models) for figure in shown}
+    means = {figure: [_mean(model.figures.get(figure)) for model in models] for figure in shown}
+    best, worst = ({figure: of(own) for figure, own in means.items()} for of in (max, min))
     table = []
     for model in models:
         standing = model.standing
         row = [standing.place, standing.letters or "-", *(model.axes[a] or "-" for a in axes)]
         for figure in shown:
             summary = model.figures.get(figure)
-            is_best = len(models) > 1 and _mean(summary) == best[figure]
+            is_best = worst[figure] < _mean(summary) == best[figure]
             row.append(percent(summary, is_best=is_best))
             if figure == "mean_iou":
                 row.append(f"[{standing.low:.1f}, {standing.high:.1f}]")
@@ -249,9 +250,8 @@ def _comparable(cells: Sequence[TableCell]) -> list[list[TableCell]]:
 
 def _class_table(board: Board) -> str:
     def row(name: str, summaries: Sequence[Summary | None]) -> list[str]:
-        best = max(map(_mean, summaries))
-        many = len(summaries) > 1
-        return [name, *(percent(s, is_best=many and _mean(s) == best) for s in summaries)]
+        best, worst = max(map(_mean, summaries)), min(map(_mean, summaries))
+        return [name, *(percent(s, is_best=worst < _mean(s) == best) for s in summaries)]
 
     models = board.models
     table = [

@@ -290,6 +290,12 @@ class _Expansion:
         """Check each claim against the sweep's values, and if there are cells against them."""
         experiment, has_cells = self.experiment, not self.problems
         with_protocol = {**axes, "protocol": tuple(experiment.evaluate)}
+        for (
+            axis,
+            names,
+        ) in self._names_at_hand().items():  # where the sweep is wrong, claims are not
+            if axis in axes and not set(axes[axis]) <= set(names):
+                with_protocol[axis] = (*axes[axis], *names)
         at_hand = self._names_at_hand() if self._is_narrowed else {}
         problems = check_selectors(experiment.claims, with_protocol, at_hand)
         if has_cells:
