@@ -18,8 +18,9 @@ quickstart: install  ## 24 trials on drawn shapes, ending in a leaderboard
 test: install  ## the default suite, under three minutes
 	$(BIN)/python -m pytest -n 2
 
+# Three at a time, Slurm's first: they wait most of theirs, and are the longest.
 test-engines: install  ## the slow tests alone, with real Slurm, Ray and Chromium; a busy machine may take its time
-	$(BIN)/python -m pytest -m 'slow and not gpu' -n 2 --dist loadfile --timeout 900 --durations 12 -rs $(PYTEST)
+	$(BIN)/python -m pytest -m 'slow and not gpu' -n 3 --dist loadfile --no-loadscope-reorder --timeout 900 --durations 12 -rs $(PYTEST)
 
 test-all: install  ## everything, with real Slurm, Ray and Chromium where they are installed
 	$(BIN)/python -m pytest -m 'not gpu'
