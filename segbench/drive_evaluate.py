@@ -190,7 +190,7 @@ def changed(protocol: Protocol, settings: tuple[str, ...], split: str | None = N
         if not equals or not key:
             raise ExperimentError(f"--set {setting}: expected key=value, such as --set flip=true")
         try:
-            data = with_value(data, key, yamlfile.parse_value(text))
+            data = with_value(data, key, yamlfile.parse_value(text, f"--set {key}"))
         except ValueError as error:
             raise ExperimentError(f"--set {setting}: {error}") from error
     if split is not None:

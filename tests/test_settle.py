@@ -308,6 +308,13 @@ def test_a_sweep_that_is_changed_after_a_look_is_told_where_claims_are_asked_of_
     assert "'the finer head is better | by far', " in told(again)
 
 
+def test_a_wrong_name_in_the_sweep_does_not_make_the_claims_wrong(project):
+    code, said = segbench("run", "experiments/toy.yaml", "--set", "sweep.head=[fcn32, fcn8s]")
+    assert code == 2
+    assert "no head 'fcn32'; did you mean 'fcn32s'?" in said
+    assert "claims" not in said
+
+
 def test_a_protocol_that_is_added_after_a_look_answers_no_claim(project, made_up):
     segbench("run", "experiments/toy.yaml", "--cache", "cache")
     folder = project / "results" / "toy"

@@ -53,8 +53,8 @@ def test_a_key_that_stands_twice_is_an_error_not_the_last_one(write):
     ],
 )
 def test_scalars_mean_what_they_look_like(text, value):
-    assert yamlfile.parse_value(text) == value
-    assert type(yamlfile.parse_value(text)) is type(value)
+    assert yamlfile.parse_value(text, "it") == value
+    assert type(yamlfile.parse_value(text, "it")) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,7 @@ def test_a_missing_file_is_named(tmp_path):
             "train.stages[0].optimizer.lr: should be greater than 0, but got -1",
         ),
         ("sweep.seeds=0", "sweep.seeds: should be greater than or equal to 1, but got 0"),
+        ("sweep.seeds=three", "sweep.seeds: should be a valid integer, but got 'three'"),
         ("launch.workers=0", "launch.workers: should be greater than or equal to 1, but got 0"),
     ],
 )

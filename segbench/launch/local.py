@@ -178,7 +178,8 @@ class _Pool:
             self.free.append(slot)
             self._did_not_begin(trial_id, f"could not be started ({type(error).__name__})")
             return
-        self.on_event(Event("started", trial_id))
+        if trial_id not in self.held_until:  # told once, however often it is looked at again
+            self.on_event(Event("started", trial_id))
 
     def _reap(self) -> None:
         for item in [item for item in self.running if not item.process.is_alive()]:
@@ -200,9 +201,10 @@ class _Pool:
             self.unrecorded[trial_id] = _last_line(workdir / "worker.log")
             self.on_event(Event("failed", trial_id, self.unrecorded[trial_id]))
         elif item.process.exitcode == 0:
+            if trial_id not in self.held_until:
+                self.on_event(Event("waiting", trial_id, "another worker has it"))
             self.held_until[trial_id] = time.monotonic() + _HELD_SECONDS
             self.waiting.append(trial_id)
-            self.on_event(Event("waiting", trial_id, "another worker has it"))
             return  # such a process did no work: patience goes on
         else:
             self._again(trial_id, workdir, item.process.exitcode or 0)

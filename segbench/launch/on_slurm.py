@@ -233,12 +233,18 @@ def _sbatch(run_folder: Path, job_path: Path, array: Array, after: list[str]) ->
     except (FailedSubmissionError, UncompletedJobError, RuntimeError) as error:
         for unused in (run_folder / "jobs" / "submitit").glob(f"{'[0-9a-f]' * 32}.pkl"):
             unused.unlink()
-        reason = " ".join(str(error).split("\n\n")[-1].split())
+        reason = _in_one_line(str(error))
         slurm_queue.write_submission(run_folder, submission.revised(refused=reason or "refused"))
         raise LaunchError(f"sbatch refused: {reason}") from error
     submission = submission.revised(job_id=found[0].job_id.split("_")[0])
     slurm_queue.write_submission(run_folder, submission)
     return submission
+
+
+def _in_one_line(text: str) -> str:
+    """Return sbatch's own words, each line once: submitit wraps them in its own and repeats them."""
+    lines = [line.strip() for line in text.rsplit("\n\n", maxsplit=1)[-1].splitlines()]
+    return " ".join(dict.fromkeys(filter(None, lines)))
 
 
 def sbatch_options(launch: Launch) -> dict[str, Any]:

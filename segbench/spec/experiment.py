@@ -215,7 +215,7 @@ def _with_setting(data: dict[str, Any], setting: str) -> dict[str, Any]:
             f"--set {setting}: expected key=value, such as --set train.batch_size=4"
         )
     try:
-        return with_value(data, key, yamlfile.parse_value(text))
+        return with_value(data, key, yamlfile.parse_value(text, f"--set {key}"))
     except (KeyError, IndexError, ValueError) as error:
         raise ExperimentError(f"--set {setting}: {error.args[0]}") from error
 

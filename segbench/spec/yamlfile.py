@@ -156,9 +156,12 @@ def _construct(
     return loader.construct_object(node)
 
 
-def parse_value(text: str) -> Any:
-    """Return the value that `text` has in a YAML file (`3`, `1e-3`, `[a, b]`, `true`, `word`)."""
-    return parse_document(text, "--set", SegbenchError).data
+def parse_value(text: str, name: str) -> Any:
+    """Return the value that `text` has in a YAML file (`3`, `1e-3`, `[a, b]`, `true`, `word`).
+
+    name: what it is called where it is not valid.
+    """
+    return parse_document(text, name, SegbenchError).data
 
 
 def read(path: Path, spec: type[AnySpec], error_type: type[SegbenchError]) -> AnySpec:
@@ -212,11 +215,14 @@ def _only_follows(
     if detail["type"] == "too_short":
         return any(len(other) > len(place) and other[: len(place)] == place for _, other in every)
     if detail["type"].endswith(_WRONG_TYPES):
-        return any(
-            other == place and len(one["loc"]) == len(detail["loc"])
-            and not one["type"].endswith(_WRONG_TYPES)
+        beside = [
+            one["type"]
             for one, other in every
-        )  # fmt: skip
+            if other == place and len(one["loc"]) == len(detail["loc"])
+        ]
+        if detail["type"] == "tuple_type" and len(beside) > 1:
+            return True  # `three` is no number, which says more than that it is no list either
+        return not all(kind.endswith(_WRONG_TYPES) for kind in beside)
     return False
 
 
