@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segbench import results
 from segbench.counts import Sums, mean_iou
-from segbench.data import open_split
+from segbench.data.split import open_split
 from segbench.engine.crf import Unrefined, refined_predictions, require_crf
 from segbench.engine.device import chosen_device, make_repeatable
 from segbench.engine.evaluate import scored_label

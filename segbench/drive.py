@@ -3,11 +3,13 @@
 Knows nothing of terminals. No torch here.
 """
 
+import contextlib
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +22,13 @@ from segbench.drive_settle import (
     with_last_look,
     with_top_ups,
 )
-from segbench.errors import CardError, DataError, ExperimentError
+from segbench.errors import CardError, DataError, ExperimentError, ResultError
+from segbench.files import digest, write_text
 from segbench.launch import Event, Work, launcher_named
 from segbench.launch.best_sample import best_sample
 from segbench.run import RunRecord
 from segbench.spec import yamlfile
-from segbench.spec.catalog import Catalog
+from segbench.spec.catalog import Catalog, built_in_root
 from segbench.spec.experiment import MOST_SEEDS, Experiment, read_experiment
 from segbench.spec.job import Job
 from segbench.spec.machine import Machine
@@ -189,12 +192,13 @@ def missing_files(prepared: Prepared) -> list[str]:
     Raises:
         LaunchError: the device does not exist on this machine, where trials are to run.
     """
-    from segbench.data import preflight
-    from segbench.engine.device import chosen_device
+    from segbench.data.prepare import preflight
     from segbench.models.weights import missing_weights
 
     experiment = prepared.asked.experiment
-    if experiment.launch.launcher == "local":
+    if experiment.launch.launcher == "local" and prepared.machine.device not in {"auto", "cpu"}:
+        from segbench.engine.device import chosen_device
+
         chosen_device(prepared.machine)
     trials = prepared.asked.trials.values()
     datasets = {
@@ -215,15 +219,31 @@ def missing_files(prepared: Prepared) -> list[str]:
 
 
 def _untrue_cards(prepared: Prepared) -> list[str]:
-    """Return a sentence for each backbone card that is not what its network is."""
-    from segbench.models.trunk import verify_card
+    """Return a sentence for each backbone card that is not what its network is.
 
-    sentences = []
+    Cards that come with segbench are held by its tests. Others are compared once, since that takes
+    torch: the cache remembers which were true.
+    """
+    ours, sentences = Catalog((built_in_root(),)), []
     for trial in _one_per_part(prepared.asked.trials.values(), "backbone"):
+        card = trial.backbone
+        if card.name in ours.names("backbones") and ours.backbone(card.name) == card:
+            continue
+        known = digest([card.model_dump(mode="json"), version("torchvision")], length=16)
+        mark = Path(prepared.machine.cache) / "true_cards" / f"{card.name}-{known}"
+        if mark.exists():
+            continue
+        from segbench.models.trunk import verify_card
+
         try:
-            verify_card(trial.backbone)
+            verify_card(card)
         except CardError as error:
             sentences.append(str(error))
+            continue
+        with contextlib.suppress(
+            ResultError
+        ):  # a cache that cannot be written is told with the rest
+            write_text(mark, "")
     return sentences
 
 
@@ -238,7 +258,7 @@ def check_same_files(prepared: Prepared) -> None:
     known: dict[tuple[object, ...], str | None] = {}
 
     def here(trial: Trial, split: str, max_images: int | None, subset_seed: int = 0) -> str | None:
-        from segbench.data import fingerprint_here  # with torch, where any trial has ended
+        from segbench.data.chosen import fingerprint_here
 
         key = (id(trial.dataset), split, max_images, subset_seed)
         if key not in known:

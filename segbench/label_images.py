@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from segbench.data.photographs import checked_image, decoded_image
+from segbench.data.photographs import checked_image
+from segbench.data.split import decoded_image
 from segbench.engine.crf import refine, require_crf
 from segbench.engine.device import chosen_device, make_repeatable
 from segbench.engine.predict import unrefined
 from segbench.errors import DataError
 from segbench.files import write_atomically
-from segbench.models import Segmenter
+from segbench.models.segmenter import Segmenter
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Crf, Protocol

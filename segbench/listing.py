@@ -174,7 +174,7 @@ def prepare_all(
     Raises:
         SegbenchError: a name is unknown, or a download, a checksum or a conversion failed.
     """
-    from segbench.data import prepare
+    from segbench.data.prepare import prepare
     from segbench.models.weights import fetch_weights
 
     machine = Machine.from_environment(

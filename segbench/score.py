@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segbench import results
-from segbench.data import SegmentationSplit, open_split
 from segbench.data.labels import IGNORE_INDEX, class_lookup, png_values
-from segbench.data.split import view_lookup
+from segbench.data.split import SegmentationSplit, open_split, view_lookup
 from segbench.engine.device import chosen_device, make_repeatable
 from segbench.engine.evaluate import Counted, count, evaluate, scored_label
 from segbench.errors import DataError

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from segbench import results
 from segbench.code_version import code_version
-from segbench.data import SegmentationSplit, open_split, training_batches, training_positions
+from segbench.data.batches import training_batches, training_positions
+from segbench.data.split import SegmentationSplit, open_split
 from segbench.data.staging import staged
 from segbench.engine import ranks
 from segbench.engine.checkpoint import (
@@ -48,7 +49,8 @@ from segbench.engine.training_log import read_log
 from segbench.errors import DataError, ResultError, SegbenchError, TrialError
 from segbench.files import digest, remove_leftovers, write_text
 from segbench.lease import STALE_SECONDS, attempts, claim
-from segbench.models import Segmenter, backbone_weights_path, build_segmenter
+from segbench.models.segmenter import Segmenter, build_segmenter
+from segbench.models.weights import backbone_weights_path
 from segbench.results import Evaluation, Provenance, Result, StoredCounts
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol

@@ -10,7 +10,8 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, resize
 
 from segbench.errors import CardError
-from segbench.models import Segmenter, backbone_weights_path, build_segmenter
+from segbench.models.segmenter import Segmenter, build_segmenter
+from segbench.models.weights import backbone_weights_path
 from segbench.spec import yamlfile
 from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import Catalog, built_in_root

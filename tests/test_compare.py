@@ -12,7 +12,7 @@ from segbench import results
 from segbench.analysis.pairwise import compare_two
 from segbench.cli import app
 from segbench.counts import mean_iou
-from segbench.data import open_split
+from segbench.data.split import open_split
 from segbench.drive_evaluate import machine_of
 from segbench.report.observed import load_counts
 from segbench.run import load_rows, load_run

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from segbench import results
-from segbench.data import open_split
+from segbench.data.split import open_split
 from segbench.engine.cost import FLOPS_SIDE, forward_flops
-from segbench.models import build_segmenter
+from segbench.models.segmenter import build_segmenter
 from segbench.report.observed import facts_of, load_counts, observed
 from segbench.run import load_rows, load_run
 from segbench.spec.cards import BackboneCard

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segbench.data import open_split, training_batches, training_positions
-from segbench.data.batches import Draws, draws_of, transformed
+from segbench.data.batches import Draws, draws_of, training_batches, training_positions, transformed
 from segbench.data.drawn import SHAPES, draw_pair
+from segbench.data.split import open_split
 from segbench.errors import CardError
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segbench.data import open_split, preflight, prepare
 from segbench.data import unpack as unpack_module
 from segbench.data.download import download
 from segbench.data.layout import archive_file
+from segbench.data.prepare import preflight, prepare
+from segbench.data.split import open_split
 from segbench.data.unpack import unpack
 from segbench.errors import DataError
 from segbench.spec.cards import DatasetCard

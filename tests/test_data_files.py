@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segbench.data import fingerprint_here, open_split, preflight, prepare
+from segbench.data.chosen import fingerprint_here
+from segbench.data.prepare import preflight, prepare
+from segbench.data.split import open_split
 from segbench.errors import DataError
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine

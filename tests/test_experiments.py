@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from segbench.models import build_segmenter
+from segbench.models.segmenter import build_segmenter
 from segbench.spec.catalog import Catalog
 from segbench.spec.experiment import read_experiment
 from segbench.spec.protocol import Crf

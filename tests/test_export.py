@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from segbench import results
 from segbench.cli import app
-from segbench.data import open_split
+from segbench.data.split import open_split
 from segbench.drive_evaluate import machine_of
 from segbench.engine.predict import predict
 from segbench.errors import DataError
-from segbench.models import build_segmenter
+from segbench.models.segmenter import build_segmenter
 from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import Catalog, read_card
 from segbench.spec.heads import Model

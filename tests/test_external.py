@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from segbench import results
 from segbench.cli import app, scoring
 from segbench.cli.pages import show_report
-from segbench.data import open_split
+from segbench.data.split import open_split
 from segbench.drive_evaluate import machine_of
 from segbench.external import load_externals
 from segbench.report.boards import boards

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from segbench.data import open_split, staging
+from segbench.data import staging
+from segbench.data.split import open_split
 from segbench.data.staging import staged
 from segbench.drive import Flags, prepare_run
 from segbench.spec.machine import Machine

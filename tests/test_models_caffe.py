@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segbench.models import Segmenter, build_segmenter
+from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import built_in_root, read_card
 from segbench.spec.heads import HEADS, Model

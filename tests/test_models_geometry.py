@@ -10,8 +10,8 @@ from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from segbench.errors import CardError
-from segbench.models import build_segmenter
 from segbench.models.geometry import Window, pad_aligned, stage_coordinates
+from segbench.models.segmenter import build_segmenter
 from segbench.models.trunk import Trunk, build_trunk
 from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import built_in_root, read_card

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from segbench.errors import CardError, DataError
-from segbench.models import Segmenter, build_segmenter
 from segbench.models.geometry import Coordinates
 from segbench.models.head import FusionHead, StageShape
+from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.spec.cards import BackboneCard, Input, Stage
 from segbench.spec.catalog import built_in_root, read_card
 from segbench.spec.heads import HEADS, Geometry, Head, Model

@@ -13,8 +13,9 @@ from torchvision.models import get_model
 
 from segbench.errors import CardError, DataError
 from segbench.files import sha256_of_file
-from segbench.models import Segmenter, backbone_weights_path, build_segmenter
-from segbench.models.weights import fetch_weights, missing_weights, read_state
+from segbench.models.segmenter import Segmenter, build_segmenter
+from segbench.models.trunk_weights import read_state
+from segbench.models.weights import backbone_weights_path, fetch_weights, missing_weights
 from segbench.spec.cards import BackboneCard, Weights
 from segbench.spec.catalog import built_in_root, read_card
 from segbench.spec.heads import HEADS, Model

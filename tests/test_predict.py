@@ -80,7 +80,7 @@ def test_parameters_are_searched_on_held_out_images_alone(toy_run):
     assert "without a CRF" in done.output
     assert "gaussian_width: 3" in done.output
     found = results.read_json(workdir / "crf_search.json")
-    from segbench.data import open_split
+    from segbench.data.split import open_split
 
     train = set(open_split(trial.dataset, "train", prepared.machine).names)
     held = set(found["images"])

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from segbench.counts import Sums, mean_iou
-from segbench.data import open_split
+from segbench.data.split import open_split
 from segbench.engine.evaluate import scored_label
 from segbench.engine.predict import predict, probability_map
 from segbench.results import scored_classes

@@ -8,9 +8,7 @@ EXIF rotation is not applied: labels are drawn on the stored pixels.
 import io
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from segbench.errors import DataError
 
@@ -44,10 +42,3 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode in {"I", "F"}:
         raise ValueError(f"its values are of the kind {image.mode}; save it with 8 bits")
     return image
-
-
-def decoded_image(stored: bytes) -> Tensor:
-    """Return the (3, H, W) uint8 RGB image of stored bytes; grey becomes three equal channels."""
-    with Image.open(io.BytesIO(stored)) as image:
-        pixels = np.array(image.convert("RGB"))  # (H, W, 3)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

@@ -47,7 +47,7 @@ def prepare(
             prepared = open_prepared(
                 card, split, machine, _named(progress, f"converting {split}"), notice_changes=True
             )
-            ready.append(f"{split} {len(prepared.names)} images")
+            ready.append(f"{split} {len(prepared.contents.names)} images")
         except DataError as error:
             wrong.append(str(error))
     if wrong:

@@ -42,17 +42,23 @@ class Row(NamedTuple):
     label: NDArray[np.uint8]
 
 
-class Prepared(NamedTuple):
-    """An opened split. table: rows of name, image, label, height, width.
+class Contents(NamedTuple):
+    """What is known of a converted split without opening its table.
 
     pixels: (N, C) labelled pixels of each image and class of the card, not of its view.
     fingerprint: sha256 over names, image bytes and class indices.
     """
 
-    table: Any
     names: tuple[str, ...]
     pixels: NDArray[np.int64]
     fingerprint: str
+
+
+class Prepared(NamedTuple):
+    """An opened split. table: rows of name, image, label, height, width."""
+
+    table: Any
+    contents: Contents
 
 
 def open_prepared(
@@ -137,14 +143,17 @@ def lacking(card: DatasetCard, split: str, machine: Machine) -> str:
     return ""
 
 
-def is_converted(card: DatasetCard, split: str, machine: Machine) -> bool:
-    """Return whether opening the split converts nothing."""
+def contents_here(card: DatasetCard, split: str, machine: Machine) -> Contents | None:
+    """Return what was converted here, None where nothing was, or what is not clear or damaged."""
     if split not in known_splits(card):
-        return False
+        return None
     root = None if card.drawn else find_root(card, card.splits[split], machine)
-    if card.drawn is None and root is None:
-        return bool(_made_folders(card, split, machine))
-    return (_folder(card, split, machine, root) / "about.json").exists()
+    try:
+        if card.drawn is None and root is None:
+            return _contents(_without_raw_files(card, split, machine))
+        return _contents(_folder(card, split, machine, root))
+    except (DataError, OSError, EOFError, ValueError, LookupError):
+        return None
 
 
 def _folder(card: DatasetCard, split: str, machine: Machine, root: Path | None) -> Path:
@@ -166,7 +175,7 @@ def _without_raw_files(card: DatasetCard, split: str, machine: Machine) -> Path:
     made = _made_folders(card, split, machine)
     if not made:
         raise DataError(not_here(card, split, machine))
-    if len(made) > 1 and len({_opened(folder).fingerprint for folder in made}) > 1:
+    if len(made) > 1 and len({_opened(folder).contents.fingerprint for folder in made}) > 1:
         folders = ", ".join(str(folder) for folder in made)
         raise DataError(
             f"{card.name} {split}: was converted from different files to {folders}; delete all but "
@@ -353,21 +362,25 @@ def _checked_row(card: DatasetCard, pair: RawPair, lookup: NDArray[np.uint16]) -
     return Row(pair.name, image, label)
 
 
+def _contents(folder: Path) -> Contents:
+    about = json.loads((folder / "about.json").read_bytes())
+    return Contents(tuple(about["names"]), np.load(folder / "pixels.npy"), about["fingerprint"])
+
+
 def _opened(folder: Path) -> Prepared:
     from datasets import Dataset, concatenate_datasets
 
     try:
-        about = json.loads((folder / "about.json").read_bytes())
+        contents = _contents(folder)
         parts = [Dataset.from_file(str(path)) for path in sorted(folder.glob("part*.arrow"))]
         table = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-        pixels = np.load(folder / "pixels.npy")
-        if len(table) != len(about["names"]):
-            raise ValueError(f"{len(table)} of {len(about['names'])} rows are there")
+        if len(table) != len(contents.names):
+            raise ValueError(f"{len(table)} of {len(contents.names)} rows are there")
     except (OSError, EOFError, ValueError, LookupError) as error:
         raise DataError(
             f"{folder}: is damaged ({error}); delete it, and it is made again from the raw files"
         ) from error
-    return Prepared(table, tuple(about["names"]), pixels, about["fingerprint"])
+    return Prepared(table, contents)
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from segbench.data.photographs import decoded_image
-from segbench.data.prepared import Prepared, is_converted, open_prepared
-from segbench.errors import DataError
-from segbench.files import digest
+from segbench.data.chosen import chosen_images, fingerprint_of, stored_split
+from segbench.data.prepared import Prepared, open_prepared
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
 
@@ -41,10 +39,8 @@ class SegmentationSplit:
         self._num_classes = card.num_classes
         self._class_map = card.class_map
         self._has_void_class = card.view.void_as_class
-        self.names = tuple(prepared.names[index] for index in chosen)
-        whole = len(chosen) == len(prepared.names)
-        view = card.view.identity()
-        self.fingerprint = digest([prepared.fingerprint, view, None if whole else self.names])
+        self.names = tuple(prepared.contents.names[index] for index in chosen)
+        self.fingerprint = fingerprint_of(card, prepared.contents, chosen)
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -72,7 +68,7 @@ class SegmentationSplit:
 
     def _pixels(self) -> NDArray[np.int64]:
         """Return (N, C) labelled pixels of each image and class under the view."""
-        raw = self._prepared.pixels[self._chosen]
+        raw = self._prepared.contents.pixels[self._chosen]
         seen = np.zeros((len(self._chosen), self._num_classes), dtype=np.int64)
         for index, target in enumerate(self._class_map):
             if target is not None:
@@ -105,31 +101,11 @@ def open_split(
     Raises:
         DataError: the files are not here, or something is wrong with them; all problems at once.
     """
-    stored = "train" if split == "holdout" else split
-    prepared = open_prepared(card, stored, machine)
-    chosen = np.arange(len(prepared.names))
-    if card.view.holdout and stored == "train":
-        held = _drawn_lots(prepared, "holdout") < card.view.holdout
-        chosen = chosen[held if split == "holdout" else ~held]
-    if split == "train" and card.view.thin:
-        chosen = chosen[_stays(prepared, card)[chosen]]
-    if max_images is not None and max_images < len(chosen):
-        order = np.random.default_rng(subset_seed).permutation(len(chosen))[:max_images]
-        chosen = chosen[np.sort(order)]
+    prepared = open_prepared(card, stored_split(split), machine)
+    chosen = chosen_images(
+        card, split, prepared.contents, max_images=max_images, subset_seed=subset_seed
+    )
     return SegmentationSplit(prepared, card, chosen)
-
-
-def fingerprint_here(
-    card: DatasetCard, split: str, machine: Machine, *, max_images: int | None, subset_seed: int = 0
-) -> str | None:
-    """Return the fingerprint of what `open_split` would return, None where that is not known yet."""
-    if not is_converted(card, "train" if split == "holdout" else split, machine):
-        return None
-    try:
-        opened = open_split(card, split, machine, max_images=max_images, subset_seed=subset_seed)
-    except DataError:  # several conversions, or a damaged one: told by who must open it
-        return None
-    return opened.fingerprint
 
 
 def view_lookup(card: DatasetCard) -> NDArray[np.uint8]:
@@ -142,15 +118,8 @@ def view_lookup(card: DatasetCard) -> NDArray[np.uint8]:
     return lookup
 
 
-def _stays(prepared: Prepared, card: DatasetCard) -> NDArray[np.bool_]:
-    """Return (N,) which images stay: one leaves when the lot of any thinned class says so."""
-    stays = np.ones(len(prepared.names), dtype=bool)
-    for name, share in card.view.thin.items():
-        has = prepared.pixels[:, card.classes.index(name)] > 0
-        stays &= ~has | (_drawn_lots(prepared, name) < share)
-    return stays
-
-
-def _drawn_lots(prepared: Prepared, what: str) -> NDArray[np.float64]:
-    """Return (N,) numbers in [0, 1) that depend on an image's name alone, not on seed or order."""
-    return np.array([int(digest([what, name], length=13), 16) / 16**13 for name in prepared.names])
+def decoded_image(stored: bytes) -> Tensor:
+    """Return the (3, H, W) uint8 RGB image of stored bytes; grey becomes three equal channels."""
+    with Image.open(io.BytesIO(stored)) as image:
+        pixels = np.array(image.convert("RGB"))  # (H, W, 3)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

@@ -10,9 +10,9 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from segbench.data import SegmentationSplit
+from segbench.data.split import SegmentationSplit
 from segbench.engine.predict import score_map
-from segbench.models import Segmenter
+from segbench.models.segmenter import Segmenter
 from segbench.spec.protocol import Protocol
 
 FLOPS_SIDE = 500  # px; the FCN paper times its models on 500 x 500 (section 4.1)

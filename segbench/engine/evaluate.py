@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from segbench.data import SegmentationSplit
+from segbench.data.split import SegmentationSplit
 from segbench.engine.crf import Unrefined, refined_predictions
 from segbench.engine.metrics import (
     boundary_counts,
@@ -22,7 +22,7 @@ from segbench.engine.metrics import (
     void_predictions,
 )
 from segbench.engine.predict import predict, unrefined
-from segbench.models import Segmenter
+from segbench.models.segmenter import Segmenter
 from segbench.spec.protocol import Crf, Protocol
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from segbench.data import SegmentationSplit
+from segbench.data.split import SegmentationSplit
 from segbench.errors import DataError
 from segbench.files import write_atomically
-from segbench.models import Segmenter
+from segbench.models.segmenter import Segmenter
 
 # Other machines and thread counts differ by float32's rounding, the file by float16's (2**-11 of
 # each value); another layer, padding or weight differs by far more than a hundredth of the largest.

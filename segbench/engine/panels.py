@@ -14,7 +14,7 @@ from PIL import Image
 from segbench.data.split import IGNORE_INDEX, Sample
 from segbench.engine.evaluate import scored_label
 from segbench.engine.predict import predict
-from segbench.models import Segmenter
+from segbench.models.segmenter import Segmenter
 from segbench.spec.protocol import Protocol
 
 LONGEST_PX = 256

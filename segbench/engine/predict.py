@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
 from segbench.engine.crf import Unrefined, refine
-from segbench.models import Segmenter
+from segbench.models.segmenter import Segmenter
 from segbench.spec.protocol import Protocol, Sliding
 
 

@@ -21,7 +21,7 @@ from segbench.engine import ranks
 from segbench.engine.checkpoint import load_checkpoint, save_checkpoint
 from segbench.engine.training_log import TrainingLog
 from segbench.errors import DivergedError, OutOfMemoryError
-from segbench.models import Segmenter
+from segbench.models.segmenter import Segmenter
 from segbench.spec.machine import Monitor
 from segbench.spec.recipe import Optimizer, Recipe, Schedule, Stage
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from segbench.errors import CardError, DataError
 from segbench.models.head import FusionHead, StageShape
 from segbench.models.trunk import build_trunk
-from segbench.models.weights import load_trunk_weights, weights_named
+from segbench.models.trunk_weights import load_trunk_weights
+from segbench.models.weights import weights_named
 from segbench.spec.cards import BackboneCard, Input
 from segbench.spec.heads import Head, Model, why_unsupported
 

@@ -1,25 +1,17 @@
-"""A trunk's trained parameters: which file, is it the right one, and do they fit.
+"""A trunk's trained parameters: which file, and is it the right one. No torch here.
 
-Nothing in a file is executed: safetensors, or torch files read with `weights_only`. Knows nothing
-of the parameters of trained segmenters (engine/checkpoint.py).
+Knows nothing of what is in a file.
 """
 
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-import safetensors.torch
-import torch
-from torch import Tensor
-
 from segbench.errors import CardError, DataError
 from segbench.files import sha256_of_file
-from segbench.models.trunk import Trunk
 from segbench.spec.cards import BackboneCard, Weights
 from segbench.spec.heads import Model
 from segbench.spec.machine import Machine
 from segbench.spec.yamlfile import did_you_mean
-
-_MOST_NAMES_SHOWN = 8
 
 
 def weights_named(backbone: BackboneCard, model: Model) -> Weights | None:
@@ -118,64 +110,6 @@ def fetch_weights(
     return backbone_weights_path(backbone, model, machine)
 
 
-def load_trunk_weights(trunk: Trunk, path: Path) -> None:
-    """Copy the parameters in the file into the trunk.
-
-    The file may be a trained segmenter's: its head is passed over. So are names of the full
-    network's other layers (classifier, auxiliary heads). Fully connected weights are read as the
-    convolutions that they have become; numbers of other precisions become those of the trunk.
-
-    Raises:
-        DataError: the file cannot be read, or its names or shapes are not the trunk's: all listed.
-    """
-    found = _of_trunk(read_state(path))
-    own = trunk.network.state_dict()
-    problems = _shown("missing", [n for n in own if n not in found and not n.endswith("_tracked")])
-    problems += _shown("unknown", [n for n in found if n not in trunk.full_names])
-    fitting: dict[str, Tensor] = {}
-    misfits = []
-    for name in own.keys() & found.keys():
-        ours, theirs = tuple(own[name].shape), tuple(found[name].shape)
-        if ours == theirs or (len(ours) == 4 and _flattened(ours) == theirs):
-            fitting[name] = found[name].view(ours)
-        else:
-            misfits.append(f"{name} {theirs}, not {ours}")
-    problems += _shown("of another shape", sorted(misfits))
-    if problems:
-        raise DataError(
-            f"{path}: does not fit the trunk: {'; '.join(problems)}; is it the right file?"
-        )
-    trunk.network.load_state_dict(fitting, strict=False)
-
-
-def _of_trunk(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the trunk's part of a whole segmenter's parameters; others as they are."""
-    trunk = {n.removeprefix("trunk."): t for n, t in state.items() if n.startswith("trunk.")}
-    return trunk or state
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a .safetensors or torch file, by name; nothing in it is executed.
-
-    Raises:
-        DataError: the file is neither, is damaged, or holds more than tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile file fails in any way
-        why = str(error).splitlines()[0] if str(error) else repr(error)
-        raise _unreadable(path, why) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise _unreadable(path, "it is not a mapping from names to tensors")
-    return dict(state)
-
-
-def _unreadable(path: Path, why: str) -> DataError:
-    return DataError(f"{path}: cannot be read as weights: {why}; fetch it again")
-
-
 def _found(weights: Weights, machine: Machine) -> Path | None:
     places = [Path(folder) / _file_name(weights) for folder in machine.weights]
     places.append(_cached(weights, machine))
@@ -212,15 +146,3 @@ def _fetching(backbone: BackboneCard, name: str | None) -> str:
         if name == backbone.default_weights
         else "`segbench prepare FILE` with the experiment's file"
     )
-
-
-def _flattened(shape: tuple[int, ...]) -> tuple[int, int]:
-    return shape[0], shape[1] * shape[2] * shape[3]
-
-
-def _shown(what: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    more = len(names) - _MOST_NAMES_SHOWN
-    rest = f" and {more} more" if more > 0 else ""
-    return [f"{what}: {', '.join(names[:_MOST_NAMES_SHOWN])}{rest}"]

@@ -139,7 +139,7 @@ def write_panels(
         ResultError: no such trial or protocol, or no results or weights of it.
         DataError: the images are not here, or not those that were scored.
     """
-    from segbench.data import open_split
+    from segbench.data.split import open_split
     from segbench.engine.device import chosen_device
     from segbench.engine.panels import pictures_of
     from segbench.trial import load_segmenter

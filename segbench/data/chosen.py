@@ -1,0 +1,70 @@
+"""Which images of a converted split a trial uses, and the fingerprint of them. No torch here.
+
+A run is compared with the files at hand before anything starts. Letters: N images.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.prepared import Contents, contents_here
+from segbench.files import digest
+from segbench.spec.cards import DatasetCard
+from segbench.spec.machine import Machine
+
+
+def stored_split(split: str) -> str:
+    """Return the split whose files hold this one: `holdout` is a part of `train`."""
+    return "train" if split == "holdout" else split
+
+
+def chosen_images(
+    card: DatasetCard,
+    split: str,
+    contents: Contents,
+    *,
+    max_images: int | None = None,
+    subset_seed: int = 0,
+) -> NDArray[np.int64]:
+    """Return the indices of the split's images under the card's view; see `open_split`."""
+    chosen = np.arange(len(contents.names))
+    if card.view.holdout and stored_split(split) == "train":
+        held = _drawn_lots(contents, "holdout") < card.view.holdout
+        chosen = chosen[held if split == "holdout" else ~held]
+    if split == "train" and card.view.thin:
+        chosen = chosen[_stays(contents, card)[chosen]]
+    if max_images is not None and max_images < len(chosen):
+        order = np.random.default_rng(subset_seed).permutation(len(chosen))[:max_images]
+        chosen = chosen[np.sort(order)]
+    return chosen
+
+
+def fingerprint_of(card: DatasetCard, contents: Contents, chosen: NDArray[np.int64]) -> str:
+    """Return a digest of the chosen images, their labels and the card's view."""
+    names = tuple(contents.names[index] for index in chosen)
+    whole = len(chosen) == len(contents.names)
+    return digest([contents.fingerprint, card.view.identity(), None if whole else names])
+
+
+def fingerprint_here(
+    card: DatasetCard, split: str, machine: Machine, *, max_images: int | None, subset_seed: int = 0
+) -> str | None:
+    """Return the fingerprint of what `open_split` would return, None where that is not known yet."""
+    contents = contents_here(card, stored_split(split), machine)
+    if contents is None:
+        return None
+    chosen = chosen_images(card, split, contents, max_images=max_images, subset_seed=subset_seed)
+    return fingerprint_of(card, contents, chosen)
+
+
+def _stays(contents: Contents, card: DatasetCard) -> NDArray[np.bool_]:
+    """Return (N,) which images stay: one leaves when the lot of any thinned class says so."""
+    stays = np.ones(len(contents.names), dtype=bool)
+    for name, share in card.view.thin.items():
+        has = contents.pixels[:, card.classes.index(name)] > 0
+        stays &= ~has | (_drawn_lots(contents, name) < share)
+    return stays
+
+
+def _drawn_lots(contents: Contents, what: str) -> NDArray[np.float64]:
+    """Return (N,) numbers in [0, 1) that depend on an image's name alone, not on seed or order."""
+    return np.array([int(digest([what, name], length=13), 16) / 16**13 for name in contents.names])
