@@ -91,6 +91,25 @@ def test_light_modules_load_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
+def test_what_a_run_looks_at_before_it_starts_loads_no_torch():
+    """Torch takes seconds to load, on a login node too; workers alone need it."""
+    code = "\n".join(
+        [
+            "import sys",
+            "from segbench import drive",
+            "prepared = drive.prepare_run('experiments/quickstart.yaml', drive.Flags())",
+            "assert drive.missing_files(prepared) == []",
+            "drive.check_same_files(prepared)",
+            f"heavy = [h for h in {HEAVY!r} if h in sys.modules]",
+            "assert not heavy, heavy",
+        ]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_module_says_its_job_in_its_first_line():
     for name, path in modules():
         docstring = ast.get_docstring(ast.parse(path.read_text()))
