@@ -91,13 +91,16 @@ def test_light_modules_load_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
-def test_what_a_run_looks_at_before_it_starts_loads_no_torch():
+def test_what_a_run_looks_at_before_it_starts_loads_no_torch(tmp_path):
     """Torch takes seconds to load, on a login node too; workers alone need it."""
     code = "\n".join(
         [
             "import sys",
+            "from pathlib import Path",
             "from segbench import drive",
-            "prepared = drive.prepare_run('experiments/quickstart.yaml', drive.Flags())",
+            "path = Path('experiments/quickstart.yaml')",
+            f"flags = drive.Flags(results=Path({str(tmp_path)!r}))",
+            "prepared = drive.prepare_run(path, flags)",
             "assert drive.missing_files(prepared) == []",
             "drive.check_same_files(prepared)",
             f"heavy = [h for h in {HEAVY!r} if h in sys.modules]",
