@@ -9,6 +9,8 @@ the same id, unless Slurm is ending or requeueing the job itself. A trial that m
 `max_attempts` attempts fails.
 """
 
+import contextlib
+import io
 import os
 import re
 import sys
@@ -224,12 +226,13 @@ def _sbatch(run_folder: Path, job_path: Path, array: Array, after: list[str]) ->
             dependency=f"afterany:{':'.join(after)}" if after else None,
             **sbatch_options(array.launch),
         )
-        found = executor.map_array(
-            run_element,
-            [str(job_path)] * len(array.elements),
-            [list(trial_ids) for trial_ids in array.elements],
-            [array.launch.model_dump_json()] * len(array.elements),
-        )
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit says there what it raises too
+            found = executor.map_array(
+                run_element,
+                [str(job_path)] * len(array.elements),
+                [list(trial_ids) for trial_ids in array.elements],
+                [array.launch.model_dump_json()] * len(array.elements),
+            )
     except (FailedSubmissionError, UncompletedJobError, RuntimeError) as error:
         for unused in (run_folder / "jobs" / "submitit").glob(f"{'[0-9a-f]' * 32}.pkl"):
             unused.unlink()

@@ -173,25 +173,24 @@ def test_without_accounting_all_is_the_same(toy_project, tmp_path, undisturbed):
         assert_same(run_folder, undisturbed)
 
 
-@pytest.mark.parametrize("accounting", [True, False])
-def test_what_is_killed_for_want_of_memory_is_told_so(toy_project, tmp_path, accounting):
-    if missing := missing_programs(accounting=accounting):
+def test_what_is_killed_for_want_of_memory_is_told_so(toy_project, tmp_path):
+    if missing := missing_programs():
         pytest.skip(f"needs a real Slurm; not here: {', '.join(missing)}")
     if not can_limit_memory():
         pytest.skip("needs a control group of its own for memory (cgroup v1)")
-    made = SlurmCluster(tmp_path / "strict", accounting=accounting, memory_limits=True)
+    made = SlurmCluster(tmp_path / "strict", memory_limits=True)
     with come_up(made) as cluster:
         narrow = ("launch.launcher=slurm", "sweep.head=[fcn8s]", "sweep.seeds=1")
         toy = Toy(toy_project, *narrow, environment=cluster.environment)
         toy.run("tiny", "--set", "launch.memory_gib=0.03")  # not even Python starts
         large = ("--set", "train.images={crop: [4000, 4000]}", "--set", "launch.max_attempts=2")
-        toy.run("large", *large, "--set", "launch.memory_gib=1.2")
+        toy.run("large", *large, "--set", "launch.memory_gib=2")
         wait_until(lambda: not jobs_in_queue(cluster))
         wait_until(lambda: "out_of_memory: job " in toy.do("status", "tiny/toy").stdout)
         status = toy.do("status", "large/toy").stdout
         assert "out_of_memory: its process was killed for want of memory, 2 attempts" in status
         assert "launch.memory_gib" in status
-        toy.run("tiny", "--set", "launch.memory_gib=1.2", "--wait")
+        toy.run("tiny", "--set", "launch.memory_gib=2", "--wait")
         assert len(results_so_far(toy.folder("tiny"))) == 1
 
 
