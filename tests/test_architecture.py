@@ -32,6 +32,7 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
             "drive",
             "drive_compare",
             "drive_evaluate",
+            "drive_preflight",
             "drive_settle",
             "model_folder",
             "listing",
@@ -97,12 +98,12 @@ def test_what_a_run_looks_at_before_it_starts_loads_no_torch(tmp_path):
         [
             "import sys",
             "from pathlib import Path",
-            "from segbench import drive",
+            "from segbench import drive, drive_preflight",
             "path = Path('experiments/quickstart.yaml')",
             f"flags = drive.Flags(results=Path({str(tmp_path)!r}))",
             "prepared = drive.prepare_run(path, flags)",
-            "assert drive.missing_files(prepared) == []",
-            "drive.check_same_files(prepared)",
+            "assert drive_preflight.missing_files(prepared) == []",
+            "drive_preflight.check_same_files(prepared)",
             f"heavy = [h for h in {HEAVY!r} if h in sys.modules]",
             "assert not heavy, heavy",
         ]

@@ -71,7 +71,7 @@ def run_command(
     ] = False,
 ) -> None:
     """Train and evaluate an experiment's grid; only what is missing is done."""
-    from segbench import drive
+    from segbench import drive, drive_preflight
 
     if retry not in {None, "failed"}:
         raise ExperimentError(f"--retry {retry}: the only choice is `failed`")
@@ -91,7 +91,7 @@ def run_command(
     )
     command = _command(file, settings or [], only or [], seeds, settle)
     prepared = drive.prepare_run(file, flags)
-    drive.check_same_files(prepared)
+    drive_preflight.check_same_files(prepared)
     left = drive.unfinished(prepared, retry_failed=retry == "failed")
     say_plan(prepared, left)
     if dry_run:
@@ -123,9 +123,9 @@ def _submits(prepared: Any) -> bool:
 
 def _work_off(prepared: Any, left: dict[str, Any], command: str, wait: bool) -> None:
     """Record the run, do what is left of it, and report."""
-    from segbench import drive
+    from segbench import drive, drive_preflight
 
-    if left and (missing := drive.missing_files(prepared)):
+    if left and (missing := drive_preflight.missing_files(prepared)):
         fail("\n".join(missing))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a ctrl-C
     record = drive.record(prepared, command)

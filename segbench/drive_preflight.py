@@ -1,0 +1,143 @@
+"""What a run needs and is not here, or is not what it was: told before anything starts.
+
+Loads no torch, but for a backbone card of the user's that was not seen before.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from segbench import results
+from segbench.drive import Prepared
+from segbench.errors import CardError, DataError, ResultError
+from segbench.files import digest, write_text
+from segbench.spec.catalog import Catalog, built_in_root
+from segbench.spec.trial import Trial
+
+
+def missing_files(prepared: Prepared) -> list[str]:
+    """Return a sentence for every data set and weights file that the run needs and that is not here.
+
+    Raises:
+        LaunchError: the device does not exist on this machine, where trials are to run.
+    """
+    from segbench.data.prepare import preflight
+    from segbench.models.weights import missing_weights
+
+    experiment = prepared.asked.experiment
+    if experiment.launch.launcher == "local" and prepared.machine.device not in {"auto", "cpu"}:
+        from segbench.engine.device import chosen_device
+
+        chosen_device(prepared.machine)
+    trials = prepared.asked.trials.values()
+    datasets = {
+        trial.dataset.content_digest(): trial.dataset for trial in _one_per_part(trials, "dataset")
+    }
+    splits = {experiment.train.split, *(p.split for p in experiment.evaluate.values())}
+    sentences = preflight(list(datasets.values()), sorted(splits), prepared.machine)
+    backbones = [
+        (trial.backbone, trial.model) for trial in _one_per_part(trials, "backbone", "weights")
+    ]
+    sentences += missing_weights(backbones, prepared.machine)
+    return [
+        *_untrue_cards(prepared),
+        *sentences,
+        *_unwritable(Path(prepared.machine.cache), "--cache or $SEGBENCH_CACHE"),
+        *_unwritable(prepared.run_folder, "--results"),
+    ]
+
+
+def _untrue_cards(prepared: Prepared) -> list[str]:
+    """Return a sentence for each backbone card that is not what its network is.
+
+    Cards that come with segbench are held by its tests. Others are compared once, since that takes
+    torch: the cache remembers which were true.
+    """
+    ours, sentences = Catalog((built_in_root(),)), []
+    for trial in _one_per_part(prepared.asked.trials.values(), "backbone"):
+        card = trial.backbone
+        if card.name in ours.names("backbones") and ours.backbone(card.name) == card:
+            continue
+        known = digest([card.model_dump(mode="json"), version("torchvision")], length=16)
+        mark = Path(prepared.machine.cache) / "true_cards" / f"{card.name}-{known}"
+        if mark.exists():
+            continue
+        from segbench.models.trunk import verify_card
+
+        try:
+            verify_card(card)
+        except CardError as error:
+            sentences.append(str(error))
+            continue
+        with contextlib.suppress(ResultError):  # what cannot be written is told with the rest
+            write_text(mark, "")
+    return sentences
+
+
+def check_same_files(prepared: Prepared) -> None:
+    """Compare what finished trials were made from with the files that are here now.
+
+    Splits that were not converted here yet are passed over: what they hold is not known.
+
+    Raises:
+        DataError: trials of this folder were made from other files, which no table may mix.
+    """
+    known: dict[tuple[object, ...], str | None] = {}
+
+    def here(trial: Trial, split: str, max_images: int | None, subset_seed: int = 0) -> str | None:
+        from segbench.data.chosen import fingerprint_here
+
+        key = (id(trial.dataset), split, max_images, subset_seed)
+        if key not in known:
+            known[key] = fingerprint_here(
+                trial.dataset, split, prepared.machine,
+                max_images=max_images, subset_seed=subset_seed,
+            )  # fmt: skip
+        return known[key]
+
+    stale: dict[str, list[str]] = {}
+    for trial_id, trial in prepared.asked.trials.items():
+        workdir = results.trial_folder(prepared.run_folder, trial_id)
+        provenance = results.load_provenance(workdir)
+        if provenance is None:
+            continue
+        now = here(trial, trial.train.split, trial.train.max_images)
+        before = provenance.train_split_fingerprint
+        if before and now and before != now:
+            stale.setdefault(f"{trial.dataset.name} {trial.train.split}", []).append(trial_id)
+        for protocol in prepared.asked.experiment.evaluate.values():
+            found = results.load_evaluation(workdir, protocol)
+            now = here(trial, protocol.split, protocol.max_images, protocol.subset_seed)
+            if found is not None and now and found.split_fingerprint != now:
+                stale.setdefault(f"{trial.dataset.name} {protocol.split}", []).append(trial_id)
+    if stale:
+        told = "; ".join(
+            f"{len(set(ids))} trials from other files of {what} than are here now (trials/{ids[0]})"
+            for what, ids in stale.items()
+        )
+        raise DataError(
+            f"{prepared.run_folder} holds {told}: name the folder of those files with --data, begin "
+            "another --results folder, or delete these trials' folders to make them again"
+        )
+
+
+def _unwritable(folder: Path, flags: str) -> list[str]:
+    """Return a sentence if the folder cannot be written; each trial alone would fail of it."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        return [
+            f"{folder}: cannot be written ({error.strerror}); choose another folder with {flags}"
+        ]
+    return []
+
+
+def _one_per_part(trials: Iterable[Trial], *parts: str) -> list[Trial]:
+    found: dict[tuple[int, ...], Trial] = {}
+    for trial in trials:
+        found.setdefault(tuple(id(getattr(trial, part)) for part in parts), trial)
+    return list(found.values())
