@@ -184,15 +184,17 @@ class SlurmCluster:
     def kill_node(self, node: str) -> None:
         """Take the node away as a power cut does: its daemon, its jobs' daemons and processes.
 
-        The jobs' processes are the descendants of the node's slurmstepd processes.
+        The jobs' processes are the descendants of the node's slurmstepd processes. These die first:
+        one that saw its job die would still tell the controller, which no node without power does.
         """
         process = self._processes.pop(f"slurmd-{node}")
         process.kill()
         process.wait()
-        for step in _step_daemons(self.folder, node):
-            for pid in (*_descendants(step), step):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, 9)
+        steps = _step_daemons(self.folder, node)
+        below = [pid for step in steps for pid in _descendants(step)]
+        for pid in (*steps, *below):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
 
     def cancel_all(self) -> None:
         """Empty the queue and wait until it is."""

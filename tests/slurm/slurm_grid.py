@@ -32,5 +32,5 @@ def attempts_in(run_folder: Path) -> int:
 
 
 def until_done(toy: Toy, number: int = 6, *, results: str = "results") -> None:
-    wait_until(lambda: len(results_so_far(toy.folder(results))) == number, seconds=600)
+    wait_until(lambda: len(results_so_far(toy.folder(results))) == number, seconds=400)
     toy.do("report", f"{results}/toy")
