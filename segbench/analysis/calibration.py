@@ -350,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
     for world in WORLDS[:2]:
         rates = measure(drawn_world(world), 0.0, seeds=4, alpha=ALPHA / FAMILY, **size)
         rows.append((f"{world.name}; 4 seeds, verdicts at 5 % / {FAMILY}", rates))
-    shared = 0.7  # heads of one trunk have 0.4 to 1.0 in results/voc_transfer
+    shared = 0.7
     rates = measure_averaging(WORLDS[1], shared=shared, heads=3, **size)
     rows.append((f"{WORLDS[1].name}; means of 3 heads that share {100 * shared:.0f} %", rates))
     return head + report(rows, repetitions, measure_settling(drawn_world(WORLDS[1]), **size))

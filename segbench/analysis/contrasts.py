@@ -37,19 +37,18 @@ class Step:
     offset: float = 0.0
     problem: str = ""
 
+    def sides(self) -> dict[str, int]:
+        """Return on which side each training stands; see `sides_of`."""
+        return sides_of([(weight, cell.training) for weight, cell in self.weights])
+
     def side_weights(self) -> tuple[float, ...]:
         """Return the squared weight of each side of the effect, as if its cells moved together."""
-        sides = sides_of([(weight, cell.training) for weight, cell in self.weights])
+        sides = self.sides()
         found: dict[int, float] = {}
         for weight, cell in self.weights:
             side = sides[cell.training]
             found[side] = found.get(side, 0.0) + abs(weight)
         return tuple(total**2 for total in found.values())
-
-
-def matches(cell: Cell, where: dict[str, tuple[str, ...]]) -> bool:
-    """Return whether the cell has, on every axis of `where`, one of its values."""
-    return all(cell.axes.get(axis) in values for axis, values in where.items())
 
 
 def compared(claim: AnyClaim, cells: Sequence[Cell]) -> list[Cell]:

@@ -7,8 +7,7 @@ names. The effect is a weighted sum of cell means, each the mean over seeds of t
 counts.
 
 A seed's number decides the order of the data for every cell, so cells that are averaged move
-together: heads of one trunk with correlations of 0.4 to 1.0 over seeds (results/voc_transfer). Taken
-as independent they gave false verdicts in 15 to 30 % of cases. So what stands on one side of the
+together, and their mean varies more than that of independent ones. So what stands on one side of the
 effect is summed seed by seed and varies as a whole, whatever the correlation. The two sides are
 taken as independent: where they move together too, their difference varies less than is said here.
 

@@ -16,7 +16,7 @@ models alike; the mean number of such classes is reported.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from segbench.analysis.contrasts import draws_images, is_count, matches, unit_of, usable
+from segbench.analysis.contrasts import draws_images, is_count, unit_of, usable
 from segbench.analysis.inference import MIN_SEEDS, holm
 from segbench.analysis.observations import (
     Cell,
@@ -63,9 +63,8 @@ def _prepare(claims: Sequence[AnyClaim], bench: "Bench") -> None:
     wanted: dict[tuple, list[Cell]] = {}
     for claim in claims:
         if not isinstance(claim, Correlate):
-            matching = [cell for cell in bench.cells if matches(cell, claim.where)]
             key = (claim.metric, claim.classes, draws_images(claim))
-            wanted.setdefault(key, []).extend(usable(claim, matching)[0])
+            wanted.setdefault(key, []).extend(usable(claim, bench.cells)[0])
     for (metric, classes, images), cells in wanted.items():
         bench.samples.prepare(cells, metric, classes, images=images)
 
@@ -74,8 +73,7 @@ def _open_verdict(
     claim: AnyClaim, bench: Bench, alpha: float, planned_seeds: int | None
 ) -> Verdict:
     """Return the verdict before the correction over the claims: its outcome is still undecided."""
-    matching = [cell for cell in bench.cells if matches(cell, claim.where)]
-    parts, missing = parts_of(claim, matching, bench)
+    parts, missing = parts_of(claim, bench.cells, bench)
     notes = [claim.notes] if claim.notes else []
     judged = [part for part in parts if not part.is_blank]
     missing += [f"{part.label}: nothing was learnt there" for part in parts if part.is_blank]

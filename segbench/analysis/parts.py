@@ -25,7 +25,6 @@ from segbench.analysis.inference import (
     holm,
     name_of_test,
     permutation_p,
-    sides_of,
     tails,
 )
 from segbench.analysis.observations import Cell, Samples, is_blank, scored
@@ -100,7 +99,7 @@ def _with_classes_corrected(parts: Sequence[Part]) -> list[Part]:
 
 def _part(claim: AnyClaim, label: str, step: Step, bench: Bench, power: float) -> Part:
     assert not isinstance(claim, Correlate)
-    sides = sides_of([(weight, cell.training) for weight, cell in step.weights])
+    sides = step.sides()
     seeds: dict[int, frozenset[int]] = {}  # cells on one side are compared seed by seed
     for _, cell in step.weights:
         side = sides[cell.training]

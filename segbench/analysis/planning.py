@@ -16,7 +16,6 @@ from segbench.analysis.contrasts import (
     Step,
     is_count,
     judgements,
-    matches,
     side_steps,
     trend_steps,
     usable,
@@ -135,7 +134,7 @@ def _hardness(spread: Spread) -> float:
 
 
 def _planned(claim: AnyClaim, cells: Sequence[Cell], spread: Spread, alpha: float) -> PlannedClaim:
-    compared, missing = usable(claim, [cell for cell in cells if matches(cell, claim.where)])
+    compared, missing = usable(claim, cells)
     groups = [combinations for _, combinations in judgements(claim, compared)]
     found: list[float | None] = []
     if isinstance(claim, Correlate):

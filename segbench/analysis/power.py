@@ -99,8 +99,8 @@ def minimum_detectable_effect(
 def detectable(errors: Errors, *, alpha: float = ALPHA, power: float = POWER) -> float:
     """Return the smallest distance that a two-sided Welch test at `alpha` finds with this power.
 
-    The test knows its variances and its df from the same few seeds, so both are drawn: with the df
-    of the true variances five seeds were promised 80 % and found 76 %.
+    The test knows its variances and its df from the same few seeds, so both are drawn: the df of
+    the true variances promises more than few seeds find.
     """
     if sum(errors.variances) == 0:
         return 0.0
@@ -114,7 +114,7 @@ def power_at(distance: float, errors: Errors, *, alpha: float = ALPHA) -> float:
     return float(np.mean(_found_from(errors, alpha) < distance))
 
 
-@functools.lru_cache(maxsize=4096)  # a large sweep asks the same of hundreds of combinations
+@functools.lru_cache(maxsize=64)  # a large sweep asks the same of hundreds of combinations
 def _found_from(errors: Errors, alpha: float) -> Floats:
     """Return (B,) from which distance on the test finds the effect, in each of B made-up runs."""
     rng = np.random.default_rng(4)

@@ -51,12 +51,12 @@ class Part:
 
     exchanged: the two-sided p by exchanging seeds alone, where that can be done; it decides nothing
     (`inference.permutation_p`). image_df: degrees of freedom of image_variance. squared_weight: sum
-    of the squared weights of its cells, side_weight of those of its sides as wholes, each 2 for a plain
-    difference. detectable: the smallest distance
-    from the margin that this design finds with 80 % power, in all parts at once; between two bounds
-    the narrowest such region. seeds_needed: per cell, if the effect is as it looks, None where seeds
-    cannot do it. image_limit: the distance that endless seeds would find on these images. is_blank:
-    most of its cells have learnt nothing that a constant would not give.
+    of the squared weights of its cells, side_weight of those of its sides as wholes, each 2 for a
+    plain difference. detectable: the smallest distance from the margin that this design finds with
+    80 % power, in all parts at once; between two bounds the narrowest such region. seeds_needed:
+    per cell, if the effect is as it looks, None where seeds cannot do it. image_limit: the distance
+    that endless seeds would find on these images. is_blank: most of its cells have learnt nothing
+    that a constant would not give.
     """
 
     label: str

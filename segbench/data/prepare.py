@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from segbench.data.chosen import stored_split
 from segbench.data.download import download
 from segbench.data.layout import archive_file, archive_mark, download_folder, known_splits
 from segbench.data.prepared import is_here, lacking, not_here, open_prepared
@@ -62,8 +63,7 @@ def preflight(cards: Sequence[DatasetCard], splits: Sequence[str], machine: Mach
     """Return what a run needs of these splits and is not here, a sentence each; opens no picture."""
     sentences = []
     for card in cards:
-        stored = {"train" if split == "holdout" else split for split in splits}
-        for split in sorted(stored):
+        for split in sorted({stored_split(split) for split in splits}):
             if not is_here(card, split, machine):
                 sentences.append(not_here(card, split, machine))
             elif missing := lacking(card, split, machine):

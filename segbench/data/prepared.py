@@ -98,10 +98,9 @@ def prepared_folder(
     if card.drawn is None and root is None:
         return _without_raw_files(card, split, machine)
     folder = _folder(card, split, machine, root)
-    if notice_changes and root is not None and (folder / "about.json").exists():
-        about = json.loads((folder / "about.json").read_bytes())
-        if about["stamp"] != _stamp(raw_pairs(card, split, root)):
-            shutil.rmtree(folder)
+    is_made = (folder / "about.json").exists()
+    if notice_changes and root is not None and is_made and _has_changed(card, split, root, folder):
+        shutil.rmtree(folder)
     if not (folder / "about.json").exists():
         source = None if root is None else raw_pairs(card, split, root)
         _convert(card, split, source, folder, progress)
@@ -128,19 +127,26 @@ def lacking(card: DatasetCard, split: str, machine: Machine) -> str:
     root = None if card.drawn else find_root(card, card.splits[split], machine)
     if root is None:
         return ""
-    made: dict[str, Any] = {}
+    is_made = False
     try:
-        about = _folder(card, split, machine, root) / "about.json"
-        made = json.loads(about.read_bytes()) if about.exists() else {}
-        pairs = raw_pairs(card, split, root)
+        folder = _folder(card, split, machine, root)
+        is_made = (folder / "about.json").exists()
+        if not is_made:
+            raw_pairs(card, split, root)
+        elif _has_changed(card, split, root, folder):
+            return (
+                f"{card.name} {split}: files under {root} were changed since they were converted; "
+                f"`segbench prepare {card.name}` with the same --data converts them again"
+            )
     except DataError as error:
-        return "" if made else str(error)
-    if made and made["stamp"] != _stamp(pairs):
-        return (
-            f"{card.name} {split}: files under {root} were changed since they were converted; "
-            f"`segbench prepare {card.name}` with the same --data converts them again"
-        )
+        return "" if is_made else str(error)
     return ""
+
+
+def _has_changed(card: DatasetCard, split: str, root: Path, folder: Path) -> bool:
+    """Return whether the raw files have other sizes or times than when they were converted."""
+    about = json.loads((folder / "about.json").read_bytes())
+    return about["stamp"] != _stamp(raw_pairs(card, split, root))
 
 
 def contents_here(card: DatasetCard, split: str, machine: Machine) -> Contents | None:

@@ -219,6 +219,7 @@ class _Pool:
         if attempts(workdir) == self.claims[trial_id]:
             self._did_not_begin(trial_id, f"{reason} before it began")
             return
+        self.never_began.pop(trial_id, None)
         saved = saved_mark(workdir)
         before, kills = self.kills.get(trial_id, (saved, 0))
         kills = kills + 1 if before == saved else 1

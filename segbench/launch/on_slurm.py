@@ -258,7 +258,8 @@ def sbatch_options(launch: Launch) -> dict[str, Any]:
     delay = _SIGNAL_DELAY_SECONDS
     if launch.time_minutes is not None:
         delay = min(delay, launch.time_minutes * 60 // 5)
-    requeue = {} if "no-requeue" in launch.sbatch else {"requeue": True}
+    further = {name.replace("_", "-"): value for name, value in launch.sbatch.items()}
+    requeue = {} if "no-requeue" in further else {"requeue": True}
     return {
         "partition": launch.partition,
         "account": launch.account,
@@ -271,7 +272,7 @@ def sbatch_options(launch: Launch) -> dict[str, Any]:
         "signal_delay_s": delay,
         "setup": [*launch.setup, "set +e"],
         "teardown": _requeue_lines(launch.max_attempts),
-        "additional_parameters": {**requeue, **launch.sbatch},
+        "additional_parameters": {**requeue, **further},
     }
 
 
