@@ -196,10 +196,13 @@ class Archive(Spec):
 
 
 class Hub(Spec):
-    """The same data on the Hugging Face Hub, at a pinned revision."""
+    """The same data on the Hugging Face Hub, for the reader; segbench itself reads the archives.
+
+    `revision` is a whole commit: branches and tags move.
+    """
 
     id: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: Text
+    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
     notes: str = ""
 
 
