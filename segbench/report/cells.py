@@ -53,6 +53,11 @@ def summarised(values: Iterable[float | None]) -> Summary | None:
     return Summary(statistics.fmean(found), deviation, len(found))
 
 
+def mean_of(summary: Summary | None) -> float:
+    """Return the mean; minus infinity where there is none, which is never the best."""
+    return float("-inf") if summary is None else summary.mean
+
+
 def gather(rows: Sequence[Row], protocol: str) -> list[TableCell]:
     """Return one table cell per point of the sweep, in the run's order."""
     cells: dict[tuple[str, ...], TableCell] = {}

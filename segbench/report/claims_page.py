@@ -14,6 +14,7 @@ from segbench.analysis.pairwise import ClassDifference, Comparison
 from segbench.analysis.planning import PlannedClaim
 from segbench.analysis.power import ALPHA
 from segbench.analysis.verdict import QUESTIONS, Part, Verdict
+from segbench.report.tables import markdown_table, one_line
 from segbench.spec.claims import (
     AnyClaim,
     Compare,
@@ -64,7 +65,7 @@ def render_claims(verdicts: Sequence[Verdict], origin: Sequence[str] = ()) -> st
         [
             _INTRODUCTION,
             *(f"{sentence}\n" for sentence in origin),
-            tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True),
+            markdown_table(rows, headers),
             "",
             _READING.format(alpha=" and ".join(alphas)),
             *(_details(number, verdict) for number, verdict in enumerate(verdicts, start=1)),
@@ -92,7 +93,7 @@ def render_comparison(found: Comparison, left: str, right: str, notes: Sequence[
         else ""
     )
     return (
-        f"{_line(left)} against {_line(right)}, {found.metric} in per cent, "
+        f"{one_line(left)} against {one_line(right)}, {found.metric} in per cent, "
         f"{found.num_images} images, {found.seeds[0]} and {found.seeds[1]} seeds\n\n"
         f"{found.left:.2f} - {found.right:.2f} = {_signed(found.difference)} [{low}, {high}] points"
         f", {p_equals(found.p)} ({found.test}"
@@ -103,7 +104,7 @@ def render_comparison(found: Comparison, left: str, right: str, notes: Sequence[
         )
         + ")\n"
         f"Question answered: {QUESTIONS[found.question]}.\n"
-        + "".join(f"{_line(note)}\n" for note in notes)
+        + "".join(f"{one_line(note)}\n" for note in notes)
         + f"{dropped}\n{_class_table(found.per_class, _SIDES)}\n"
     )
 
@@ -147,11 +148,11 @@ def _planned_effect(planned: PlannedClaim) -> str:
 def _row(number: int, verdict: Verdict) -> list[str]:
     return [
         f"[{number}](#claim-{number})",
-        _cell(verdict.claim.says),
+        verdict.claim.says,
         f"**{verdict.outcome}**",
         _headline(verdict),
         _seeds(verdict.parts),
-        _cell(_published(verdict)),
+        _published(verdict),
     ]
 
 
@@ -284,17 +285,17 @@ def _details(number: int, verdict: Verdict) -> str:
     claim = verdict.claim
     lines = [
         f'<a id="claim-{number}"></a>',
-        f"## {number}. {_line(claim.says)}: {verdict.outcome}",
+        f"## {number}. {one_line(claim.says)}: {verdict.outcome}",
         "",
         verdict.reason,
         "",
-        f"- Asked: {_line(asked(claim))}.",
+        f"- Asked: {one_line(asked(claim))}.",
         f"- Question answered: {verdict.question}.",
-        *([f"- Source: {_line(_published(verdict))}."] if _published(verdict) else []),
+        *([f"- Source: {one_line(_published(verdict))}."] if _published(verdict) else []),
         *([f"- {_p_values(verdict)}"] if verdict.p is not None else []),
         *_would_take(verdict),
-        *(f"- Missing: {_line(sentence)}." for sentence in missing_in_words(verdict)),
-        *(f"- {_line(note)}" for note in verdict.notes),
+        *(f"- Missing: {one_line(sentence)}." for sentence in missing_in_words(verdict)),
+        *(f"- {one_line(note)}" for note in verdict.notes),
     ]
     if verdict.parts:
         lines += ["", _part_table(verdict)]
@@ -361,7 +362,7 @@ def _would_take(verdict: Verdict) -> list[str]:
 def _part_table(verdict: Verdict) -> str:
     rows = [
         [
-            _cell(part.label) or "all",
+            part.label or "all",
             effect_in_words(verdict, part).removesuffix(f" {verdict.unit}"),
             "not judged" if part.is_blank else _LEANINGS[part.leaning],
             _seeds([part]),
@@ -382,7 +383,7 @@ def _part_table(verdict: Verdict) -> str:
         "exchange, p",
         "",
     ]
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+    return markdown_table(rows, headers)
 
 
 def _detectable(part: Part) -> str:
@@ -398,30 +399,18 @@ _SIDES = ("left", "right")
 def _class_table(per_class: Sequence[ClassDifference], sides: Sequence[str]) -> str:
     rows = [
         [
-            _cell(row.name),
+            row.name,
             str(row.images),
             f"{row.left:.1f}",
             f"{row.right:.1f}",
             _signed(row.difference) + _class_interval(row),
-            p_value(row.p_adjusted) if math.isfinite(row.low) else "too few images",
+            p_value(row.p_adjusted) if row.has_p else "too few images",
         ]
         for row in per_class
     ]
-    headers = ["class", "images", *map(_cell, sides), "difference", "p, corrected over classes"]
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+    headers = ["class", "images", *sides, "difference", "p, corrected over classes"]
+    return markdown_table(rows, headers)
 
 
 def _class_interval(row: ClassDifference) -> str:
-    if not math.isfinite(row.low):
-        return ""
-    return f" [{_signed(row.low)}, {_signed(row.high)}]"
-
-
-def _cell(text: str) -> str:
-    """Return text that cannot break a table or become markup."""
-    return _line(text).replace("|", "\\|")
-
-
-def _line(text: str) -> str:
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(escaped.split())
+    return f" [{_signed(row.low)}, {_signed(row.high)}]" if row.has_p else ""

@@ -13,7 +13,7 @@ from typing import Any
 from segbench.files import write_atomically, write_text
 from segbench.load import LEADING, TRAILING, tidy_rows
 from segbench.report.boards import Board
-from segbench.report.cells import Summary
+from segbench.report.cells import Summary, mean_of
 from segbench.report.tables import FIGURES
 from segbench.run import RunRecord
 
@@ -94,7 +94,7 @@ def leaderboard_latex(board: Board) -> str:
     """Return a board as a LaTeX table; needs the package booktabs."""
     axes = [axis for axis in board.models[0].axes if axis != "dataset"]
     header = [*map(latex, axes), *FIGURES.values(), "95\\,\\% interval", "seeds", "group"]
-    best = {key: max(_mean(m.figures.get(key)) for m in board.models) for key in FIGURES}
+    best = {key: max(mean_of(m.figures.get(key)) for m in board.models) for key in FIGURES}
     lines = [
         [
             *(latex(model.axes[axis]) for axis in axes),
@@ -114,7 +114,7 @@ def per_class_latex(board: Board) -> str:
     header = ["class", *(latex(model.name) for model in board.models)]
     lines = []
     for index, name in enumerate(board.class_names):
-        best = max(_mean(model.class_iou[index]) for model in board.models)
+        best = max(mean_of(model.class_iou[index]) for model in board.models)
         cells = (_latex_number(model.class_iou[index], best) for model in board.models)
         lines.append([latex(name), *cells])
     note = f"IoU in per cent, {board.title} ({board.protocol.digest()})"
@@ -150,10 +150,6 @@ def _numbers(summary: Summary | None) -> Iterator[str]:
     yield "" if summary is None else f"{100 * summary.mean:.4f}"
     deviation = None if summary is None else summary.deviation
     yield "" if deviation is None else f"{100 * deviation:.4f}"
-
-
-def _mean(summary: Summary | None) -> float:
-    return float("-inf") if summary is None else summary.mean
 
 
 def _latex_number(summary: Summary | None, best: float) -> str:

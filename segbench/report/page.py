@@ -25,7 +25,6 @@ from segbench.analysis.inference import MIN_SEEDS
 from segbench.analysis.power import ALPHA
 from segbench.analysis.verdict import Verdict
 from segbench.report.boards import COSTS, EXTERNAL_NOTE, Board, Confusion, Duel, Model, Rival
-from segbench.report.cells import gather
 from segbench.report.claims_page import (
     asked,
     caveats,
@@ -36,7 +35,13 @@ from segbench.report.claims_page import (
 )
 from segbench.report.observed import facts_of
 from segbench.report.panels import PARTS, Panel, Panels, load_panels
-from segbench.report.tables import FIGURES, failures_in_words, percent, published_in_words
+from segbench.report.tables import (
+    FIGURES,
+    elsewhere_rows,
+    incomplete_rows,
+    percent,
+    published_in_words,
+)
 from segbench.report.training_curves import Curve, load_curves
 from segbench.run import Row, RunRecord
 
@@ -80,7 +85,7 @@ def render_page(
         ResultError: the record of a trial's pictures is damaged.
     """
     experiment = record.experiment
-    apart, failures = list(_incomplete(record, rows)), _failed(rows)
+    apart, failures = incomplete_rows(record, rows), _failed(rows)
     pictures = list(_pictures(run_folder, rows))
     page = {
         "name": experiment.name,
@@ -100,7 +105,7 @@ def render_page(
         "versions": sorted({r.provenance.code_version for r in rows if r.provenance is not None}),
         "sources": experiment.source,
         "notes": experiment.notes,
-        "elsewhere": _elsewhere(record),
+        "elsewhere": elsewhere_rows(experiment.published),
         "num_trials": len({row.cell.trial_id for row in rows if row.cell.trial_id}),
         "sections": _sections(boards, verdicts, apart, failures, pictures),
         "most_duels": _MOST_DUELS,
@@ -315,26 +320,8 @@ def _heads(record: RunRecord, boards: Sequence[Board]) -> list[_Head]:
     ]
 
 
-def _incomplete(record: RunRecord, rows: Sequence[Row]) -> Iterator[list[str]]:
-    for name in record.protocols:
-        for cell in gather(rows, name):
-            is_extra = name not in record.experiment.evaluate and not cell.evaluations
-            if not cell.is_complete and not is_extra:
-                done = "-" if cell.skipped else f"{len(cell.evaluations)} of {cell.planned}"
-                why = cell.skipped or failures_in_words(cell)
-                yield [name, *cell.axes.values(), done, percent(cell.summary("mean_iou")), why]
-
-
 def _failed(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.result is not None and row.result.status == "failed"]
-
-
-def _elsewhere(record: RunRecord) -> list[list[str]]:
-    return [
-        [" ".join(p.where.values()), FIGURES[p.metric], f"{p.percent:.1f}", p.source, p.differs]
-        for p in record.experiment.published
-        if p.differs is not None
-    ]
 
 
 def _pictures(run_folder: Path, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from segbench.files import write_text
 from segbench.report.boards import EXTERNAL_NOTE, Board
-from segbench.report.cells import Summary, TableCell, gather, summarised
+from segbench.report.cells import Summary, TableCell, gather, mean_of, summarised
 from segbench.results import Evaluation
 from segbench.run import Row, RunRecord
 from segbench.spec.experiment import Published
@@ -85,7 +85,7 @@ def _ranking(board: Board) -> str:
     axes = [axis for axis in models[0].axes if axis != "dataset"]
     has_boundary = any("boundary_iou" in model.figures for model in models)
     shown = {**FIGURES, **({"boundary_iou": "boundary IoU"} if has_boundary else {})}
-    means = {figure: [_mean(model.figures.get(figure)) for model in models] for figure in shown}
+    means = {figure: [mean_of(model.figures.get(figure)) for model in models] for figure in shown}
     best, worst = ({figure: of(own) for figure, own in means.items()} for of in (max, min))
     table = []
     for model in models:
@@ -93,7 +93,7 @@ def _ranking(board: Board) -> str:
         row = [standing.place, standing.letters or "-", *(model.axes[a] or "-" for a in axes)]
         for figure in shown:
             summary = model.figures.get(figure)
-            is_best = worst[figure] < _mean(summary) == best[figure]
+            is_best = worst[figure] < mean_of(summary) == best[figure]
             row.append(percent(summary, is_best=is_best))
             if figure == "mean_iou":
                 row.append(f"[{standing.low:.1f}, {standing.high:.1f}]")
@@ -114,29 +114,29 @@ def published_in_words(published: Sequence[Published]) -> str:
 
 
 def _incomplete_section(record: RunRecord, rows: Sequence[Row]) -> list[str]:
-    table = []
-    for name in record.protocols:
-        for cell in gather(rows, name):
-            is_extra = name not in record.experiment.evaluate and not cell.evaluations
-            if cell.is_complete or is_extra:
-                continue
-            done = "-" if cell.skipped else f"{len(cell.evaluations)} of {cell.planned}"
-            table.append(
-                [
-                    name,
-                    *cell.axes.values(),
-                    done,
-                    percent(cell.summary("mean_iou")),
-                    cell.skipped or failures_in_words(cell),
-                ]
-            )
+    table = incomplete_rows(record, rows)
     if not table:
         return []
     headers = ["protocol", *record.axis_names, "seeds done", "mean IoU so far", "why"]
     return ["## Incomplete, not ranked", markdown_table(table, headers)]
 
 
-def failures_in_words(cell: TableCell) -> str:
+def incomplete_rows(record: RunRecord, rows: Sequence[Row]) -> list[list[str]]:
+    """Return protocol, axes, seeds done, mean IoU so far, and why, of each cell not ranked."""
+    table = []
+    for name in record.protocols:
+        for cell in gather(rows, name):
+            is_extra = name not in record.experiment.evaluate and not cell.evaluations
+            if not cell.is_complete and not is_extra:
+                done = "-" if cell.skipped else f"{len(cell.evaluations)} of {cell.planned}"
+                why = cell.skipped or _failures_in_words(cell)
+                table.append(
+                    [name, *cell.axes.values(), done, percent(cell.summary("mean_iou")), why]
+                )
+    return table
+
+
+def _failures_in_words(cell: TableCell) -> str:
     """Return what the cell's missing seeds failed of, by kind."""
     kinds = [row.result.kind for row in cell.failures if row.result is not None]
     counted = (f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
@@ -163,16 +163,21 @@ def _failure_section(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _elsewhere_section(published: tuple[Published, ...]) -> list[str]:
-    apart = [figure for figure in published if figure.differs is not None]
-    if not apart:
+def _elsewhere_section(published: Sequence[Published]) -> list[str]:
+    table = elsewhere_rows(published)
+    if not table:
         return []
-    table = [
-        [" ".join(p.where.values()), FIGURES[p.metric], f"{p.percent:.1f}", p.source, p.differs]
-        for p in apart
-    ]
     headers = ["of", "figure", "per cent", "source", "differs from ours in"]
     return ["## Published under other protocols, not ranked", markdown_table(table, headers)]
+
+
+def elsewhere_rows(published: Sequence[Published]) -> list[list[str]]:
+    """Return of what, figure, per cent, source, and how it differs, of each figure not ranked."""
+    return [
+        [" ".join(p.where.values()), FIGURES[p.metric], f"{p.percent:.1f}", p.source, p.differs]
+        for p in published
+        if p.differs is not None
+    ]
 
 
 def render_per_class(record: RunRecord, rows: Sequence[Row], boards: Sequence[Board]) -> str:
@@ -250,8 +255,8 @@ def _comparable(cells: Sequence[TableCell]) -> list[list[TableCell]]:
 
 def _class_table(board: Board) -> str:
     def row(name: str, summaries: Sequence[Summary | None]) -> list[str]:
-        best, worst = max(map(_mean, summaries)), min(map(_mean, summaries))
-        return [name, *(percent(s, is_best=worst < _mean(s) == best) for s in summaries)]
+        best, worst = max(map(mean_of, summaries)), min(map(mean_of, summaries))
+        return [name, *(percent(s, is_best=worst < mean_of(s) == best) for s in summaries)]
 
     models = board.models
     table = [
@@ -274,17 +279,15 @@ def percent(summary: Summary | None, *, is_best: bool = False, is_signed: bool =
 
 def markdown_table(table: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
     """Return a Markdown table whose cells cannot break it: names may come from strangers."""
-    escaped = [[escape(cell) for cell in row] for row in table]
-    return tabulate(escaped, [escape(h) for h in headers], tablefmt="github", disable_numparse=True)
+    escaped = [[_cell(value) for value in row] for row in table]
+    return tabulate(escaped, [_cell(h) for h in headers], tablefmt="github", disable_numparse=True)
 
 
-def escape(cell: object) -> str:
-    """Return the cell's text with what Markdown tables and HTML would take for their own."""
-    text = " ".join(str(cell).split())
-    for raw, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
-        text = text.replace(raw, safe)
-    return text
+def _cell(value: object) -> str:
+    return one_line(str(value)).replace("|", "\\|")
 
 
-def _mean(summary: Summary | None) -> float:
-    return float("-inf") if summary is None else summary.mean
+def one_line(text: str) -> str:
+    """Return the text in one line, with what HTML would take for its own escaped."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join(escaped.split())
