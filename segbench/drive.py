@@ -3,7 +3,6 @@
 Knows nothing of terminals. No torch here.
 """
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -95,10 +94,9 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
         planned = whole = expand(experiment, catalog, document)
     asked = narrowed(planned, flags.only, flags.seeds)
     machine = Machine.from_environment(
-        dict(os.environ),
-        data=tuple(map(str, flags.data)),
-        weights=tuple(map(str, flags.weights)),
-        cache=None if flags.cache is None else str(flags.cache),
+        data=flags.data,
+        weights=flags.weights,
+        cache=flags.cache,
         device=flags.device,
         threads=experiment.launch.cpus_per_rank,
         stage_data_to=experiment.launch.stage_data_to,

@@ -3,7 +3,6 @@
 Prints nothing. No torch until something is scored.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,19 +119,6 @@ def score_external(
         lines.append(predicted.foreign_in_words(predicted.method.name))
     lines.append(f"written: {folder}")
     return Done(tuple(lines), run_folder)
-
-
-def machine_of(
-    data: tuple[Path, ...], cache: Path | None, device: str = "auto", threads: int = 1
-) -> Machine:
-    """Return the machine that flags and variables describe."""
-    return Machine.from_environment(
-        dict(os.environ),
-        data=tuple(map(str, data)),
-        cache=None if cache is None else str(cache),
-        device=device,
-        threads=threads,
-    )
 
 
 def figures_in_words(evaluation: Evaluation) -> str:

@@ -3,7 +3,6 @@
 Loads no torch, but for `prepare` and for `check` of a backbone.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -177,12 +176,7 @@ def prepare_all(
     from segbench.data.prepare import prepare
     from segbench.models.weights import fetch_weights
 
-    machine = Machine.from_environment(
-        dict(os.environ),
-        data=tuple(map(str, data)),
-        weights=tuple(map(str, weights)),
-        cache=None if cache is None else str(cache),
-    )
+    machine = Machine.from_environment(data=data, weights=weights, cache=cache)
     datasets, backbones = _wanted(names, cards)
     problems = []
     for card in datasets:

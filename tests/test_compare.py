@@ -13,10 +13,10 @@ from segbench.analysis.pairwise import compare_two
 from segbench.cli import app
 from segbench.counts import mean_iou
 from segbench.data.split import open_split
-from segbench.drive_evaluate import machine_of
 from segbench.report.observed import load_counts
 from segbench.run import load_rows, load_run
 from segbench.spec.catalog import Catalog
+from segbench.spec.machine import Machine
 
 
 def compare(*words):
@@ -80,7 +80,7 @@ def test_counts_of_anybody_are_compared_in_dense_files(made, tmp_path):
 
 
 def test_folders_of_predictions_are_scored_and_compared(toy_run, tmp_path):
-    split = open_split(Catalog.on_path().dataset("toyshapes"), "val", machine_of((), None))
+    split = open_split(Catalog.on_path().dataset("toyshapes"), "val", Machine.from_environment())
     for seed in (0, 1):
         for side in ("right", "wrong"):
             folder = tmp_path / side / str(seed)
@@ -175,7 +175,7 @@ def predictions_of(split, folder, change):
 
 
 def test_values_that_are_no_class_are_told_and_most_of_them_refused(toy_run, tmp_path):
-    split = open_split(Catalog.on_path().dataset("toyshapes"), "val", machine_of((), None))
+    split = open_split(Catalog.on_path().dataset("toyshapes"), "val", Machine.from_environment())
     flags = ("--dataset", "toyshapes", "--split", "val")
 
     def first_row_left_out(values, _):

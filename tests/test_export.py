@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 from segbench import results
 from segbench.cli import app
 from segbench.data.split import open_split
-from segbench.drive_evaluate import machine_of
 from segbench.engine.predict import predict
 from segbench.errors import DataError
 from segbench.models.segmenter import build_segmenter
 from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import Catalog, read_card
 from segbench.spec.heads import Model
+from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
 from segbench.trial import load_segmenter
 
@@ -46,7 +46,7 @@ def photograph(path, height=40, width=52):
 
 
 def test_an_exported_model_predicts_what_the_trial_predicts(workdir, exported):
-    machine = machine_of((), None, "cpu")
+    machine = Machine.from_environment(device="cpu")
     split = open_split(Catalog.on_path().dataset("toyshapes"), "val", machine)
     image = split.sample(0).image
     ours, theirs = (load_segmenter(folder, machine)[1] for folder in (workdir, exported))
@@ -72,7 +72,7 @@ def test_the_model_card_names_protocol_figures_classes_data_and_licences(workdir
 def test_the_exported_trunk_is_a_backbone_card_to_fine_tune_from(workdir, exported):
     (path,) = (exported / "backbones").glob("*.yaml")
     card = read_card(path, BackboneCard)
-    trial, trained = load_segmenter(workdir, machine_of((), None, "cpu"))
+    trial, trained = load_segmenter(workdir, Machine.from_environment(device="cpu"))
     fresh = build_segmenter(
         card, trial.head, Model(weights="trained"), 7, weights_path=exported / "model.safetensors"
     )
@@ -91,7 +91,7 @@ def test_predictions_are_palette_pngs_of_the_images_size_with_the_models_classes
         assert (found.mode, found.size) == ("P", (52, 40))
         assert found.getpalette()[:9] == [0, 0, 0, 255, 0, 0, 0, 255, 0]  # pyright: ignore[reportOptionalSubscript]
         pixels = np.asarray(found)
-    _, segmenter = load_segmenter(workdir, machine_of((), None, "cpu"))
+    _, segmenter = load_segmenter(workdir, Machine.from_environment(device="cpu"))
     with Image.open(path) as image:
         tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     np.testing.assert_array_equal(pixels, predict(segmenter, tensor, Protocol()).numpy())
@@ -147,7 +147,7 @@ def test_a_weights_file_that_would_execute_code_is_refused(exported, tmp_path):
 
     (exported / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(DataError, match="not a sound safetensors file"):
-        load_segmenter(exported, machine_of((), None, "cpu"))
+        load_segmenter(exported, Machine.from_environment(device="cpu"))
     assert not (tmp_path / "executed").exists()
 
 

@@ -11,12 +11,12 @@ from segbench import results
 from segbench.cli import app, scoring
 from segbench.cli.pages import show_report
 from segbench.data.split import open_split
-from segbench.drive_evaluate import machine_of
 from segbench.external import load_externals
 from segbench.report.boards import boards
 from segbench.report.tables import write_tables
 from segbench.run import load_rows, load_run
 from segbench.spec.catalog import Catalog
+from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
 
 
@@ -40,7 +40,7 @@ def _tables_alone(monkeypatch):
 @pytest.fixture
 def labels(toy_run):
     """The toy data set's validation labels by image name, as class indices, 255 = void."""
-    split = open_split(Catalog.on_path().dataset("toyshapes"), "val", machine_of((), None))
+    split = open_split(Catalog.on_path().dataset("toyshapes"), "val", Machine.from_environment())
     return {name: split.label(index).numpy() for index, name in enumerate(split.names)}
 
 

@@ -60,8 +60,6 @@ def report(
 
 
 def _draw_panels(run: Path, trial: str, protocol: str | None, where: tuple[Any, Any, str]) -> None:
-    import os
-
     from rich.progress import Progress
 
     from segbench.report.panels import write_panels
@@ -69,10 +67,7 @@ def _draw_panels(run: Path, trial: str, protocol: str | None, where: tuple[Any, 
     from segbench.spec.machine import Machine
 
     data, cache, device = where
-    machine = Machine.from_environment(
-        dict(os.environ), data=tuple(map(str, data or ())),
-        cache=None if cache is None else str(cache), device=device,
-    )  # fmt: skip
+    machine = Machine.from_environment(data=data or (), cache=cache, device=device)
     with Progress(console=ERR, transient=True) as bars:
         task = bars.add_task("predicting")
         folder = write_panels(

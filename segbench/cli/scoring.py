@@ -69,9 +69,10 @@ def evaluate_command(
 ) -> None:
     """Score trained trials by another protocol, or a folder of predictions of anybody."""
     from segbench import drive_evaluate as work
+    from segbench.spec.machine import Machine
 
     asked = work.Asked(tuple(settings or ()), split, protocol, name)
-    machine = work.machine_of(tuple(data or ()), cache, device, threads)
+    machine = Machine.from_environment(data=data or (), cache=cache, device=device, threads=threads)
     with _progress() as progress:
         if predictions is None:
             if run is None:
@@ -141,16 +142,16 @@ def compare_command(
     from segbench.drive_compare import Asked, compare_results
     from segbench.files import write_text
     from segbench.report.claims_page import render_comparison
+    from segbench.spec.machine import Machine
     from segbench.spec.protocol import Protocol
 
     asked = Asked(
         dataset=dataset, mapping=mapping, metric=metric, has_seeds=seeds, protocol_name=protocol,
         protocol=work.changed(Protocol(), tuple(settings or ()), split), cards=tuple(cards or ()),
     )  # fmt: skip
+    machine = Machine.from_environment(data=data or (), cache=cache, threads=1)
     with _progress() as progress:
-        found = compare_results(
-            left, right, asked, work.machine_of(tuple(data or ()), cache), progress
-        )
+        found = compare_results(left, right, asked, machine, progress)
     text = render_comparison(found.comparison, left, right, found.notes)
     OUT.print(text, end="")
     if output is not None:
@@ -175,13 +176,13 @@ def crf_search_command(
     threads: Annotated[int, typer.Option(min=1, help="Processes for the CRF.")] = 1,
 ) -> None:
     """Look for CRF parameters on the images that a trial's training left out."""
-    from segbench import drive_evaluate as work
     from segbench.crf_search import search_crf
     from segbench.model_folder import first_protocol
     from segbench.run import find_trial
+    from segbench.spec.machine import Machine
 
     workdir, _ = find_trial(run, trial)
-    machine = work.machine_of(tuple(data or ()), cache, device, threads)
+    machine = Machine.from_environment(data=data or (), cache=cache, device=device, threads=threads)
     with _progress() as progress:
         found = search_crf(
             workdir, first_protocol(workdir).revised(crf=None), machine,
@@ -231,10 +232,11 @@ def predict_command(
     from segbench import drive_evaluate as work
     from segbench.label_images import label_images
     from segbench.model_folder import find_model, first_protocol
+    from segbench.spec.machine import Machine
 
     folder = find_model(model)
     protocol = work.changed(first_protocol(folder), tuple(settings or ()))
-    machine = work.machine_of((), None, device, threads)
+    machine = Machine.from_environment(device=device, threads=threads)
     OUT.print(f"protocol: {protocol.description()}")
     with _progress() as progress:
         written = label_images(

@@ -3,6 +3,8 @@
 Kept out of the trial's identity; a test flips each field and compares the results' bytes.
 """
 
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -44,30 +46,36 @@ class Machine(Spec):
     monitor: Monitor = Monitor()
 
     @classmethod
-    def from_environment(cls, environment: dict[str, str], **given: Any) -> Self:
+    def from_environment(
+        cls,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        data: Sequence[Path] = (),
+        weights: Sequence[Path] = (),
+        cache: Path | None = None,
+        **given: Any,
+    ) -> Self:
         """Return the machine that flags and $SEGBENCH_DATA, _CACHE and _WEIGHTS describe.
 
-        Flags come first; several folders in a variable are separated by `:`.
+        Flags come first; several folders in a variable are separated by `:`. given: other fields.
+
+        Raises:
+            DataError: a folder that a flag names does not exist.
         """
-        for name in ("data", "weights"):
-            for folder in given.get(name, ()):
-                if not Path(folder).expanduser().is_dir():
-                    raise DataError(f"--{name} {folder}: there is no such folder")
-        cache = given.pop("cache", None) or environment.get("SEGBENCH_CACHE") or "~/.cache/segbench"
-        folders = {
-            name: (*given.pop(name, ()), *_split(environment.get(f"SEGBENCH_{name.upper()}", "")))
-            for name in ("data", "weights")
-        }
+        for flag, folders in (("--data", data), ("--weights", weights)):
+            for folder in folders:
+                if not folder.expanduser().is_dir():
+                    raise DataError(f"{flag} {folder}: there is no such folder")
+
+        def of_variable(name: str) -> Iterable[str]:
+            return filter(None, environment.get(name, "").split(":"))
+
         return cls(
-            cache=_absolute(cache),
-            data=tuple(map(_absolute, folders["data"])),
-            weights=tuple(map(_absolute, folders["weights"])),
+            cache=_absolute(cache or environment.get("SEGBENCH_CACHE") or "~/.cache/segbench"),
+            data=tuple(map(_absolute, (*data, *of_variable("SEGBENCH_DATA")))),
+            weights=tuple(map(_absolute, (*weights, *of_variable("SEGBENCH_WEIGHTS")))),
             **given,
         )
-
-
-def _split(text: str) -> list[str]:
-    return [part for part in text.split(":") if part]
 
 
 def _absolute(folder: str | Path) -> str:
