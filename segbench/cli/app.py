@@ -3,7 +3,9 @@
 Exit codes: 0 well, 1 trials failed, 2 the user's mistake, 130 interrupted with ctrl-C.
 """
 
+import contextlib
 import logging
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -26,6 +28,34 @@ def fail(message: str) -> NoReturn:
     """Say what the user has to mend, and leave with exit code 2."""
     ERR.print(message)
     raise typer.Exit(2)
+
+
+@contextlib.contextmanager
+def progress_bars(*, in_bytes: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Give a function (what, done, of) that moves a bar for each `what` on a terminal.
+
+    in_bytes: what is counted are bytes, shown with their speed.
+    """
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TransferSpeedColumn,
+    )
+
+    counted = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *counted)
+    with Progress(*columns, console=ERR, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def moved(what: str, done: int, of: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what)
+            bars.update(tasks[what], completed=done, total=of)
+
+        yield moved
 
 
 class _Group(TyperGroup):

@@ -1,12 +1,12 @@
 """`segbench list`, `show`, `check`, `prepare`: cards and experiments, before anything runs."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from segbench import console
-from segbench.cli.app import ERR, OUT, app, fail
+from segbench.cli.app import OUT, app, fail, progress_bars
 from segbench.cli.flags import Cache, Cards, Data, Weights
 
 
@@ -74,24 +74,9 @@ def prepare(
     ] = False,
 ) -> None:
     """Download, verify, unpack and convert data sets, and fetch weights, once."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
     from segbench import listing
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    with Progress(*columns, console=ERR, transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def progress(what: str, done: int, of: int | None) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what)
-            bars.update(tasks[what], completed=done, total=of)
-
+    with progress_bars(in_bytes=True) as progress:
         for name, summary in listing.prepare_all(
             names,
             data=tuple(data or ()),

@@ -9,6 +9,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="An experiment file (
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run's folder, such as results/quickstart.")
 ]
+Trial = Annotated[str, typer.Argument(metavar="TRIAL", help="The first digits of a trial's id.")]
 Cards = Annotated[
     list[Path] | None,
     typer.Option(
@@ -47,6 +48,16 @@ Settings = Annotated[
         metavar="KEY=VALUE",
         help="Change the experiment, e.g. train.batch_size=4 or sweep.head=[fcn8s]. Repeatable.",
     ),
+]
+ProtocolSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change the protocol, e.g. flip=true. Repeatable."
+    ),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option("--dataset", metavar="NAME", help="The data set that was predicted."),
 ]
 Only = Annotated[
     list[str] | None,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from segbench import console
-from segbench.cli.app import ERR, OUT, app, fail
+from segbench.cli.app import OUT, app, fail, progress_bars
 from segbench.cli.flags import Cache, Data, Device, Results, RunFolder
 
 
@@ -60,19 +60,16 @@ def report(
 
 
 def _draw_panels(run: Path, trial: str, protocol: str | None, where: tuple[Any, Any, str]) -> None:
-    from rich.progress import Progress
-
     from segbench.report.panels import write_panels
     from segbench.run import load_run
     from segbench.spec.machine import Machine
 
     data, cache, device = where
     machine = Machine.from_environment(data=data or (), cache=cache, device=device)
-    with Progress(console=ERR, transient=True) as bars:
-        task = bars.add_task("predicting")
+    with progress_bars() as progress:
         folder = write_panels(
             run, load_run(run), trial, machine, protocol_name=protocol,
-            on_image=lambda done, of: bars.update(task, completed=done, total=of),
+            on_image=lambda done, of: progress("predicting", done, of),
         )  # fmt: skip
     OUT.print(f"written: {console.shown_path(folder)}")
 

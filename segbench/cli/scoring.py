@@ -1,15 +1,25 @@
 """`segbench evaluate`, `compare`, `crf-search`, `export`, `predict`: trained models, and results of anybody."""
 
-import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from segbench import console
-from segbench.cli.app import ERR, OUT, app
-from segbench.cli.flags import Cache, Cards, Data, Device, Model, Out, Results, RunFolder
+from segbench.cli.app import OUT, app, progress_bars
+from segbench.cli.flags import (
+    Cache,
+    Cards,
+    Data,
+    Dataset,
+    Device,
+    Model,
+    Out,
+    ProtocolSettings,
+    Results,
+    RunFolder,
+    Trial,
+)
 from segbench.cli.pages import show_report
 from segbench.errors import ExperimentError
 
@@ -29,9 +39,7 @@ def evaluate_command(
         Path | None,
         typer.Option(metavar="DIR", help="A folder of PNGs of anybody, `<image name>.png`."),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The data set that was predicted.")
-    ] = None,
+    dataset: Dataset = None,
     split: Annotated[
         str | None, typer.Option(metavar="S", help="The split (else the protocol's).")
     ] = None,
@@ -52,12 +60,7 @@ def evaluate_command(
     protocol: Annotated[
         str | None, typer.Option(metavar="NAME", help="One of the run's protocols, to start from.")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change the protocol, e.g. flip=true. Repeatable."
-        ),
-    ] = None,
+    settings: ProtocolSettings = None,
     data: Data = None,
     cache: Cache = None,
     cards: Cards = None,
@@ -73,7 +76,7 @@ def evaluate_command(
 
     asked = work.Asked(tuple(settings or ()), split, protocol, name)
     machine = Machine.from_environment(data=data or (), cache=cache, device=device, threads=threads)
-    with _progress() as progress:
+    with progress_bars() as progress:
         if predictions is None:
             if run is None:
                 raise ExperimentError(
@@ -105,9 +108,7 @@ def compare_command(
         ),
     ],
     right: Annotated[str, typer.Argument(metavar="B", help="The same of the other.")],
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The data set that was predicted.")
-    ] = None,
+    dataset: Dataset = None,
     split: Annotated[str | None, typer.Option(metavar="S", help="Its split (else val).")] = None,
     mapping: Annotated[
         Path | None,
@@ -150,7 +151,7 @@ def compare_command(
         protocol=work.changed(Protocol(), tuple(settings or ()), split), cards=tuple(cards or ()),
     )  # fmt: skip
     machine = Machine.from_environment(data=data or (), cache=cache, threads=1)
-    with _progress() as progress:
+    with progress_bars() as progress:
         found = compare_results(left, right, asked, machine, progress)
     text = render_comparison(found.comparison, left, right, found.notes)
     OUT.print(text, end="")
@@ -161,9 +162,7 @@ def compare_command(
 @app.command("crf-search")
 def crf_search_command(
     run: RunFolder,
-    trial: Annotated[
-        str, typer.Argument(metavar="TRIAL", help="The first digits of a trial's id.")
-    ],
+    trial: Trial,
     samples: Annotated[
         int, typer.Option(min=1, help="Settings to try, of DeepLab's 128; above that all of them.")
     ] = 20,
@@ -183,7 +182,7 @@ def crf_search_command(
 
     workdir, _ = find_trial(run, trial)
     machine = Machine.from_environment(data=data or (), cache=cache, device=device, threads=threads)
-    with _progress() as progress:
+    with progress_bars() as progress:
         found = search_crf(
             workdir, first_protocol(workdir).revised(crf=None), machine,
             samples=samples, max_images=images,
@@ -219,12 +218,7 @@ def predict_command(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write NAME_probabilities.npz too.")
     ] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change the protocol, e.g. flip=true. Repeatable."
-        ),
-    ] = None,
+    settings: ProtocolSettings = None,
     device: Device = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:
@@ -238,27 +232,10 @@ def predict_command(
     protocol = work.changed(first_protocol(folder), tuple(settings or ()))
     machine = Machine.from_environment(device=device, threads=threads)
     OUT.print(f"protocol: {protocol.description()}")
-    with _progress() as progress:
+    with progress_bars() as progress:
         written = label_images(
             folder, images, out, protocol, machine,
             with_crf=crf, with_probabilities=probabilities,
             progress=lambda done, of: progress("images", done, of),
         )  # fmt: skip
     OUT.print(f"{len(written)} images labelled: {console.shown_path(out)}")
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function (what, done, of) that moves a bar on a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=ERR, transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def moved(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what)
-            bars.update(tasks[what], completed=done, total=of)
-
-        yield moved

@@ -10,7 +10,7 @@ import typer
 
 from segbench import console
 from segbench.cli.app import ERR, OUT, app
-from segbench.cli.flags import RunFolder
+from segbench.cli.flags import RunFolder, Trial
 
 
 @app.command("status")
@@ -114,9 +114,7 @@ def cancel(
 @app.command()
 def logs(
     run: RunFolder,
-    trial: Annotated[
-        str, typer.Argument(metavar="TRIAL", help="The first digits of a trial's id.")
-    ],
+    trial: Trial,
 ) -> None:
     """Print what a trial's worker has printed, and its traceback if it failed."""
     from segbench.run import find_trial
