@@ -22,14 +22,13 @@ from segbench.errors import ExperimentError
 from segbench.launch import Event, Work, launcher_named
 from segbench.launch.best_sample import best_sample
 from segbench.run import RunRecord
-from segbench.spec import yamlfile
 from segbench.spec.catalog import Catalog
 from segbench.spec.experiment import MOST_SEEDS, Experiment, read_experiment
 from segbench.spec.job import Job
 from segbench.spec.machine import Machine
 from segbench.spec.search import Search
 from segbench.spec.searched import searched, with_settings
-from segbench.spec.sweep import Cell, Plan, expand
+from segbench.spec.sweep import Cell, Plan, chosen_values, expand
 from segbench.spec.trial import Trial
 
 
@@ -139,7 +138,7 @@ def narrowed(plan: Plan, only: Sequence[str], seeds: int | None) -> Plan:
     Raises:
         ExperimentError: a selector names no axis or no value of the sweep.
     """
-    wanted = [_selector(text, plan) for text in only]
+    wanted = [chosen_values(text, plan.axes, prefix="--only ", where="sweep") for text in only]
     kept = [
         cell
         for cell in plan.cells
@@ -161,23 +160,6 @@ def narrowed(plan: Plan, only: Sequence[str], seeds: int | None) -> Plan:
     if not cells:
         raise ExperimentError(f"--only {' --only '.join(only)}: no cell of the sweep matches all")
     return Plan(plan.experiment, cells)
-
-
-def _selector(text: str, plan: Plan) -> tuple[str, frozenset[str]]:
-    axis, equals, values = text.partition("=")
-    axes = plan.axes
-    if not equals or axis not in axes:
-        raise ExperimentError(
-            f"--only {text}: expected axis=value{yamlfile.did_you_mean(axis, axes)}; "
-            f"axes: {', '.join(axes)}"
-        )
-    chosen = frozenset(values.split(","))
-    for value in sorted(chosen - set(axes[axis])):
-        raise ExperimentError(
-            f"--only {text}: no {axis} {value!r} in the sweep"
-            f"{yamlfile.did_you_mean(value, axes[axis])}; it has: {', '.join(axes[axis])}"
-        )
-    return axis, chosen
 
 
 def unfinished(prepared: Prepared, *, retry_failed: bool) -> dict[str, Trial]:

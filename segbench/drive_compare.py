@@ -27,13 +27,14 @@ from segbench.counts import Counts
 from segbench.errors import ExperimentError, ResultError
 from segbench.report.observed import load_counts
 from segbench.results import Evaluation
-from segbench.run import Row, RunRecord, load_rows, load_run
+from segbench.run import Row, load_rows, load_run
 from segbench.spec import yamlfile
 from segbench.spec.cards import DatasetCard
 from segbench.spec.catalog import Catalog
 from segbench.spec.claims import Figure
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
+from segbench.spec.sweep import chosen_values
 
 FIGURES = get_args(Figure)
 Progress = Callable[[str, int, int], None]  # (what, done, of)
@@ -270,12 +271,15 @@ def _of_trial(workdir: Path, asked: Asked) -> _Seed:
 
 def _cells_of_run(folder: Path, selector: str, asked: Asked) -> list[_Seed]:
     record = load_run(folder)
-    wanted = dict(_axis_value(part, folder, record) for part in selector.split(","))
+    axes = {a: sorted({cell.axes[a] for cell in record.cells}) for a in record.axis_names}
+    wanted = dict(
+        chosen_values(part, axes, prefix=f"{folder}:", where="run") for part in selector.split(",")
+    )
     name = _protocol_name(str(folder), tuple(record.protocols), asked)
     rows = [
         row
         for row in load_rows(folder, record)
-        if row.cell.trial_id and all(row.cell.axes[a] == value for a, value in wanted.items())
+        if row.cell.trial_id and all(row.cell.axes[a] in values for a, values in wanted.items())
     ]
     cells = {tuple(row.cell.axes.items()) for row in rows}
     if len(cells) != 1:
@@ -296,23 +300,6 @@ def _of_row(folder: Path, row: Row, name: str) -> _Seed:
     counts = load_counts(folder, row, name).as_counts()
     seed = _seed(counts, row.evaluations[name], trial.dataset)
     return seed._replace(training=row.cell.trial_id)
-
-
-def _axis_value(text: str, folder: Path, record: RunRecord) -> tuple[str, str]:
-    axes = record.axis_names
-    axis, equals, value = text.partition("=")
-    if not equals or axis not in axes:
-        raise ExperimentError(
-            f"{folder}:{text}: expected axis=value{yamlfile.did_you_mean(axis, axes)}; "
-            f"axes: {', '.join(axes)}"
-        )
-    known = sorted({cell.axes[axis] for cell in record.cells})
-    if value not in known:
-        raise ExperimentError(
-            f"{folder}:{text}: no {axis} {value!r} in the run{yamlfile.did_you_mean(value, known)}; "
-            f"it has: {', '.join(known)}"
-        )
-    return axis, value
 
 
 def _protocol_name(where: str, known: tuple[str, ...], asked: Asked) -> str:

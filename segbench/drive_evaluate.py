@@ -16,7 +16,7 @@ from segbench.run import RunRecord, add_protocol, find_trial, load_run
 from segbench.spec import yamlfile
 from segbench.spec.cards import card_stem
 from segbench.spec.catalog import Catalog
-from segbench.spec.experiment import with_value
+from segbench.spec.experiment import with_setting
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
 
@@ -172,13 +172,7 @@ def changed(protocol: Protocol, settings: tuple[str, ...], split: str | None = N
     """
     data = protocol.model_dump()
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key:
-            raise ExperimentError(f"--set {setting}: expected key=value, such as --set flip=true")
-        try:
-            data = with_value(data, key, yamlfile.parse_value(text, f"--set {key}"))
-        except ValueError as error:
-            raise ExperimentError(f"--set {setting}: {error}") from error
+        data = with_setting(data, setting, example="flip=true")
     if split is not None:
         data["split"] = split
     return yamlfile.validate(yamlfile.Document("--set", data, {}), Protocol, ExperimentError)

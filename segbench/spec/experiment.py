@@ -185,7 +185,7 @@ def read_experiment(
         changed: dict[yamlfile.Place, str] = {}
         for setting in settings:
             changed[_place_of(data, setting)] = setting
-            data = _with_setting(data, setting)
+            data = with_setting(data, setting, example="train.batch_size=4")
         _name_parts(data)
         document = document._replace(data=data, settings=changed)
     try:
@@ -208,16 +208,21 @@ def _unknown_names(document: yamlfile.Document, catalog: Catalog) -> list[str]:
     return problems
 
 
-def _with_setting(data: dict[str, Any], setting: str) -> dict[str, Any]:
+def with_setting(data: dict[str, Any], setting: str, *, example: str) -> dict[str, Any]:
+    """Return a copy of nested plain data, changed by the `key=value` of a flag `--set`.
+
+    example: a setting that does change such data, for the message.
+
+    Raises:
+        ExperimentError: it is no `key=value`, or the key leads nowhere.
+    """
     key, equals, text = setting.partition("=")
     if not equals or not key:
-        raise ExperimentError(
-            f"--set {setting}: expected key=value, such as --set train.batch_size=4"
-        )
+        raise ExperimentError(f"--set {setting}: expected key=value, such as --set {example}")
     try:
         return with_value(data, key, yamlfile.parse_value(text, f"--set {key}"))
-    except (KeyError, IndexError, ValueError) as error:
-        raise ExperimentError(f"--set {setting}: {error.args[0]}") from error
+    except ValueError as error:
+        raise ExperimentError(f"--set {setting}: {error}") from error
 
 
 def _place_of(data: Any, setting: str) -> yamlfile.Place:
@@ -228,7 +233,7 @@ def _place_of(data: Any, setting: str) -> yamlfile.Place:
         if isinstance(data, tuple):
             try:
                 found = _index_in(data, step)
-            except ValueError:  # `_with_setting` says so
+            except ValueError:  # `with_setting` says so
                 return place
             data = data[found]
         else:

@@ -5,7 +5,7 @@ seconds: what cells share (cards, recipes) is resolved and hashed once.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -370,6 +370,32 @@ class _Expansion:
 def matches(axes: dict[str, str], selector: Selector) -> bool:
     """Return whether a cell's axes have all of the selector's values."""
     return all(axes.get(axis) == value for axis, value in selector.items())
+
+
+def chosen_values(
+    text: str, axes: Mapping[str, Sequence[str]], *, prefix: str, where: str
+) -> tuple[str, frozenset[str]]:
+    """Return the axis and the values of it that `axis=value[,value]` names.
+
+    axes: those there are, with their values. prefix: what stands before the text where it was
+    typed. where: what has the axes, for the message.
+
+    Raises:
+        ExperimentError: it names no axis, or no value of it.
+    """
+    axis, equals, values = text.partition("=")
+    if not equals or axis not in axes:
+        raise ExperimentError(
+            f"{prefix}{text}: expected axis=value{yamlfile.did_you_mean(axis, axes)}; "
+            f"axes: {', '.join(axes)}"
+        )
+    chosen, known = frozenset(values.split(",")), axes[axis]
+    for value in sorted(chosen.difference(known)):
+        raise ExperimentError(
+            f"{prefix}{text}: no {axis} {value!r} in the {where}"
+            f"{yamlfile.did_you_mean(value, known)}; it has: {', '.join(known)}"
+        )
+    return axis, chosen
 
 
 def _selector_problems(
