@@ -17,7 +17,7 @@ from segbench.spec.catalog import Catalog, built_in_root, read_card
 from segbench.spec.experiment import read_experiment
 from segbench.spec.heads import HEADS
 from segbench.spec.machine import Machine
-from segbench.spec.sweep import expand
+from segbench.spec.sweep import Plan, expand
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
@@ -101,10 +101,8 @@ def description_of(name: str, cards: tuple[Path, ...]) -> str:
     catalog = Catalog.on_path(cards)
     experiments = {path.stem: path for path in experiment_files()}
     if name.endswith((".yaml", ".yml")) or name in experiments:
-        path = experiments.get(name, Path(name))
-        experiment, document = read_experiment(path)
-        plan = expand(experiment, Catalog.on_path(cards, experiment=path), document)
-        return f"# {len(plan.trials)} trials\n{_as_yaml(experiment.model_dump(mode='json'))}"
+        plan = _planned(experiments.get(name, Path(name)), cards)
+        return f"# {len(plan.trials)} trials\n{_as_yaml(plan.experiment.model_dump(mode='json'))}"
     if name in HEADS:
         return _as_yaml(HEADS[name].model_dump(mode="json"))
     for kind in ("backbones", "datasets"):
@@ -120,6 +118,13 @@ def description_of(name: str, cards: tuple[Path, ...]) -> str:
     )
 
 
+def _planned(path: Path, cards: tuple[Path, ...]) -> Plan:
+    """Return the plan of an experiment file; its problems are told with the file's lines."""
+    catalog = Catalog.on_path(cards, experiment=path)
+    experiment, document = read_experiment(path, catalog=catalog)
+    return expand(experiment, catalog, document)
+
+
 def _as_yaml(value: dict[str, Any]) -> str:
     filled = {key: item for key, item in value.items() if item not in (None, "", [], {})}
     return yaml.safe_dump(
@@ -132,9 +137,7 @@ def problems_of(path: Path, cards: tuple[Path, ...]) -> list[str]:
     try:
         data = yamlfile.read_document(path, CardError).data
         if isinstance(data, dict) and not {"sweep", "question"}.isdisjoint(data):
-            own = Catalog.on_path(cards, experiment=path)
-            experiment, document = read_experiment(path, catalog=own)
-            expand(experiment, own, document)
+            _planned(path, cards)
             return []
         catalog = Catalog.on_path((*cards, *_root_of(path)))
         is_backbone = path.parent.name == "backbones" or (
@@ -211,9 +214,7 @@ def _wanted(
     problems = []
     for name in names:
         if name.endswith((".yaml", ".yml")):
-            experiment, document = read_experiment(Path(name))
-            own = Catalog.on_path(cards, experiment=Path(name))
-            for trial in expand(experiment, own, document).trials.values():
+            for trial in _planned(Path(name), cards).trials.values():
                 datasets.setdefault(trial.dataset.name, trial.dataset)
                 if trial.weights is not None:
                     backbones[trial.backbone.name, trial.model.weights] = trial.backbone
