@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from segbench import results
 from segbench.errors import ResultError
-from segbench.files import write_json
 from segbench.results import Evaluation, StoredCounts
 from segbench.spec.base import Spec
 from segbench.spec.cards import Name
@@ -58,7 +57,7 @@ def write_external(
             "these another --name, or delete that folder"
         )
     results.write_evaluation(folder, evaluation, counts)
-    write_json(folder / "method.json", method.model_dump(mode="json"))
+    method.write_to(folder / "method.json")
     return folder
 
 

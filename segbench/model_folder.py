@@ -17,7 +17,7 @@ import yaml
 
 from segbench import results
 from segbench.errors import ResultError
-from segbench.files import sha256_of_file, write_json, write_text
+from segbench.files import sha256_of_file, write_text
 from segbench.report.tables import FIGURES, markdown_table
 from segbench.results import Evaluation
 from segbench.run import find_trial, load_run
@@ -59,8 +59,8 @@ def export_model(workdir: Path, folder: Path) -> list[Path]:
     evaluations.sort(key=lambda e: e.protocol.digest() != protocol.digest())
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(workdir / WEIGHTS, folder / WEIGHTS)
-    write_json(folder / "trial.json", trial.model_dump(mode="json"))
-    write_json(folder / "protocol.json", protocol.model_dump(mode="json"))
+    trial.write_to(folder / "trial.json")
+    protocol.write_to(folder / "protocol.json")
     for evaluation in evaluations:
         counts = results.load_counts(results.counts_path(workdir, evaluation.protocol))
         results.write_evaluation(folder, evaluation, counts)

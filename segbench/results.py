@@ -29,7 +29,7 @@ from pydantic import ValidationError
 
 from segbench.counts import Counts, Sums, figures, mean_iou, per_class_iou
 from segbench.errors import ResultError
-from segbench.files import write_atomically, write_json
+from segbench.files import write_atomically
 from segbench.spec.base import Spec
 from segbench.spec.cards import DatasetCard
 from segbench.spec.protocol import Protocol
@@ -157,23 +157,23 @@ def trial_folder(run_folder: Path, trial_id: str) -> Path:
 def write_trial(workdir: Path, trial: Trial) -> None:
     """Write the trial where it is not there yet, or where its file is torn."""
     if read_json(workdir / "trial.json") is None:
-        write_json(workdir / "trial.json", trial.model_dump(mode="json"))
+        trial.write_to(workdir / "trial.json")
 
 
 def write_result(workdir: Path, result: Result) -> None:
     """Write how the trial ended."""
-    write_json(workdir / "result.json", result.model_dump(mode="json"))
+    result.write_to(workdir / "result.json")
 
 
 def write_provenance(workdir: Path, provenance: Provenance) -> None:
     """Write where and when the trial ran."""
-    write_json(workdir / "provenance.json", provenance.model_dump(mode="json"))
+    provenance.write_to(workdir / "provenance.json")
 
 
 def write_evaluation(workdir: Path, evaluation: Evaluation, counts: StoredCounts) -> None:
     """Write the counts, then the figures: a reader that sees the figures finds the counts."""
     write_counts(counts_path(workdir, evaluation.protocol), counts)
-    write_json(evaluation_path(workdir, evaluation.protocol), evaluation.model_dump(mode="json"))
+    evaluation.write_to(evaluation_path(workdir, evaluation.protocol))
 
 
 def evaluation_path(workdir: Path, protocol: Protocol) -> Path:

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 
 from segbench import results
 from segbench.errors import ResultError
-from segbench.files import write_json
 from segbench.results import Evaluation, Provenance, Result
 from segbench.spec.base import Spec
 from segbench.spec.claims import Claim
@@ -223,14 +222,14 @@ def write_run(run_folder: Path, record: RunRecord, whole: Plan) -> RunRecord:
     if kept and asked <= {cell.trial_id for cell in before.cells}:
         kept_of["command"] = before.command  # the wider one made all that the tables show
     merged = record.model_copy(update={"cells": tuple(cells), **kept_of})
-    write_json(run_folder / "run.json", merged.model_dump(mode="json"))
+    merged.write_to(run_folder / "run.json")
     return merged
 
 
 def write_top_ups(run_folder: Path, top_ups: tuple[TopUp, ...]) -> None:
     """Note how many seeds each cell is to have."""
     changed = load_run(run_folder).model_copy(update={"top_ups": top_ups})
-    write_json(run_folder / "run.json", changed.model_dump(mode="json"))
+    changed.write_to(run_folder / "run.json")
 
 
 def add_protocol(run_folder: Path, protocol: Protocol) -> str:
@@ -250,7 +249,7 @@ def add_protocol(run_folder: Path, protocol: Protocol) -> str:
         )
     added = {**record.added, protocol.name: protocol}
     changed = record.model_copy(update={"added": added})
-    write_json(run_folder / "run.json", changed.model_dump(mode="json"))
+    changed.write_to(run_folder / "run.json")
     return protocol.name
 
 

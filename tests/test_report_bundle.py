@@ -10,7 +10,6 @@ from drawn_run import made_run
 
 from segbench import results
 from segbench.errors import ResultError
-from segbench.files import write_json
 from segbench.report.bundle import MANIFEST, import_bundle, merge_runs, write_bundle
 from segbench.report.write import write_report
 from segbench.results import Result
@@ -172,9 +171,7 @@ def halves(made, tmp_path):
         shutil.copytree(made, tmp_path / name)
         record = load_run(made)
         cells = tuple(cell for cell in record.cells if cell.seed % 2 == number)
-        write_json(
-            tmp_path / name / "run.json", record.revised(cells=cells).model_dump(mode="json")
-        )
+        record.revised(cells=cells).write_to(tmp_path / name / "run.json")
         for cell in record.cells:
             if cell not in cells:
                 shutil.rmtree(results.trial_folder(tmp_path / name, cell.trial_id))
@@ -218,7 +215,7 @@ def test_runs_under_other_settings_or_protocols_are_not_joined(made, tmp_path):
     record = load_run(made)
     shutil.copytree(made, tmp_path / "other")
     cells = (record.cells[0].revised(trial_id="0123456789ab"), *record.cells[1:])
-    write_json(tmp_path / "other" / "run.json", record.revised(cells=cells).model_dump(mode="json"))
+    record.revised(cells=cells).write_to(tmp_path / "other" / "run.json")
     with pytest.raises(
         ResultError, match=r"0123456789ab here and .* elsewhere: the settings differ"
     ):
@@ -228,6 +225,6 @@ def test_runs_under_other_settings_or_protocols_are_not_joined(made, tmp_path):
         "native": record.experiment.evaluate["native"].revised(max_images=3),
     }
     other = record.revised(experiment=record.experiment.revised(evaluate=protocols))
-    write_json(tmp_path / "other" / "run.json", other.model_dump(mode="json"))
+    other.write_to(tmp_path / "other" / "run.json")
     with pytest.raises(ResultError, match="its protocol 'native' is"):
         merge_runs((made, tmp_path / "other"), tmp_path / "whole")

@@ -80,7 +80,7 @@ def new_submission(run_folder: Path, elements: Sequence[Sequence[str]]) -> Submi
 def write_submission(run_folder: Path, submission: Submission) -> None:
     """Write the record under its key."""
     path = run_folder / "jobs" / f"slurm-{submission.key}.json"
-    write_json(path, submission.model_dump(mode="json"))
+    submission.write_to(path)
 
 
 def submissions(run_folder: Path) -> list[Submission]:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from segbench import results
 from segbench.errors import ResultError
-from segbench.files import write_atomically, write_json
+from segbench.files import write_atomically
 from segbench.report.panels import load_panels
 from segbench.run import CellRecord, RunRecord, load_run
 from segbench.status import label
@@ -225,7 +225,7 @@ def merge_runs(run_folders: Sequence[Path], target: Path) -> RunRecord:
         for name, folder in sources.items():
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, staged / name)
-        write_json(staged / "run.json", merged.model_dump(mode="json"))
+        merged.write_to(staged / "run.json")
         staged.rename(target)
     return merged
 

@@ -17,7 +17,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from segbench import results
 from segbench.counts import Counts, per_image_iou
 from segbench.errors import DataError, ResultError
-from segbench.files import write_atomically, write_json
+from segbench.files import write_atomically
 from segbench.run import RunRecord, find_trial
 from segbench.spec.base import Spec
 from segbench.spec.machine import Machine
@@ -198,5 +198,5 @@ def write_panels(
         colours=trial.dataset.seen_palette,
         panels=tuple(panels),
     )
-    write_json(folder / "panels.json", written.model_dump(mode="json"))
+    written.write_to(folder / "panels.json")
     return folder

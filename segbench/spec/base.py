@@ -3,11 +3,12 @@
 Knows nothing of any particular record.
 """
 
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from segbench.files import digest
+from segbench.files import digest, write_json
 
 
 class Spec(BaseModel):
@@ -38,6 +39,10 @@ class Spec(BaseModel):
     def identity_digest(self, *, length: int = 64) -> str:
         """Return the sha256 (first `length` hexadecimal digits) of `identity()`."""
         return digest(self.identity(), length=length)
+
+    def write_to(self, path: Path) -> None:
+        """Write the record as JSON; equal records are equal bytes."""
+        write_json(path, self.model_dump(mode="json"))
 
     def revised(self, **changes: Any) -> Self:
         """Return a copy with `changes`, validated like a record that was read."""
