@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from segbench import results
-from segbench.errors import ExperimentError, ResultError
-from segbench.run import RunRecord, TopUp, load_rows, load_run, write_top_ups
+from segbench.errors import ExperimentError
+from segbench.run import RunRecord, TopUp, load_earlier_run, load_rows, load_run, write_top_ups
 from segbench.spec.experiment import Experiment
 from segbench.spec.sweep import Plan
 
@@ -34,10 +34,7 @@ def settling_of(run_folder: Path, experiment: Experiment, *, is_asked: bool) -> 
     Raises:
         ExperimentError: nothing to settle, or the claims were judged already without the rule.
     """
-    try:
-        before = load_run(run_folder)
-    except ResultError:
-        before = None
+    before = load_earlier_run(run_folder)
     if before is not None and before.looks > 1:
         return Settling(before.looks, before.schedule, before.top_ups)
     if not is_asked:
@@ -86,9 +83,8 @@ def _seeds_judged(run_folder: Path, record: RunRecord) -> int:
 
 def with_earlier_looks(run_folder: Path, asked: RunRecord, whole: Plan) -> RunRecord:
     """Return the record with what verdicts were seen before seeds were added or claims changed."""
-    try:
-        before = load_run(run_folder)
-    except ResultError:
+    before = load_earlier_run(run_folder)
+    if before is None:
         return asked
     trials = whole.trials
     if not any(cell.trial_id in trials for cell in before.cells if cell.trial_id):

@@ -209,10 +209,7 @@ def write_run(run_folder: Path, record: RunRecord, whole: Plan) -> RunRecord:
     """Write the run's record; earlier cells that the un-narrowed plan still has stay in it."""
     asked = {cell.trial_id for cell in record.cells}
     possible = {cell.trial_id for cell in whole.cells}
-    try:
-        before = load_run(run_folder)
-    except ResultError:
-        before = record
+    before = load_earlier_run(run_folder) or record
     kept = [
         cell for cell in before.cells if cell.trial_id in possible and cell.trial_id not in asked
     ]
@@ -272,6 +269,14 @@ def load_run(run_folder: Path) -> RunRecord:
         raise ResultError(
             f"{path}: is damaged or of another version ({reason}); run the same command again"
         ) from error
+
+
+def load_earlier_run(run_folder: Path) -> RunRecord | None:
+    """Return the record of a run's folder, None where there is none yet, or a damaged one."""
+    try:
+        return load_run(run_folder)
+    except ResultError:
+        return None
 
 
 def load_rows(run_folder: Path, record: RunRecord) -> Iterator[Row]:
