@@ -168,11 +168,8 @@ def unfinished(prepared: Prepared, *, retry_failed: bool) -> dict[str, Trial]:
     left = {}
     for trial_id, trial in prepared.asked.trials.items():
         workdir = results.trial_folder(prepared.run_folder, trial_id)
-        result = results.load_result(workdir)
-        has_failed = result is not None and result.status == "failed"
-        if has_failed and not retry_failed:
-            continue
-        if not results.is_done(workdir, protocols):
+        is_given_up = not retry_failed and results.load_failure(workdir) is not None
+        if not is_given_up and not results.is_done(workdir, protocols):
             left[trial_id] = trial
     return left
 

@@ -49,17 +49,11 @@ def tidy_rows(run_folder: Path) -> Iterator[dict[str, Any]]:
             "trial_id": row.cell.trial_id,
             **row.cell.axes,
             "seed": row.cell.seed,
-            "status": _status(row),
+            "status": row.status,
         }
         numbers = list(_numbers(row))
         for number in numbers or [("", "", "", "", None)]:
             yield {**start, **dict(zip(TRAILING[2:], number, strict=True))}
-
-
-def _status(row: Row) -> str:
-    if row.cell.skipped:
-        return "skipped"
-    return "unfinished" if row.result is None else row.result.status
 
 
 def _numbers(row: Row) -> Iterator[tuple[str, str, str, str, float | None]]:

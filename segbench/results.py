@@ -199,6 +199,12 @@ def load_result(workdir: Path) -> Result | None:
     return _load(workdir / "result.json", Result, torn_is_missing=True)
 
 
+def load_failure(workdir: Path) -> Result | None:
+    """Return how the trial failed; None where it did not, or has not ended."""
+    result = load_result(workdir)
+    return result if result is not None and result.status == "failed" else None
+
+
 def load_provenance(workdir: Path) -> Provenance | None:
     """Return where the trial ran, or None."""
     return _load(workdir / "provenance.json", Provenance, torn_is_missing=True)
@@ -233,8 +239,7 @@ def is_done(workdir: Path, protocols: tuple[Protocol, ...]) -> bool:
 
 def clear_failure(workdir: Path) -> None:
     """Forget that the trial failed, so that it can be tried again from where it was."""
-    result = load_result(workdir)
-    if result is not None and result.status == "failed":
+    if load_failure(workdir) is not None:
         (workdir / "result.json").unlink(missing_ok=True)
 
 

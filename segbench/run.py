@@ -177,7 +177,14 @@ class Row(NamedTuple):
     @property
     def is_done(self) -> bool:
         """Whether the trial ended well and at least one protocol has figures."""
-        return self.result is not None and self.result.status == "done" and bool(self.evaluations)
+        return self.status == "done" and bool(self.evaluations)
+
+    @property
+    def status(self) -> str:
+        """One of `skipped`, `unfinished`, `done` and `failed`."""
+        if self.cell.skipped:
+            return "skipped"
+        return "unfinished" if self.result is None else self.result.status
 
 
 def record_of(

@@ -134,12 +134,12 @@ def _status(
         return TrialStatus("", name, "skipped", message=skipped)
     workdir = results.trial_folder(run_folder, trial_id)
     log_path = str(workdir / "worker.log")
-    result = results.load_result(workdir)
-    if result is not None and result.status == "failed":
+    failure = results.load_failure(workdir)
+    if failure is not None:
         return TrialStatus(
-            trial_id, name, "failed", kind=result.kind, message=result.message, log_path=log_path
+            trial_id, name, "failed", kind=failure.kind, message=failure.message, log_path=log_path
         )
-    if result is not None and results.is_done(workdir, protocols):
+    if results.is_done(workdir, protocols):
         return TrialStatus(trial_id, name, "done", log_path=log_path)
     return _unfinished(workdir, trial_id, name, log_path)
 

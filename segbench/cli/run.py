@@ -292,7 +292,7 @@ def _count_failed(prepared: Any) -> int:
     from segbench import results
 
     found = (
-        results.load_result(results.trial_folder(prepared.run_folder, trial_id))
+        results.load_failure(results.trial_folder(prepared.run_folder, trial_id))
         for trial_id in prepared.asked.trials
     )
-    return sum(result is not None and result.status == "failed" for result in found)
+    return sum(failure is not None for failure in found)

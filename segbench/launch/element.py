@@ -70,8 +70,7 @@ def _run(job_path: Path, trial_ids: list[str], launch: Launch, restarts: int) ->
         lambda event: LOG.info("%s", " ".join(event)),
         patience_seconds=_POLITE_SECONDS,
     )
-    ended = [results.load_result(workdir) for workdir in workdirs.values()]
-    return int(any(result is not None and result.status == "failed" for result in ended))
+    return int(any(results.load_failure(workdir) is not None for workdir in workdirs.values()))
 
 
 def has_given_up(trial_id: str, workdir: Path, max_attempts: int, restarts: int) -> bool:

@@ -192,11 +192,11 @@ class _Pool:
         """Decide what the end of a process means for its trial: the files say it, not the code."""
         trial_id = item.trial_id
         workdir = results.trial_folder(self.work.run_folder, trial_id)
-        result = results.load_result(workdir)
+        failure = results.load_failure(workdir)
         if results.is_done(workdir, self.work.job.protocols):
             self.on_event(Event("done", trial_id, note(workdir)))
-        elif result is not None and result.status == "failed":
-            self.on_event(Event("failed", trial_id, f"{result.kind}: {result.message}"))
+        elif failure is not None:
+            self.on_event(Event("failed", trial_id, f"{failure.kind}: {failure.message}"))
         elif item.process.exitcode == _UNRECORDED:
             self.unrecorded[trial_id] = _last_line(workdir / "worker.log")
             self.on_event(Event("failed", trial_id, self.unrecorded[trial_id]))

@@ -102,12 +102,12 @@ class _Following:
     def ended(self, trial_id: str, *, is_stopped: bool = False) -> None:
         """Tell how a trial ended: its files say it. is_stopped: Tune may have stopped it."""
         folder = self._folder(trial_id)
-        result = results.load_result(folder)
+        failure = results.load_failure(folder)
         if results.is_done(folder, self.work.job.protocols):
             self.held.discard(trial_id)
             self.on_event(Event("done", trial_id, note(folder)))
-        elif result is not None and result.status == "failed":
-            self.on_event(Event("failed", trial_id, f"{result.kind}: {result.message}"))
+        elif failure is not None:
+            self.on_event(Event("failed", trial_id, f"{failure.kind}: {failure.message}"))
         elif trial_id in self.held:
             self.on_event(Event("waiting", trial_id, "another worker has it"))
         elif is_stopped:

@@ -68,7 +68,7 @@ def gather(rows: Sequence[Row], protocol: str) -> list[TableCell]:
             cell.skipped = row.cell.skipped
             continue
         cell.planned += 1
-        if row.result is not None and row.result.status == "failed":
+        if row.status == "failed":
             cell.failures.append(row)
         elif protocol in row.evaluations and row.is_done:
             cell.evaluations.append(row.evaluations[protocol])

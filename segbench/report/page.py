@@ -85,7 +85,8 @@ def render_page(
         ResultError: the record of a trial's pictures is damaged.
     """
     experiment = record.experiment
-    apart, failures = incomplete_rows(record, rows), _failed(rows)
+    apart = incomplete_rows(record, rows)
+    failures = [row for row in rows if row.status == "failed"]
     pictures = list(_pictures(run_folder, rows))
     page = {
         "name": experiment.name,
@@ -151,7 +152,7 @@ def _trial_data(run_folder: Path, row: Row, points: int) -> dict[str, Any]:
         "id": row.cell.trial_id,
         "axes": row.cell.axes,
         "seed": row.cell.seed,
-        "status": "unfinished" if row.result is None else row.result.status,
+        "status": row.status,
         "files": [name for name in TRIAL_FILES if (workdir / name).is_file()],
         "code": "" if provenance is None else provenance.code_version,
         "device": "" if provenance is None else provenance.device,
@@ -318,10 +319,6 @@ def _heads(record: RunRecord, boards: Sequence[Board]) -> list[_Head]:
         *([_Head("parameters", "parameters", is_number=True)] if parameters else []),
         *([_Head("published", "published")] if published else []),
     ]
-
-
-def _failed(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.result is not None and row.result.status == "failed"]
 
 
 def _pictures(run_folder: Path, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:

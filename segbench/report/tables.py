@@ -144,18 +144,14 @@ def _failures_in_words(cell: TableCell) -> str:
 
 
 def _failure_section(rows: Sequence[Row]) -> list[str]:
-    failed = [
-        (row.cell, row.result)
-        for row in rows
-        if row.result is not None and row.result.status == "failed"
-    ]
-    if not failed:
-        return []
     table = [
         [*cell.axes.values(), cell.seed, result.kind, result.message, f"trials/{cell.trial_id}"]
-        for cell, result in failed
+        for cell, result, *_ in rows
+        if result is not None and result.status == "failed"
     ]
-    headers = [*failed[0][0].axes, "seed", "kind", "message", "folder"]
+    if not table:
+        return []
+    headers = [*rows[0].cell.axes, "seed", "kind", "message", "folder"]
     return [
         "## Failed trials",
         markdown_table(table, headers),
