@@ -16,7 +16,7 @@ from segbench.run import RunRecord, TopUp, load_earlier_run, load_rows, load_run
 from segbench.spec.experiment import Experiment
 from segbench.spec.sweep import Plan
 
-if TYPE_CHECKING:  # scipy and statsmodels take a second to load, and most commands settle nothing
+if TYPE_CHECKING:  # scipy takes a second to load, and most commands settle nothing
     from segbench.analysis.planning import SettlePlan
 
 

@@ -57,21 +57,43 @@ def _needed(folder: Path, what: str) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def toy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache that a first run of the toy project leaves: its card compared, its images converted.
+
+    So the many commands of the tests need not load torch for the card once more.
+    """
+    from segbench import drive, drive_preflight
+    from segbench.data.prepared import open_prepared
+
+    folder = tmp_path_factory.mktemp("toy_cache")
+    project = new_project(folder / "project")
+    flags = drive.Flags(cache=folder / "cache", device="cpu", results=project / "results")
+    prepared = drive.prepare_run(project / "experiments" / "toy.yaml", flags)
+    assert drive_preflight.missing_files(prepared) == []
+    dataset = next(iter(prepared.asked.trials.values())).dataset
+    for split in ("train", "val"):
+        open_prepared(dataset, split, prepared.machine)
+    return folder / "cache"
+
+
 @pytest.fixture
-def toy_project(tmp_path: Path) -> Path:
+def toy_project(tmp_path: Path, toy_cache: Path) -> Path:
     """A user's project: cards of its own and experiments/toy.yaml. 4 trials of 6 steps each."""
+    shutil.copytree(toy_cache, tmp_path / "cache")
     return new_project(tmp_path / "project")
 
 
 @pytest.fixture(scope="session")
-def _toy_run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _toy_run_once(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> Path:
     from segbench import drive, results
     from segbench.trial import run_trial
 
     folder = tmp_path_factory.mktemp("toy")
     project = new_project(folder / "project")
+    cache = shutil.copytree(toy_cache, folder / "cache")
     flags = drive.Flags(
-        only=("head=fcn32s",), cache=folder / "cache", device="cpu", results=project / "results"
+        only=("head=fcn32s",), cache=cache, device="cpu", results=project / "results"
     )
     prepared = drive.prepare_run(project / "experiments" / "toy.yaml", flags)
     drive.record(prepared, "segbench run experiments/toy.yaml --only head=fcn32s")

@@ -85,6 +85,14 @@ def assert_same(left: Path, right: Path) -> None:
     assert not differing
 
 
+def part_of(whole: Path, part: Path) -> None:
+    """Check that every trial's file of a smaller grid is that of the whole grid."""
+    expected = result_bytes(whole)
+    trials = {n: data for n, data in result_bytes(part).items() if n.startswith("trials/")}
+    assert trials
+    assert not [name for name, data in trials.items() if expected[name] != data]
+
+
 def results_so_far(run_folder: Path) -> dict[str, int]:
     """Return when each trial's result was written, by trial id."""
     return {p.parent.name: p.stat().st_mtime_ns for p in run_folder.glob("trials/*/result.json")}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
 from segbench.analysis.calibration import World, drawn_world
@@ -357,6 +358,13 @@ def test_the_hierarchical_variance_is_unbiased():
 def test_holm_as_worked_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == []
+
+
+def test_holm_agrees_with_statsmodels_bit_for_bit():
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 7, 30):
+        p = rng.integers(0, 20, count) / rng.choice([20, 50, 200])  # ties among them
+        assert holm(p.tolist()) == multipletests(p, method="holm")[1].tolist()
 
 
 def test_nothing_that_varies_needs_no_chance():

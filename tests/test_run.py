@@ -57,7 +57,10 @@ def toy_trial(toy_project):
     return trial
 
 
-def test_one_command_gives_a_leaderboard_and_the_same_command_again_does_nothing(toy_project):
+def test_one_command_gives_a_leaderboard_and_the_same_command_again_does_nothing(
+    toy_project, tmp_path
+):
+    shutil.rmtree(tmp_path / "cache")  # as on a new machine
     first = segbench(toy_project, "run", "experiments/toy.yaml")
     assert first.returncode == 0, first.stderr
     assert "# Leaderboard: toy" in first.stdout

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
@@ -118,7 +118,7 @@ def render_page(
         "policy": _policy(is_live=bool(live)),
         "data": Markup(_as_script_data(_page_data(run_folder, record, rows, boards))),
     }
-    return _environment().from_string(_text("page.html.jinja")).render(page)
+    return _environment().get_template("page.html.jinja").render(page)
 
 
 def _page_data(
@@ -374,8 +374,9 @@ def _text(name: str) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=FunctionLoader(_text),  # keeps what it has compiled
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters |= {
         "number": lambda value: f"{value:.2f}",
         "signed": signed,

@@ -19,10 +19,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> Path:
     """The grid's results from one machine: what every other way must give, byte for byte."""
     project = new_project(tmp_path_factory.mktemp("undisturbed"))
-    toy = Toy(project, *GRID, "launch.workers=2")
+    cache = {"SEGBENCH_CACHE": str(toy_cache)}
+    toy = Toy(project, *GRID, "launch.workers=2", environment=cache)
     toy.run("results")
     return toy.folder("results")
 
