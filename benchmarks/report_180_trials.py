@@ -21,9 +21,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 from drawn_run import record_run  # noqa: E402
 
 from segbench import results  # noqa: E402
+from segbench.counts import Counted  # noqa: E402
 from segbench.drive import Flags, prepare_run  # noqa: E402
 from segbench.report.write import judged_claims, write_report  # noqa: E402
-from segbench.results import Provenance, Result, StoredCounts  # noqa: E402
+from segbench.results import Provenance, Result  # noqa: E402
 from segbench.run import load_rows, load_run  # noqa: E402
 from segbench.spec.protocol import Protocol  # noqa: E402
 from segbench.spec.trial import Trial  # noqa: E402
@@ -68,7 +69,7 @@ def _write(workdir: Path, trial_id: str, trial: Trial, protocols: Iterable[Proto
     confusion = np.zeros((classes, classes + 1), dtype=np.int64)
     confusion[range(classes), range(classes)] = tp.sum(0)
     confusion[:, classes] = (label - tp).sum(0)
-    stored = StoredCounts(tuple(map(str, range(images))), tp, label, tp, confusion)
+    stored = Counted(tuple(map(str, range(images))), tp, label, tp, confusion)
     results.write_trial(workdir, trial)
     for protocol in protocols:
         evaluation = results.evaluation_of(

@@ -8,7 +8,7 @@ Letters: N images, C classes. Knows nothing of resampling, trials or files.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,28 @@ class Counts:
         return Sums(
             *(part.sum(axis=0, dtype=np.int64) for part in (self.tp, self.label, self.pred))
         )
+
+
+class Counted(NamedTuple):
+    """All that is counted of one model on one split; `as_counts` is the part that figures need.
+
+    names: (N,). tp, label, pred: (N, C) int64 pixels; label[n, c] are the labelled pixels of class
+    c, pred[n, c] the labelled pixels predicted as c (with the protocol's `void: false_positive` also
+    the unlabelled ones), tp[n, c] those in both. confusion: (C, C + 1) int64, label by prediction;
+    the last column holds predictions outside the classes. boundary: (3, N, C), tp, label and pred of
+    boundary pixels alone, where the protocol scores them.
+    """
+
+    names: tuple[str, ...]
+    tp: NDArray[np.int64]
+    label: NDArray[np.int64]
+    pred: NDArray[np.int64]
+    confusion: NDArray[np.int64]
+    boundary: NDArray[np.int64] | None = None
+
+    def as_counts(self) -> Counts:
+        """Return what figures and statistics are computed from."""
+        return Counts(self.tp, self.label, self.pred, self.names)
 
 
 @dataclass(frozen=True, eq=False)

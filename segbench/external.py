@@ -10,8 +10,9 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from segbench import results
+from segbench.counts import Counted
 from segbench.errors import ResultError
-from segbench.results import Evaluation, StoredCounts
+from segbench.results import Evaluation
 from segbench.spec.base import Spec
 from segbench.spec.cards import Name
 
@@ -42,7 +43,7 @@ def external_folder(run_folder: Path, name: str) -> Path:
 
 
 def write_external(
-    run_folder: Path, method: ExternalMethod, evaluation: Evaluation, counts: StoredCounts
+    run_folder: Path, method: ExternalMethod, evaluation: Evaluation, counts: Counted
 ) -> Path:
     """Write one protocol's score of a method; return its folder.
 

@@ -21,13 +21,13 @@ import math
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from segbench.counts import Counts, Sums, figures, mean_iou, per_class_iou
+from segbench.counts import Counted, Sums, figures, mean_iou, per_class_iou
 from segbench.errors import ResultError
 from segbench.files import write_atomically
 from segbench.spec.base import Spec
@@ -93,26 +93,8 @@ class Provenance(Spec):
     submitted_code_version: str | None = None
 
 
-class StoredCounts(NamedTuple):
-    """See engine.evaluate.Counted: names (N,), tp, label, pred (N, C), confusion (C, C + 1).
-
-    boundary: tp, label and pred of boundary pixels alone, (3, N, C), or None.
-    """
-
-    names: tuple[str, ...]
-    tp: NDArray[np.int64]
-    label: NDArray[np.int64]
-    pred: NDArray[np.int64]
-    confusion: NDArray[np.int64]
-    boundary: NDArray[np.int64] | None = None
-
-    def as_counts(self) -> Counts:
-        """Return what figures and statistics are computed from."""
-        return Counts(self.tp, self.label, self.pred, self.names)
-
-
 def evaluation_of(
-    counts: StoredCounts,
+    counts: Counted,
     *,
     trial_id: str,
     protocol: Protocol,
@@ -170,7 +152,7 @@ def write_provenance(workdir: Path, provenance: Provenance) -> None:
     provenance.write_to(workdir / "provenance.json")
 
 
-def write_evaluation(workdir: Path, evaluation: Evaluation, counts: StoredCounts) -> None:
+def write_evaluation(workdir: Path, evaluation: Evaluation, counts: Counted) -> None:
     """Write the counts, then the figures: a reader that sees the figures finds the counts."""
     write_counts(counts_path(workdir, evaluation.protocol), counts)
     evaluation.write_to(evaluation_path(workdir, evaluation.protocol))
@@ -243,7 +225,7 @@ def clear_failure(workdir: Path) -> None:
         (workdir / "result.json").unlink(missing_ok=True)
 
 
-def write_counts(path: Path, counts: StoredCounts) -> None:
+def write_counts(path: Path, counts: Counted) -> None:
     """Write counts sparsely: only the classes that an image has, or is predicted to have.
 
     A thousandth of the size of confusion matrices per image; equal counts give equal bytes.
@@ -267,7 +249,7 @@ def write_counts(path: Path, counts: StoredCounts) -> None:
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
-def load_counts(path: Path) -> StoredCounts:
+def load_counts(path: Path) -> Counted:
     """Return the counts of a file.
 
     Raises:
@@ -284,7 +266,7 @@ def load_counts(path: Path) -> StoredCounts:
             boundary = None
             if "boundary" in arrays:
                 boundary = np.stack([_dense(part, place, shape) for part in arrays["boundary"]])
-            return StoredCounts(names, *dense, confusion=arrays["confusion"], boundary=boundary)
+            return Counted(names, *dense, confusion=arrays["confusion"], boundary=boundary)
     except FileNotFoundError as error:
         raise ResultError(f"{path}: there are no counts here") from error
     except Exception as error:  # numpy and zipfile raise many kinds for damaged files

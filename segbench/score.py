@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segbench import results
+from segbench.counts import Counted
 from segbench.data.labels import IGNORE_INDEX, class_lookup, png_values
 from segbench.data.split import SegmentationSplit, open_split, view_lookup
 from segbench.engine.device import chosen_device, make_repeatable
-from segbench.engine.evaluate import Counted, count, evaluate, scored_label
+from segbench.engine.evaluate import count, evaluate, scored_label
 from segbench.errors import DataError
 from segbench.external import ExternalMethod
 from segbench.files import sha256_of_file
-from segbench.results import Evaluation, StoredCounts
+from segbench.results import Evaluation
 from segbench.spec import yamlfile
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
@@ -38,7 +39,7 @@ class Scored(NamedTuple):
     """Figures, and the counts that they were read off."""
 
     evaluation: Evaluation
-    counts: StoredCounts
+    counts: Counted
 
 
 class Predicted(NamedTuple):
@@ -198,15 +199,14 @@ def _scored(
     dataset: DatasetCard,
     split: SegmentationSplit,
 ) -> Scored:
-    counts = StoredCounts(*counted)
     evaluation = results.evaluation_of(
-        counts,
+        counted,
         trial_id=trial_id,
         protocol=protocol,
         dataset=dataset,
         split_fingerprint=split.fingerprint,
     )
-    return Scored(evaluation, counts)
+    return Scored(evaluation, counted)
 
 
 def _pngs(folder: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from segbench import results
 from segbench.code_version import code_version
+from segbench.counts import Counted
 from segbench.data.batches import training_batches, training_positions
 from segbench.data.split import SegmentationSplit, open_split
 from segbench.data.staging import staged
@@ -34,7 +35,7 @@ from segbench.engine.checkpoint import (
 )
 from segbench.engine.cost import forward_flops, forward_ms
 from segbench.engine.device import chosen_device, device_name, make_repeatable, peak_memory_mib
-from segbench.engine.evaluate import Counted, evaluate, merged, scored_label
+from segbench.engine.evaluate import evaluate, merged, scored_label
 from segbench.engine.features import CachedFeatures, cached_features
 from segbench.engine.predict import score_map
 from segbench.engine.train import (
@@ -51,7 +52,7 @@ from segbench.files import digest, remove_leftovers, write_text
 from segbench.lease import STALE_SECONDS, attempts, claim
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.weights import backbone_weights_path
-from segbench.results import Evaluation, Provenance, Result, StoredCounts
+from segbench.results import Evaluation, Provenance, Result
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
 from segbench.spec.trial import IDENTITY_VERSION, Trial
@@ -443,13 +444,13 @@ def _evaluate(work: _Work, segmenter: Segmenter, protocol: Protocol, *, of: str)
     if not ranks.is_first():
         return
     evaluation = results.evaluation_of(
-        StoredCounts(*counted),
+        counted,
         trial_id=trial.id(),
         protocol=protocol,
         dataset=trial.dataset,
         split_fingerprint=split.fingerprint,
     )
-    results.write_evaluation(work.workdir, evaluation, StoredCounts(*counted))
+    results.write_evaluation(work.workdir, evaluation, counted)
 
 
 def score_checkpoint(
@@ -478,7 +479,7 @@ def score_checkpoint(
         num_classes=trial.dataset.num_classes, device=device, on_image=lambda _: None,
     )  # fmt: skip
     return results.evaluation_of(
-        StoredCounts(*counted), trial_id=trial.id(), protocol=protocol, dataset=trial.dataset,
+        counted, trial_id=trial.id(), protocol=protocol, dataset=trial.dataset,
         split_fingerprint=split.fingerprint,
     )  # fmt: skip
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from segbench import results, run
+from segbench.counts import Counted
 from segbench.drive import Flags, Prepared, prepare_run
-from segbench.results import Provenance, Result, StoredCounts
+from segbench.results import Provenance, Result
 from segbench.spec.trial import Trial
 
 DATASET = """
@@ -146,9 +147,7 @@ def write_done(
     results.write_result(workdir, Result(trial_id=trial_id, status="done", facts=facts, **seen))
 
 
-def drawn_counts(
-    rng: np.random.Generator, classes: int, images: int, quality: float
-) -> StoredCounts:
+def drawn_counts(rng: np.random.Generator, classes: int, images: int, quality: float) -> Counted:
     """Return counts of predictions that are right with this chance, else the next class.
 
     Labels are the same for equal numbers of images and classes.
@@ -161,4 +160,4 @@ def drawn_counts(
     confusion[np.arange(classes), np.arange(classes)] = tp.sum(0)
     confusion[np.arange(classes), (np.arange(classes) + 1) % classes] += wrong.sum(0)
     names = tuple(f"image {index:03d}" for index in range(images))
-    return StoredCounts(names, tp, label, tp + np.roll(wrong, 1, axis=1), confusion)
+    return Counted(names, tp, label, tp + np.roll(wrong, 1, axis=1), confusion)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from launch_faults import Toy, results_so_far, wait_until
 
+from segbench.counts import Counted
 from segbench.drive import Flags, prepare_run
 from segbench.engine.checkpoint import load_checkpoint
 from segbench.errors import ExperimentError
@@ -16,7 +17,6 @@ from segbench.lease import claim
 from segbench.results import (
     Evaluation,
     Result,
-    StoredCounts,
     load_result,
     write_evaluation,
     write_result,
@@ -121,11 +121,11 @@ def _record_search(project, scores: dict[str, float | None]) -> None:
             write_evaluation(workdir, evaluation, _no_counts())
 
 
-def _no_counts() -> StoredCounts:
+def _no_counts() -> Counted:
     import numpy as np
 
     empty = np.zeros((0, 3), dtype=np.int64)
-    return StoredCounts((), empty, empty, empty, np.zeros((3, 4), dtype=np.int64))
+    return Counted((), empty, empty, empty, np.zeros((3, 4), dtype=np.int64))
 
 
 def test_the_best_sample_is_taken_by_the_next_run_and_failed_ones_cannot_be_best(searching):

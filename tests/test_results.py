@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from segbench import results
+from segbench.counts import Counted
 from segbench.errors import ResultError
 from segbench.files import write_atomically, write_json
-from segbench.results import Result, StoredCounts
+from segbench.results import Result
 from segbench.spec.protocol import Protocol
 
 
@@ -22,7 +23,7 @@ def synthetic_counts(num_images, num_classes, per_image, pixels=200_000, seed=0)
     names = tuple(f"2007_{index:06d}" for index in range(num_images))
     confusion = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
     confusion[:, :num_classes] = rng.integers(0, 10**9, (num_classes, num_classes))
-    return StoredCounts(names, tp, label, pred, confusion)
+    return Counted(names, tp, label, pred, confusion)
 
 
 def test_counts_come_back_as_they_went_and_give_equal_bytes(tmp_path):

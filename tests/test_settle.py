@@ -13,7 +13,8 @@ from segbench import drive, drive_settle, results
 from segbench.analysis.power import SETTLE_LOOKS, settle_schedule
 from segbench.cli import app
 from segbench.cli import run as run_module
-from segbench.results import Provenance, Result, StoredCounts
+from segbench.counts import Counted
+from segbench.results import Provenance, Result
 from segbench.run import add_protocol, load_run
 
 CLAIMS = """
@@ -73,7 +74,7 @@ def _write(workdir, trial_id, trial, worth, protocols):
     confusion = np.zeros((3, 4), dtype=np.int64)
     confusion[range(3), range(3)] = tp.sum(0)
     confusion[:, 3] = (label - tp).sum(0)
-    stored = StoredCounts(tuple(map(str, range(60))), tp, label, tp, confusion)
+    stored = Counted(tuple(map(str, range(60))), tp, label, tp, confusion)
     for protocol in protocols.values():
         evaluation = results.evaluation_of(
             stored, trial_id=trial_id, protocol=protocol, dataset=trial.dataset,

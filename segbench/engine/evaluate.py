@@ -4,7 +4,6 @@ Letters: N images, C classes. Knows nothing of where results are kept.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
+from segbench.counts import Counted
 from segbench.data.split import SegmentationSplit
 from segbench.engine.crf import Unrefined, refined_predictions
 from segbench.engine.metrics import (
@@ -24,22 +24,6 @@ from segbench.engine.metrics import (
 from segbench.engine.predict import predict, unrefined
 from segbench.models.segmenter import Segmenter
 from segbench.spec.protocol import Crf, Protocol
-
-
-class Counted(NamedTuple):
-    """tp, label, pred: (N, C) int64 pixels per image and class; confusion: (C, C + 1) int64.
-
-    label[n, c] are the labelled pixels of class c, pred[n, c] the labelled pixels predicted as c
-    (with the protocol's `void: false_positive` also the unlabelled ones), tp[n, c] those in both.
-    boundary: (3, N, C), the same three of boundary pixels alone, where the protocol scores them.
-    """
-
-    names: tuple[str, ...]
-    tp: NDArray[np.int64]
-    label: NDArray[np.int64]
-    pred: NDArray[np.int64]
-    confusion: NDArray[np.int64]
-    boundary: NDArray[np.int64] | None = None
 
 
 def evaluate(

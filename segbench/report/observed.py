@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from segbench import results
 from segbench.analysis.observations import Observation
-from segbench.results import StoredCounts
+from segbench.counts import Counted
 from segbench.run import Row, RunRecord
 from segbench.spec.trial import Trial
 
@@ -32,7 +32,7 @@ def observations(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> li
     ]
 
 
-def load_counts(run_folder: Path, row: Row, protocol_name: str) -> StoredCounts:
+def load_counts(run_folder: Path, row: Row, protocol_name: str) -> Counted:
     """Return the counts of a trial under a protocol that it has figures for."""
     workdir = results.trial_folder(run_folder, row.cell.trial_id)
     return results.load_counts(
@@ -40,7 +40,7 @@ def load_counts(run_folder: Path, row: Row, protocol_name: str) -> StoredCounts:
     )
 
 
-def observed(row: Row, protocol_name: str, trial: Trial, stored: StoredCounts) -> Observation:
+def observed(row: Row, protocol_name: str, trial: Trial, stored: Counted) -> Observation:
     """Return what a trial gave under one protocol."""
     evaluation = row.evaluations[protocol_name]
     return Observation(
