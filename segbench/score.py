@@ -17,9 +17,9 @@ from torch import Tensor
 from segbench import results
 from segbench.counts import Counted
 from segbench.data.labels import IGNORE_INDEX, class_lookup, png_values
-from segbench.data.split import SegmentationSplit, open_split, view_lookup
-from segbench.engine.device import chosen_device, make_repeatable
-from segbench.engine.evaluate import count, evaluate, scored_label
+from segbench.data.split import open_scored, view_lookup
+from segbench.engine.device import make_repeatable
+from segbench.engine.evaluate import count, scored_label
 from segbench.errors import DataError
 from segbench.external import ExternalMethod
 from segbench.files import sha256_of_file
@@ -28,7 +28,7 @@ from segbench.spec import yamlfile
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
-from segbench.trial import load_segmenter
+from segbench.trial import load_segmenter, scored_on
 
 MOST = 0.9  # of the objects' pixels: so many values that are no class are another encoding
 VOID = "void"  # in a mapping: the raw values that stand for no class
@@ -75,18 +75,9 @@ def score_trial(
         return known
     trial, segmenter = load_segmenter(workdir, machine)
     make_repeatable(machine, trial.seed)
-    split = _split(trial.dataset, protocol, machine)
-    counted = evaluate(
-        segmenter,
-        split,
-        protocol,
-        num_classes=trial.dataset.num_classes,
-        device=chosen_device(machine),
-        on_image=lambda done: progress(done, len(split)),
-    )
-    scored = _scored(counted, trial.id(), protocol, trial.dataset, split)
-    results.write_evaluation(workdir, *scored)
-    return scored.evaluation
+    evaluation, counted = scored_on(segmenter, trial, protocol, machine, progress)
+    results.write_evaluation(workdir, evaluation, counted)
+    return evaluation
 
 
 def score_predictions(
@@ -111,8 +102,8 @@ def score_predictions(
         DataError: files are missing, surplus, unreadable or of another size: all of them listed;
             or they are encoded in another way.
     """
-    split = _split(dataset, protocol, machine)
-    whole = _split(dataset, protocol.revised(max_images=None), machine)
+    split = open_scored(dataset, protocol, machine)
+    whole = open_scored(dataset, protocol.revised(max_images=None), machine)
     files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in _pngs(folder)}
     problems = [f"missing: {n}.png" for n in split.names if n not in files]
     problems += [f"surplus: {n}.png" for n in sorted(set(files) - set(whole.names))]
@@ -154,8 +145,14 @@ def score_predictions(
         predictions_digest=_digest_of(files),
         mapping=mapping or {},
     )
-    scored = _scored(counted, f"external-{name}", protocol, dataset, split)
-    return Predicted(method, scored, dict(foreign))
+    evaluation = results.evaluation_of(
+        counted,
+        trial_id=f"external-{name}",
+        protocol=protocol,
+        dataset=dataset,
+        split_fingerprint=split.fingerprint,
+    )
+    return Predicted(method, Scored(evaluation, counted), dict(foreign))
 
 
 def read_mapping(path: Path, dataset: DatasetCard) -> dict[str, str]:
@@ -180,33 +177,6 @@ def read_mapping(path: Path, dataset: DatasetCard) -> dict[str, str]:
     if problems:
         raise DataError("\n".join(problems))
     return document.data
-
-
-def _split(dataset: DatasetCard, protocol: Protocol, machine: Machine) -> SegmentationSplit:
-    return open_split(
-        dataset,
-        protocol.split,
-        machine,
-        max_images=protocol.max_images,
-        subset_seed=protocol.subset_seed,
-    )
-
-
-def _scored(
-    counted: Counted,
-    trial_id: str,
-    protocol: Protocol,
-    dataset: DatasetCard,
-    split: SegmentationSplit,
-) -> Scored:
-    evaluation = results.evaluation_of(
-        counted,
-        trial_id=trial_id,
-        protocol=protocol,
-        dataset=dataset,
-        split_fingerprint=split.fingerprint,
-    )
-    return Scored(evaluation, counted)
 
 
 def _pngs(folder: Path) -> list[Path]:

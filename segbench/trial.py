@@ -24,7 +24,7 @@ from segbench import results
 from segbench.code_version import code_version
 from segbench.counts import Counted
 from segbench.data.batches import training_batches, training_positions
-from segbench.data.split import SegmentationSplit, open_split
+from segbench.data.split import SegmentationSplit, open_scored, open_split
 from segbench.data.staging import staged
 from segbench.engine import ranks
 from segbench.engine.checkpoint import (
@@ -151,7 +151,8 @@ def _run(work: _Work, protocols: tuple[Protocol, ...], submitted: str | None) ->
     make_repeatable(work.machine, work.trial.seed)
     if work.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(work.device)
-    segmenter = new_segmenter(work.trial, work.machine).to(work.device)
+    trunk_path = backbone_weights_path(work.trial.backbone, work.trial.model, work.machine)
+    segmenter = new_segmenter(work.trial, trunk_path).to(work.device)
     clock = time.perf_counter()
     weights_path = work.workdir / "model.safetensors"
     before = results.load_result(work.workdir)
@@ -247,9 +248,11 @@ def _last_logged_loss(workdir: Path) -> float | None:
     return losses[-1] if losses else None
 
 
-def new_segmenter(trial: Trial, machine: Machine) -> Segmenter:
-    """Return the trial's model before its first step, drawn from torch's global generator."""
-    weights_path = backbone_weights_path(trial.backbone, trial.model, machine)
+def new_segmenter(trial: Trial, weights_path: Path | None = None) -> Segmenter:
+    """Return the trial's model before its first step, drawn from torch's global generator.
+
+    weights_path: the file of the trunk's weights; None where they are loaded afterwards, or drawn.
+    """
     return build_segmenter(
         trial.backbone,
         trial.head,
@@ -262,9 +265,7 @@ def new_segmenter(trial: Trial, machine: Machine) -> Segmenter:
 def load_segmenter(workdir: Path, machine: Machine) -> tuple[Trial, Segmenter]:
     """Return a trial that is done and its trained model, in evaluation mode."""
     trial = results.load_trial(workdir)
-    segmenter = build_segmenter(
-        trial.backbone, trial.head, trial.model, trial.dataset.num_classes, weights_path=None
-    )
+    segmenter = new_segmenter(trial)
     segmenter.load_state_dict(load_weights(workdir / "model.safetensors"))
     return trial, segmenter.to(chosen_device(machine)).eval()
 
@@ -417,9 +418,8 @@ def _validation_loss(
 def _evaluate(work: _Work, segmenter: Segmenter, protocol: Protocol, *, of: str) -> None:
     trial = work.trial
     with ranks.first_before_others():
-        split = _open(
-            work, protocol.split, max_images=protocol.max_images, subset_seed=protocol.subset_seed
-        )
+        machine = staged(trial.dataset, protocol.split, work.machine)
+        split = open_scored(trial.dataset, protocol, machine)
     share = split.share(ranks.rank(), ranks.count())
     work.report(phase=f"evaluate {of}", step=0, steps=len(share))
 
@@ -466,22 +466,43 @@ def score_checkpoint(
     saved = load_checkpoint(workdir, device)
     if saved is None:
         raise DataError(f"{workdir}: holds no sound checkpoint to score")
-    segmenter = build_segmenter(
-        trial.backbone, trial.head, trial.model, trial.dataset.num_classes, weights_path=None
-    )
+    segmenter = new_segmenter(trial)
     segmenter.load_state_dict(saved["model"])
-    split = open_split(
-        trial.dataset, protocol.split, machine,
-        max_images=protocol.max_images, subset_seed=protocol.subset_seed,
-    )  # fmt: skip
+    evaluation, _ = scored_on(segmenter.to(device), trial, protocol, machine)
+    return evaluation
+
+
+def scored_on(
+    segmenter: Segmenter,
+    trial: Trial,
+    protocol: Protocol,
+    machine: Machine,
+    on_image: Callable[[int, int], None] = lambda *_: None,
+) -> tuple[Evaluation, Counted]:
+    """Return the figures of a trial's model on all that the protocol scores, and their counts.
+
+    segmenter: on the machine's device. on_image(done, of): called after each image.
+
+    Raises:
+        DataError: the split's files are not here.
+    """
+    split = open_scored(trial.dataset, protocol, machine)
     counted = evaluate(
-        segmenter.to(device), split, protocol,
-        num_classes=trial.dataset.num_classes, device=device, on_image=lambda _: None,
-    )  # fmt: skip
-    return results.evaluation_of(
-        counted, trial_id=trial.id(), protocol=protocol, dataset=trial.dataset,
+        segmenter,
+        split,
+        protocol,
+        num_classes=trial.dataset.num_classes,
+        device=chosen_device(machine),
+        on_image=lambda done: on_image(done, len(split)),
+    )
+    evaluation = results.evaluation_of(
+        counted,
+        trial_id=trial.id(),
+        protocol=protocol,
+        dataset=trial.dataset,
         split_fingerprint=split.fingerprint,
-    )  # fmt: skip
+    )
+    return evaluation, counted
 
 
 def _facts(trial: Trial, segmenter: Segmenter) -> dict[str, float]:

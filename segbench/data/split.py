@@ -16,6 +16,7 @@ from segbench.data.chosen import chosen_images, fingerprint_of, stored_split
 from segbench.data.prepared import Prepared, open_prepared
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
+from segbench.spec.protocol import Protocol
 
 IGNORE_INDEX = 255
 
@@ -106,6 +107,17 @@ def open_split(
         card, split, prepared.contents, max_images=max_images, subset_seed=subset_seed
     )
     return SegmentationSplit(prepared, card, chosen)
+
+
+def open_scored(card: DatasetCard, protocol: Protocol, machine: Machine) -> SegmentationSplit:
+    """Return the images that the protocol scores; raises as `open_split` does."""
+    return open_split(
+        card,
+        protocol.split,
+        machine,
+        max_images=protocol.max_images,
+        subset_seed=protocol.subset_seed,
+    )
 
 
 def view_lookup(card: DatasetCard) -> NDArray[np.uint8]:

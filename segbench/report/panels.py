@@ -139,7 +139,7 @@ def write_panels(
         ResultError: no such trial or protocol, or no results or weights of it.
         DataError: the images are not here, or not those that were scored.
     """
-    from segbench.data.split import open_split
+    from segbench.data.split import open_scored
     from segbench.engine.device import chosen_device
     from segbench.engine.panels import pictures_of
     from segbench.trial import load_segmenter
@@ -156,13 +156,7 @@ def write_panels(
             f"{workdir}: holds no model.safetensors; pictures are drawn where the weights are"
         )
     counts = results.load_counts(results.counts_path(workdir, protocol)).as_counts()
-    split = open_split(
-        trial.dataset,
-        protocol.split,
-        machine,
-        max_images=protocol.max_images,
-        subset_seed=protocol.subset_seed,
-    )
+    split = open_scored(trial.dataset, protocol, machine)
     if split.fingerprint != evaluation.split_fingerprint:
         raise DataError(
             f"{trial.dataset.name} {protocol.split}: is not what {workdir.name} was scored on "
