@@ -193,7 +193,7 @@ def _one(
         path, card, asked.protocol, machine,
         name="compared", mapping=mapping, progress=lambda done, of: progress(shown, done, of),
     )  # fmt: skip
-    seed = _seed(found.scored.counts.as_counts(), found.scored.evaluation, card)
+    seed = _seed(found.scored.counts.as_counts(), found.scored.evaluation)
     return seed._replace(note=found.foreign_in_words(shown))
 
 
@@ -209,7 +209,7 @@ def _of_file(path: Path, asked: Asked, card: DatasetCard | None) -> _Seed:
             None,
         )  # fmt: skip
         if found is not None:
-            return _seed(counts, found, card)
+            return _seed(counts, found)
     if card is None:
         return _Seed(counts)
     if card.num_classes != counts.tp.shape[1]:
@@ -266,7 +266,7 @@ def _of_trial(workdir: Path, asked: Asked) -> _Seed:
     name = _protocol_name(str(workdir), tuple(found), asked)
     evaluation = found[name]
     stored = results.load_counts(results.counts_path(workdir, evaluation.protocol))
-    return _seed(stored.as_counts(), evaluation, trial.dataset)._replace(training=trial.id())
+    return _seed(stored.as_counts(), evaluation)._replace(training=trial.id())
 
 
 def _cells_of_run(folder: Path, selector: str, asked: Asked) -> list[_Seed]:
@@ -296,10 +296,8 @@ def _cells_of_run(folder: Path, selector: str, asked: Asked) -> list[_Seed]:
 
 
 def _of_row(folder: Path, row: Row, name: str) -> _Seed:
-    trial = results.load_trial(results.trial_folder(folder, row.cell.trial_id))
     counts = load_counts(folder, row, name).as_counts()
-    seed = _seed(counts, row.evaluations[name], trial.dataset)
-    return seed._replace(training=row.cell.trial_id)
+    return _seed(counts, row.evaluations[name])._replace(training=row.cell.trial_id)
 
 
 def _protocol_name(where: str, known: tuple[str, ...], asked: Asked) -> str:
@@ -312,10 +310,5 @@ def _protocol_name(where: str, known: tuple[str, ...], asked: Asked) -> str:
     )
 
 
-def _seed(counts: Counts, evaluation: Evaluation, card: DatasetCard | None) -> _Seed:
-    indices: tuple[int, ...] = ()
-    if card is not None:
-        indices = results.scored_classes(card, evaluation.protocol)
-    elif not evaluation.protocol.with_background and evaluation.background is not None:
-        indices = tuple(i for i in range(len(evaluation.class_names)) if i != evaluation.background)
-    return _Seed(counts, evaluation.protocol, evaluation.class_names, indices)
+def _seed(counts: Counts, evaluation: Evaluation) -> _Seed:
+    return _Seed(counts, evaluation.protocol, evaluation.class_names, evaluation.scored_classes)

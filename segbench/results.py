@@ -70,6 +70,12 @@ class Evaluation(Spec):
     figures: dict[str, float | None]
     per_class_iou: tuple[float | None, ...]
 
+    @property
+    def scored_classes(self) -> tuple[int, ...]:
+        """The indices of the classes that enter the means."""
+        without = None if self.protocol.with_background else self.background
+        return tuple(index for index in range(len(self.class_names)) if index != without)
+
 
 class Provenance(Spec):
     """Where, when and with what a trial ran; never part of a comparison.
@@ -114,7 +120,7 @@ def evaluation_of(
         split_fingerprint=split_fingerprint,
         num_images=len(counts.names),
         class_names=dataset.class_names,
-        background=None if dataset.background is None else dataset.class_map[dataset.background],
+        background=dataset.seen_background,
         figures={name: None if math.isnan(value) else value for name, value in found.items()},
         per_class_iou=tuple(
             float(value) if index in kept and not math.isnan(value) else None
@@ -124,10 +130,8 @@ def evaluation_of(
 
 
 def scored_classes(dataset: DatasetCard, protocol: Protocol) -> tuple[int, ...]:
-    """Return the indices of the classes that enter the protocol's means."""
-    without = None
-    if not protocol.with_background and dataset.background is not None:
-        without = dataset.class_map[dataset.background]
+    """Return the indices of the classes that enter the protocol's means, before it has figures."""
+    without = None if protocol.with_background else dataset.seen_background
     return tuple(index for index in range(dataset.num_classes) if index != without)
 
 

@@ -109,7 +109,7 @@ def score_predictions(
     problems += [f"surplus: {n}.png" for n in sorted(set(files) - set(whole.names))]
     lookup, is_foreign = _prediction_lookup(dataset, mapping)
     foreign: Counter[int] = Counter()
-    background = None if dataset.background is None else dataset.class_map[dataset.background]
+    background = dataset.seen_background
     objects = lost = 0
 
     def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:

@@ -52,7 +52,7 @@ def test_a_trial_puts_its_costs_and_its_training_classes_on_file(toy_run):
     trial = results.load_trial(workdir)
     split = open_split(trial.dataset, "train", Machine(cache=str(toy_run.parents[2] / "cache")))
     labels = np.concatenate([split.label(i).numpy().ravel() for i in range(len(split))])
-    seen = observed(row, "native", trial, load_counts(toy_run, row, "native"))
+    seen = observed(row, "native", load_counts(toy_run, row, "native"))
     assert seen.training_pixels is not None
     assert seen.training_images is not None
     assert seen.training_pixels.tolist() == [int((labels == index).sum()) for index in range(3)]

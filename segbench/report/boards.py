@@ -300,7 +300,6 @@ def _board(
 def _observation(
     axes: dict[str, str], name: str, evaluation: Evaluation, counts: Counts, seed: int
 ) -> Observation:
-    left_out = None if evaluation.protocol.with_background else evaluation.background
     return Observation(
         axes=axes,
         protocol=name,
@@ -308,7 +307,7 @@ def _observation(
         counts=counts,
         class_names=evaluation.class_names,
         absent_class=evaluation.protocol.absent_class,
-        class_indices=tuple(i for i in range(len(evaluation.class_names)) if i != left_out),
+        class_indices=evaluation.scored_classes,
     )
 
 

@@ -13,7 +13,6 @@ from segbench import results
 from segbench.analysis.observations import Observation
 from segbench.counts import Counted
 from segbench.run import Row, RunRecord
-from segbench.spec.trial import Trial
 
 
 def observations(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> list[Observation]:
@@ -23,10 +22,9 @@ def observations(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> li
         ResultError: a file of counts is damaged.
     """
     return [
-        observed(row, name, results.load_trial(workdir), load_counts(run_folder, row, name))
+        observed(row, name, load_counts(run_folder, row, name))
         for row in rows
         if row.is_done
-        for workdir in [results.trial_folder(run_folder, row.cell.trial_id)]
         for name in record.protocols
         if name in row.evaluations
     ]
@@ -40,7 +38,7 @@ def load_counts(run_folder: Path, row: Row, protocol_name: str) -> Counted:
     )
 
 
-def observed(row: Row, protocol_name: str, trial: Trial, stored: Counted) -> Observation:
+def observed(row: Row, protocol_name: str, stored: Counted) -> Observation:
     """Return what a trial gave under one protocol."""
     evaluation = row.evaluations[protocol_name]
     return Observation(
@@ -50,7 +48,7 @@ def observed(row: Row, protocol_name: str, trial: Trial, stored: Counted) -> Obs
         counts=stored.as_counts(),
         class_names=evaluation.class_names,
         absent_class=evaluation.protocol.absent_class,
-        class_indices=results.scored_classes(trial.dataset, evaluation.protocol),
+        class_indices=evaluation.scored_classes,
         facts=facts_of(row),
         training_pixels=_per_class(row.result.training_pixels if row.result else ()),
         training_images=_per_class(row.result.training_images if row.result else ()),

@@ -349,6 +349,11 @@ class DatasetCard(Spec):
         return len(self.class_names)
 
     @property
+    def seen_background(self) -> int | None:
+        """The background's index under the view, None where there is none or it is dropped."""
+        return None if self.background is None else self.class_map[self.background]
+
+    @property
     def seen_palette(self) -> tuple[tuple[int, int, int], ...]:
         """The colour of each class under the view: that of the first class that became it."""
         colours: dict[int, tuple[int, int, int]] = {}
