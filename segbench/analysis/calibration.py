@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from segbench.analysis.inference import Estimate, Sample, Term, direction, estimate
 from segbench.analysis.power import ALPHA, settle_schedule
-from segbench.analysis.resample import Scored, image_draws, left_out, point
+from segbench.analysis.resample import Scored, point, samples_of
 from segbench.counts import Counts, mean_iou
 
 SEEDS = 5
@@ -154,18 +154,12 @@ def _estimate(
     classes: tuple[int, ...] = (),
 ) -> Estimate:
     """Return the mean of the cells on the left minus that on the right; a cell is its seeds."""
-    cells = [*left, *right]
-    models = [Scored(counts, class_indices=classes) for cell in cells for counts in cell]
-    drawn = image_draws(models, "mean_iou", resamples=resamples, seed=seed).values
-    values = np.array([point(model, "mean_iou") for model in models])
-    without = left_out(models, "mean_iou")
-    assert without is not None
-    ends = np.cumsum([len(cell) for cell in cells])[:-1]
-    parts = zip(*(np.split(of, ends) for of in (values, drawn, without)), strict=True)
+    cells = [[Scored(counts, class_indices=classes) for counts in cell] for cell in (*left, *right)]
+    samples, _ = samples_of(cells, "mean_iou", resamples=resamples, seed=seed, scale=1.0)
     weights = [1 / len(left)] * len(left) + [-1 / len(right)] * len(right)
     terms = [
-        Term(weight, Sample(*own), f"cell {index}")
-        for index, (weight, own) in enumerate(zip(weights, parts, strict=True))
+        Term(weight, sample, f"cell {index}")
+        for index, (weight, sample) in enumerate(zip(weights, samples, strict=True))
     ]
     return estimate(terms, resamples=resamples, seed=seed)
 

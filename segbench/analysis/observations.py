@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from segbench.analysis.inference import Sample, Term
-from segbench.analysis.resample import Scored, image_draws, left_out, point
+from segbench.analysis.resample import Scored, point, samples_of
 from segbench.counts import AbsentClass, Counts, Floats, Sums, mean_iou
 from segbench.errors import ResultError
 from segbench.spec.claims import is_fact
@@ -150,17 +150,11 @@ class Samples:
         if is_fact(metric):
             facts = [np.array([one.facts[metric] for one in cell.observations]) for cell in cells]
             return [Sample(values) for values in facts], 0.0
-        models = [scored(one, classes) for cell in cells for one in cell.observations]
-        values = 100 * np.array([point(model, metric) for model in models])
-        ends = np.cumsum([len(cell.observations) for cell in cells])[:-1]
+        models = [[scored(one, classes) for one in cell.observations] for cell in cells]
         if not images:
-            return [Sample(own) for own in np.split(values, ends)], 0.0
-        drawn = image_draws(models, metric, resamples=self.resamples, seed=self.seed)
-        without = left_out(models, metric)
-        names = models[0].counts.images
-        each_left_out = [None] * len(cells) if without is None else np.split(100 * without, ends)
-        parts = (np.split(values, ends), np.split(100 * drawn.values, ends), each_left_out)
-        return [Sample(*own, names) for own in zip(*parts, strict=True)], drawn.dropped
+            points = [np.array([point(one, metric) for one in seeds]) for seeds in models]
+            return [Sample(100 * values) for values in points], 0.0
+        return samples_of(models, metric, resamples=self.resamples, seed=self.seed)
 
 
 def scored(observation: Observation, classes: tuple[str, ...] = ()) -> Scored:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from segbench.analysis.inference import (
     permutation_p,
     tails,
 )
-from segbench.analysis.resample import Scored, image_draws, iou_draws, left_out, point
+from segbench.analysis.resample import Scored, iou_draws, samples_of
 from segbench.counts import AbsentClass, Counts, Floats, per_class_iou
 from segbench.errors import ResultError
 
@@ -98,33 +97,28 @@ def compare_two(
             "one image says nothing about others: compare results on at least two images"
         )
     models = [Scored(counts, absent_class, class_indices) for counts in ordered]
-    drawn = image_draws(models, metric, resamples=resamples, seed=seed)
-    without = left_out(models, metric)
-    values = 100 * np.array([point(model, metric) for model in models])
-    cut = len(left)
-    figures = _Figures(values, 100 * drawn.values, None if without is None else 100 * without)
-    result = _difference(figures, cut, shared_training, seed)
+    sides = models[: len(left)], models[len(left) :]
+    (one, two), dropped = samples_of(sides, metric, resamples=resamples, seed=seed)
+    result = _difference(one, two, shared_training=shared_training, seed=seed)
     exchanged = permutation_p(result, 0.0)
     names = class_names or [f"class {index}" for index in range(ordered[0].tp.shape[1])]
     low, high = _possible(result.interval())
     few = "few" if result.seeds < MIN_SEEDS else "method"
     return Comparison(
         metric=metric,
-        left=float(values[:cut].mean()),
-        right=float(values[cut:].mean()),
+        left=float(one.values.mean()),
+        right=float(two.values.mean()),
         difference=result.effect,
         low=low,
         high=high,
         p=_two_sided(tails(result, 0.0)),
         test=name_of_test(result),
         exchanged=None if exchanged is None else _two_sided(exchanged),
-        seeds=(cut, len(values) - cut),
+        seeds=(len(left), len(right)),
         question="checkpoints" if result.seeds == 1 else few,
         num_images=len(ordered[0].names),
-        dropped_classes=drawn.dropped,
-        per_class=class_differences(
-            models[:cut], models[cut:], names, seed=seed, shared_training=shared_training
-        ),
+        dropped_classes=dropped,
+        per_class=class_differences(*sides, names, seed=seed, shared_training=shared_training),
     )
 
 
@@ -158,8 +152,12 @@ def class_differences(
             rows[index] = None
             continue
         without = 100 * np.stack([_iou_left_out(model.counts, index) for model in models])
-        figures = _Figures(ious[:, index], 100 * draws[seen, :, index].T, without)
-        rows[index] = _difference(figures, cut, shared_training, seed)
+        values, drawn = ious[:, index], 100 * draws[seen, :, index].T
+        one, two = (
+            Sample(values[side], drawn[side], without[side])
+            for side in (slice(cut), slice(cut, None))
+        )
+        rows[index] = _difference(one, two, shared_training=shared_training, seed=seed)
     p_values = {i: _two_sided(tails(found, 0.0)) for i, found in rows.items() if found is not None}
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return tuple(
@@ -206,25 +204,13 @@ def _two_sided(both: tuple[float, float]) -> float:
     return min(1.0, 2 * min(both))
 
 
-class _Figures(NamedTuple):
-    """Of K models: (K,) values, (K, B) in draws of images, (K, N) without one image each."""
-
-    values: Floats
-    draws: Floats
-    left_out: Floats | None
-
-
-def _difference(figures: _Figures, cut: int, shared_training: bool, seed: int) -> Estimate:
-    values, draws, without = figures
-    left, right = (
-        Sample(values[side], draws[side], None if without is None else without[side])
-        for side in (slice(cut), slice(cut, None))
-    )
+def _difference(left: Sample, right: Sample, *, shared_training: bool, seed: int) -> Estimate:
+    assert left.draws is not None
     terms = (
         Term(1.0, left, "left"),
         Term(-1.0, right, "left" if shared_training else "right"),
     )
-    return estimate(terms, resamples=draws.shape[1], seed=seed)
+    return estimate(terms, resamples=left.draws.shape[1], seed=seed)
 
 
 def _on_the_same_images(models: Sequence[Counts]) -> list[Counts]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench import counts as figure
+from segbench.analysis.inference import Sample
 from segbench.counts import AbsentClass, Counts, Floats
 
 _CHUNK = 500  # draws; 500 x 5000 weights are 10 MB
@@ -113,6 +114,30 @@ def image_draws(models: Sequence[Scored], metric: str, *, resamples: int, seed: 
     return Draws(
         np.concatenate([b.values for b in blocks]), float(np.mean([b.dropped for b in blocks]))
     )
+
+
+def samples_of(
+    cells: Sequence[Sequence[Scored]],
+    metric: str,
+    *,
+    resamples: int,
+    seed: int,
+    scale: float = 100.0,
+) -> tuple[list[Sample], float]:
+    """Return the sample of each cell, and how many classes a draw of images lacks on average.
+
+    cells: the seeds of each, all scored on the same images; they share the draws. scale: of the
+    values, 100 for per cent.
+    """
+    models = [model for cell in cells for model in cell]
+    ends = np.cumsum([len(cell) for cell in cells])[:-1]
+    values = scale * np.array([point(model, metric) for model in models])
+    drawn = image_draws(models, metric, resamples=resamples, seed=seed)
+    without = left_out(models, metric)
+    each_left_out = [None] * len(cells) if without is None else np.split(scale * without, ends)
+    parts = (np.split(values, ends), np.split(scale * drawn.values, ends), each_left_out)
+    images = models[0].counts.images
+    return [Sample(*own, images) for own in zip(*parts, strict=True)], drawn.dropped
 
 
 def image_weights(images: str, num_images: int, *, resamples: int, seed: int) -> Iterator[Floats]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from segbench.analysis.inference import MIN_SEEDS, Sample, Term, estimate, holm, tails
 from segbench.analysis.observations import Observation, scored
 from segbench.analysis.power import ALPHA
-from segbench.analysis.resample import image_draws, left_out, point
+from segbench.analysis.resample import samples_of
 
 _MOST_GROUPS = 52  # of models that are not told apart: a to z, twice
 RESAMPLES = 2000  # of images: an interval of a table needs no far tail
@@ -61,14 +61,8 @@ def rank(
     models: Sequence[Sequence[Observation]], metric: str = "mean_iou", *, resamples: int = RESAMPLES
 ) -> Ranking:
     """Return how models stand to each other; each is its seeds' observations on the same images."""
-    flat = [scored(observation) for model in models for observation in model]
-    values = 100 * np.array([point(one, metric) for one in flat])
-    draws = 100 * image_draws(flat, metric, resamples=resamples, seed=0).values
-    ends = np.cumsum([len(model) for model in models])[:-1]
-    without = left_out(flat, metric)
-    each_left_out = [None] * len(models) if without is None else np.split(100 * without, ends)
-    parts = (np.split(values, ends), np.split(draws, ends), each_left_out)
-    samples = [Sample(*own) for own in zip(*parts, strict=True)]
+    cells = [[scored(observation) for observation in model] for model in models]
+    samples, _ = samples_of(cells, metric, resamples=resamples, seed=0)
     decided = decided_pairs(samples, resamples=resamples)
     means = [float(sample.values.mean()) for sample in samples]
     letters = letters_of(means, decided | decided.T)
