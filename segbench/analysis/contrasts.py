@@ -120,10 +120,22 @@ def _side_key(side: dict[str, str]) -> str:
     return str(sorted(side.items()))
 
 
-def side_steps(claim: AnyClaim, combinations: Sequence[dict[str, list[Cell]]]) -> Iterable[Step]:
+def cells_in(combinations: Sequence[dict[str, list[Cell]]]) -> list[Cell]:
+    """Return the cells of all combinations, those on all sides of each."""
+    return [cell for sides in combinations for group in sides.values() for cell in group]
+
+
+def steps_of(claim: AnyClaim, combinations: Sequence[dict[str, list[Cell]]]) -> list[Step]:
+    """Return the effects that the claim judges in these combinations; a correlation has none."""
+    if isinstance(claim, Trend):
+        return _trend_steps(claim, combinations)
+    return list(_side_steps(claim, combinations))
+
+
+def _side_steps(claim: AnyClaim, combinations: Sequence[dict[str, list[Cell]]]) -> Iterable[Step]:
     """Yield the effects of claims that compare sides (or one side with a published figure)."""
     if isinstance(claim, Value):
-        cells = [cell for sides in combinations for group in sides.values() for cell in group]
+        cells = cells_in(combinations)
         region = Region(-claim.tolerance, claim.tolerance)
         weights = tuple((1 / len(cells), cell) for cell in cells)
         yield Step(weights=weights, region=region, offset=claim.published)
@@ -166,9 +178,9 @@ def region_of(claim: AnyClaim) -> Region:
     return Region(upper=-margin) if falls else Region(lower=margin)
 
 
-def trend_steps(claim: Trend, combinations: Sequence[dict[str, list[Cell]]]) -> list[Step]:
+def _trend_steps(claim: Trend, combinations: Sequence[dict[str, list[Cell]]]) -> list[Step]:
     """Return the slope over the levels, and each step between neighbours where asked for."""
-    cells = [cell for sides in combinations for group in sides.values() for cell in group]
+    cells = cells_in(combinations)
     levels = np.array([_level(claim, cell) for cell in cells])
     if claim.scale == "log":
         levels = np.log2(levels)

@@ -10,12 +10,12 @@ import numpy as np
 
 from segbench.analysis.contrasts import (
     Step,
+    cells_in,
     draws_images,
     is_count,
     judgements,
     region_of,
-    side_steps,
-    trend_steps,
+    steps_of,
     usable,
 )
 from segbench.analysis.correlation import RankCorrelation, rank_correlation
@@ -38,7 +38,7 @@ from segbench.analysis.power import (
     seeds_to_settle,
 )
 from segbench.analysis.verdict import Part, Region
-from segbench.spec.claims import AnyClaim, Compare, Correlate, Equivalent, Trend, Value, is_fact
+from segbench.spec.claims import AnyClaim, Compare, Correlate, Equivalent, Value, is_fact
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +70,7 @@ def _parts_of(claim: AnyClaim, cells: Sequence[Cell], bench: Bench) -> tuple[lis
         return [_correlated(claim, label, group, bench, each) for label, group in groups], missing
     found: list[tuple[str, Step]] = []
     for label, combinations in judgements(claim, cells):
-        steps = trend_steps(claim, combinations) if isinstance(claim, Trend) else None
-        for step in steps if steps is not None else side_steps(claim, combinations):
+        for step in steps_of(claim, combinations):
             name = ", ".join(filter(None, (label, step.label)))
             if step.problem:
                 missing.append(f"{name}: {step.problem}" if name else step.problem)
@@ -215,7 +214,7 @@ def _correlated(
     Models that had the same to train on, for the same classes, are averaged first, then data sets
     pooled: a variant that thins or merges classes is a data set of its own.
     """
-    cells = [cell for sides in combinations for group in sides.values() for cell in group]
+    cells = cells_in(combinations)
     by_dataset: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:
         first = cell.observations[0]

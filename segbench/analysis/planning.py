@@ -14,10 +14,10 @@ import numpy as np
 
 from segbench.analysis.contrasts import (
     Step,
+    cells_in,
     is_count,
     judgements,
-    side_steps,
-    trend_steps,
+    steps_of,
     usable,
 )
 from segbench.analysis.inference import MIN_SEEDS
@@ -32,7 +32,7 @@ from segbench.analysis.power import (
 )
 from segbench.analysis.verdict import Verdict
 from segbench.counts import Counts
-from segbench.spec.claims import AnyClaim, Correlate, Equivalent, Fact, Trend, Value, is_fact
+from segbench.spec.claims import AnyClaim, Correlate, Equivalent, Fact, Value, is_fact
 from segbench.spec.sweep import Plan
 
 
@@ -141,7 +141,7 @@ def _planned(claim: AnyClaim, cells: Sequence[Cell], spread: Spread, alpha: floa
         each = power_of_each(len(groups))
         found += [_correlation(claim, group, alpha, each) for group in groups]
     else:
-        steps = [step for group in groups for step in _steps(claim, group)]
+        steps = [step for group in groups for step in steps_of(claim, group)]
         missing += [step.problem for step in steps if step.problem]
         sound = [step for step in steps if not step.problem]
         each = power_of_each(len(sound), two_sided_region=isinstance(claim, Equivalent | Value))
@@ -160,11 +160,6 @@ def _planned(claim: AnyClaim, cells: Sequence[Cell], spread: Spread, alpha: floa
     largest = max(known) if known and len(known) == len(found) else None
     warning = _lacks(missing) or _too_wide(claim, largest, seeds, alpha)
     return PlannedClaim(claim, None if largest == math.inf else largest, warning)
-
-
-def _steps(claim: AnyClaim, combinations: Sequence[dict[str, list[Cell]]]) -> list[Step]:
-    trend = trend_steps(claim, combinations) if isinstance(claim, Trend) else None
-    return list(side_steps(claim, combinations)) if trend is None else trend
 
 
 def _lacks(missing: Sequence[str]) -> str:
@@ -213,12 +208,11 @@ def _correlation(
 
     Data sets of the same classes are one sample of classes, as in `rank_correlation`.
     """
-    cells = [cell for sides in combinations for group in sides.values() for cell in group]
     samples = {
         tuple(
             n for n in cell.observations[0].class_names if not claim.classes or n in claim.classes
         )
-        for cell in cells
+        for cell in cells_in(combinations)
     }
     return detectable_correlation(sorted(map(len, samples)), claim.margin, alpha=alpha, power=power)
 
