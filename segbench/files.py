@@ -1,4 +1,4 @@
-"""Write files so that no reader ever sees half of one; hash what was written.
+"""Write files so that no reader ever sees half of one; read what was cut off; hash what was written.
 
 Knows nothing of what the files mean. A file is written under a temporary name in the same folder,
 flushed to the disk, and renamed: rename is atomic on POSIX file systems, NFS included.
@@ -67,6 +67,22 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any, *, length: int = 64) -> str:
     """Return the first `length` hexadecimal digits of the sha256 of `value`'s canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """Return the values of a file with one JSON text a line, none where there is no file.
+
+    What follows a line that was cut off by a kill is not read.
+    """
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
 
 
 def sha256_of_file(path: Path) -> str:

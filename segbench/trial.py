@@ -46,9 +46,8 @@ from segbench.engine.train import (
     segmentation_loss,
     train,
 )
-from segbench.engine.training_log import read_log
 from segbench.errors import DataError, ResultError, SegbenchError, TrialError
-from segbench.files import digest, remove_leftovers, write_text
+from segbench.files import digest, read_json_lines, remove_leftovers, write_text
 from segbench.lease import STALE_SECONDS, attempts, claim
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.weights import backbone_weights_path
@@ -244,7 +243,8 @@ def _open(work: _Work, split: str, **chosen: Any) -> SegmentationSplit:
 
 
 def _last_logged_loss(workdir: Path) -> float | None:
-    losses = [line["loss"] for line in read_log(workdir / "log.jsonl") if "loss" in line]
+    lines = read_json_lines(workdir / "log.jsonl")
+    losses = [line["loss"] for line in lines if "loss" in line]
     return losses[-1] if losses else None
 
 

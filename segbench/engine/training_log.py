@@ -11,6 +11,8 @@ from typing import Any, Self
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from segbench.files import read_json_lines
+
 
 class TrainingLog:
     """Lines `{"step": ..., "stage": ..., "loss": ...}` in the trial's folder.
@@ -20,7 +22,7 @@ class TrainingLog:
 
     def __init__(self, folder: Path, *, first_step: int) -> None:
         path = folder / "log.jsonl"
-        kept = [line for line in read_log(path) if line["step"] <= first_step]
+        kept = [line for line in read_json_lines(path) if line["step"] <= first_step]
         self._file = path.open("w", encoding="utf-8")
         for line in kept:
             self._write(line)
@@ -47,16 +49,3 @@ class TrainingLog:
     def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a log; a last line that was cut off by a kill is dropped."""
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
-    return lines

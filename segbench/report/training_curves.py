@@ -1,10 +1,11 @@
 """The losses of a training, read from its log.jsonl. No torch here; knows nothing of charts."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from segbench.files import read_json_lines
 
 
 class Curve(NamedTuple):
@@ -28,22 +29,12 @@ class Curves(NamedTuple):
 
 def load_curves(workdir: Path) -> Curves:
     """Return the curves of a trial's folder, empty where there is no log."""
-    path = workdir / "log.jsonl"
-    lines = _lines(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else []
+    lines = [
+        line
+        for line in read_json_lines(workdir / "log.jsonl")
+        if isinstance(line, dict) and isinstance(line.get("step"), int)
+    ]
     return Curves(_curve(lines, "loss"), _curve(lines, "validation_loss"))
-
-
-def _lines(text: str) -> list[dict[str, Any]]:
-    """Return the whole lines of a log; what follows a line that was cut off is not read."""
-    lines = []
-    for each in text.splitlines():
-        try:
-            line = json.loads(each)
-        except ValueError:
-            break
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
-    return lines
 
 
 def _curve(lines: Sequence[Mapping[str, Any]], key: str) -> Curve:
