@@ -134,11 +134,11 @@ def figures_in_words(evaluation: Evaluation) -> str:
 def _trained(run_folder: Path, prefixes: tuple[str, ...]) -> list[Path]:
     if prefixes:
         workdirs = [find_trial(run_folder, prefix)[0] for prefix in prefixes]
-        untrained = [w.name for w in workdirs if not (w / "model.safetensors").exists()]
+        untrained = [w.name for w in workdirs if not (w / results.WEIGHTS).exists()]
         if untrained:
             raise ResultError(f"{run_folder}: not trained to the end: {', '.join(untrained)}")
         return workdirs
-    found = [w for w in results.trial_folders(run_folder) if (w / "model.safetensors").exists()]
+    found = [w for w in results.trial_folders(run_folder) if (w / results.WEIGHTS).exists()]
     if not found:
         raise ResultError(f"{run_folder}: no trial is trained to the end")
     return found

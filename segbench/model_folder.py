@@ -19,13 +19,11 @@ from segbench import results
 from segbench.errors import ResultError
 from segbench.files import sha256_of_file, write_text
 from segbench.report.tables import FIGURES, markdown_table
-from segbench.results import Evaluation
+from segbench.results import WEIGHTS, Evaluation
 from segbench.run import find_trial, load_run
 from segbench.spec.cards import BackboneCard
 from segbench.spec.protocol import Protocol
 from segbench.spec.trial import Trial
-
-WEIGHTS = "model.safetensors"
 
 
 def find_model(place: Path) -> Path:

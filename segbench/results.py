@@ -35,6 +35,7 @@ from segbench.spec.cards import DatasetCard
 from segbench.spec.protocol import Protocol
 from segbench.spec.trial import Trial
 
+WEIGHTS = "model.safetensors"
 AnyRecord = TypeVar("AnyRecord", bound=Spec)
 
 

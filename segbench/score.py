@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segbench import results
 from segbench.counts import Counted
-from segbench.data.labels import IGNORE_INDEX, class_lookup, png_values
+from segbench.data.labels import class_lookup, png_values
 from segbench.data.split import open_scored, view_lookup
 from segbench.engine.device import make_repeatable
 from segbench.engine.evaluate import count, scored_label
@@ -25,7 +25,7 @@ from segbench.external import ExternalMethod
 from segbench.files import sha256_of_file
 from segbench.results import Evaluation
 from segbench.spec import yamlfile
-from segbench.spec.cards import DatasetCard
+from segbench.spec.cards import IGNORE_INDEX, DatasetCard
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
 from segbench.trial import load_segmenter, scored_on

@@ -153,7 +153,7 @@ def _run(work: _Work, protocols: tuple[Protocol, ...], submitted: str | None) ->
     trunk_path = backbone_weights_path(work.trial.backbone, work.trial.model, work.machine)
     segmenter = new_segmenter(work.trial, trunk_path).to(work.device)
     clock = time.perf_counter()
-    weights_path = work.workdir / "model.safetensors"
+    weights_path = work.workdir / results.WEIGHTS
     before = results.load_result(work.workdir)
     loss, steps_done, fingerprint = (before.final_loss if before else None), 0, ""
     # a shared disk may show a file late to another node, so the first rank alone looks
@@ -266,7 +266,7 @@ def load_segmenter(workdir: Path, machine: Machine) -> tuple[Trial, Segmenter]:
     """Return a trial that is done and its trained model, in evaluation mode."""
     trial = results.load_trial(workdir)
     segmenter = new_segmenter(trial)
-    segmenter.load_state_dict(load_weights(workdir / "model.safetensors"))
+    segmenter.load_state_dict(load_weights(workdir / results.WEIGHTS))
     return trial, segmenter.to(chosen_device(machine)).eval()
 
 
@@ -276,7 +276,7 @@ def _train(
     """Train; return the last loss, the optimizer steps of this attempt, the data's fingerprint."""
     trial, recipe = work.trial, work.trial.train
     if trial.start_from is not None:
-        _start_from(segmenter, work.workdir.parent / trial.start_from / "model.safetensors")
+        _start_from(segmenter, work.workdir.parent / trial.start_from / results.WEIGHTS)
     with ranks.first_before_others():  # one converts what nobody has converted yet
         split = _open(work, recipe.split, max_images=recipe.max_images)
     if len(split) == 0:

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from segbench.data.split import IGNORE_INDEX, SegmentationSplit
+from segbench.data.split import SegmentationSplit
+from segbench.spec.cards import IGNORE_INDEX
 from segbench.spec.recipe import TrainImages
 
 _ORDER_STREAM, _IMAGE_STREAM = 0, 1

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from segbench.errors import CardError
-from segbench.spec.cards import DatasetCard, Drawn
+from segbench.spec.cards import IGNORE_INDEX, DatasetCard, Drawn
 
-IGNORE_INDEX = 255
 _SPLIT_STREAM = {"train": 0, "val": 1}
 Polygon = list[tuple[float, float]]
 

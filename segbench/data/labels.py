@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segbench.errors import DataError
-from segbench.spec.cards import DatasetCard
+from segbench.spec.cards import IGNORE_INDEX, DatasetCard
 
-IGNORE_INDEX = 255
 _UNDECLARED = 256
 _GREY_STEP = {2: 85, 4: 17}  # Pillow spreads 2 and 4 bit grey over 0..255
 

@@ -28,11 +28,6 @@ class RawPair(NamedTuple):
     label: Path
 
 
-def known_splits(card: DatasetCard) -> tuple[str, ...]:
-    """Return the names of the card's splits."""
-    return ("train", "val") if card.drawn else tuple(card.splits)
-
-
 def data_folders(card: DatasetCard, machine: Machine) -> tuple[Path, ...]:
     """Return the folders that the card's files are looked for in, downloads last.
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from segbench.data.chosen import stored_split
 from segbench.data.download import download
-from segbench.data.layout import archive_file, archive_mark, download_folder, known_splits
+from segbench.data.layout import archive_file, archive_mark, download_folder
 from segbench.data.prepared import is_here, lacking, not_here, open_prepared
 from segbench.data.unpack import unpack
 from segbench.errors import DataError
@@ -40,7 +40,7 @@ def prepare(
                 raise
             reason = f" ({error})"
     wrong = []
-    for split in known_splits(card):
+    for split in card.split_names:
         if not is_here(card, split, machine):
             absent.append(split)
             continue
@@ -72,7 +72,7 @@ def preflight(cards: Sequence[DatasetCard], splits: Sequence[str], machine: Mach
 
 
 def _missing_splits(card: DatasetCard, machine: Machine) -> list[str]:
-    return [split for split in known_splits(card) if not is_here(card, split, machine)]
+    return [split for split in card.split_names if not is_here(card, split, machine)]
 
 
 def _fetch(card: DatasetCard, machine: Machine, progress: Progress | None) -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from segbench.data.drawn import draw_pair
 from segbench.data.labels import class_lookup, decode_label
-from segbench.data.layout import RawPair, find_root, image_names, known_splits, raw_pairs
+from segbench.data.layout import RawPair, find_root, image_names, raw_pairs
 from segbench.data.photographs import checked_image
 from segbench.errors import DataError
 from segbench.files import digest, write_json
@@ -92,7 +92,7 @@ def prepared_folder(
 
     See `open_prepared`.
     """
-    if split not in known_splits(card):
+    if split not in card.split_names:
         raise DataError(not_here(card, split, machine))
     root = None if card.drawn else find_root(card, card.splits[split], machine)
     if card.drawn is None and root is None:
@@ -109,7 +109,7 @@ def prepared_folder(
 
 def is_here(card: DatasetCard, split: str, machine: Machine) -> bool:
     """Return whether the split can be opened, as far as can be told without opening a file."""
-    if split not in known_splits(card):
+    if split not in card.split_names:
         return False
     return (
         card.drawn is not None
@@ -151,7 +151,7 @@ def _has_changed(card: DatasetCard, split: str, root: Path, folder: Path) -> boo
 
 def contents_here(card: DatasetCard, split: str, machine: Machine) -> Contents | None:
     """Return what was converted here, None where nothing was, or what is not clear or damaged."""
-    if split not in known_splits(card):
+    if split not in card.split_names:
         return None
     root = None if card.drawn else find_root(card, card.splits[split], machine)
     try:
@@ -199,8 +199,8 @@ def _stamp(source: list[RawPair] | None) -> str:
 
 def not_here(card: DatasetCard, split: str, machine: Machine) -> str:
     """Return the sentence for a split that the card lacks, or whose raw files are nowhere."""
-    if split not in known_splits(card):
-        return f"{card.name}: has no split {split!r}; it has: {', '.join(known_splits(card))}"
+    if split not in card.split_names:
+        return f"{card.name}: has no split {split!r}; it has: {', '.join(card.split_names)}"
     expected = " or ".join(str(root) for root in _likely_roots(card, machine))
     wanted = card.splits[split]
     fetch = f", or run `segbench prepare {card.name}` on a machine with a network"

@@ -14,11 +14,9 @@ from torch import Tensor
 
 from segbench.data.chosen import chosen_images, fingerprint_of, stored_split
 from segbench.data.prepared import Prepared, open_prepared
-from segbench.spec.cards import DatasetCard
+from segbench.spec.cards import IGNORE_INDEX, DatasetCard
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
-
-IGNORE_INDEX = 255
 
 
 class Sample(NamedTuple):

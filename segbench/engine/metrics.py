@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORE_INDEX = 255
+from segbench.spec.cards import IGNORE_INDEX
 
 
 def confusion_matrix(

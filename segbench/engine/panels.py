@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from segbench.data.split import IGNORE_INDEX, Sample
+from segbench.data.split import Sample
 from segbench.engine.evaluate import scored_label
 from segbench.engine.predict import predict
 from segbench.models.segmenter import Segmenter
+from segbench.spec.cards import IGNORE_INDEX, VOID_COLOUR
 from segbench.spec.protocol import Protocol
 
 LONGEST_PX = 256
-VOID_COLOUR = (224, 224, 192)  # as in VOC's label files
 Part = Literal["image", "label", "prediction", "errors"]
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from segbench.engine.metrics import IGNORE_INDEX, confusion_matrix
+from segbench.engine.metrics import confusion_matrix
+from segbench.spec.cards import IGNORE_INDEX
 
 
 class ConfusionMatrix(Metric):

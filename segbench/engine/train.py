@@ -22,10 +22,10 @@ from segbench.engine.checkpoint import load_checkpoint, save_checkpoint
 from segbench.engine.training_log import TrainingLog
 from segbench.errors import DivergedError, OutOfMemoryError
 from segbench.models.segmenter import Segmenter
+from segbench.spec.cards import IGNORE_INDEX
 from segbench.spec.machine import Monitor
 from segbench.spec.recipe import Optimizer, Recipe, Schedule, Stage
 
-IGNORE_INDEX = 255
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

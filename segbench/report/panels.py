@@ -151,9 +151,9 @@ def write_panels(
     if protocol is None or evaluation is None:
         known = ", ".join(record.experiment.evaluate)
         raise ResultError(f"{workdir}: has no results of protocol {name!r}; the run has: {known}")
-    if not (workdir / "model.safetensors").is_file():
+    if not (workdir / results.WEIGHTS).is_file():
         raise ResultError(
-            f"{workdir}: holds no model.safetensors; pictures are drawn where the weights are"
+            f"{workdir}: holds no {results.WEIGHTS}; pictures are drawn where the weights are"
         )
     counts = results.load_counts(results.counts_path(workdir, protocol)).as_counts()
     split = open_scored(trial.dataset, protocol, machine)

@@ -24,6 +24,8 @@ def _stays_inside(path: str) -> str:
 
 RelativePath = Annotated[str, AfterValidator(_stays_inside)]
 Triple = tuple[float, float, float]
+IGNORE_INDEX: Literal[255] = 255  # in labels: the pixel counts nowhere
+VOID_COLOUR = (224, 224, 192)  # as in VOC's label files
 
 
 class Source(Spec):
@@ -254,7 +256,7 @@ class DatasetCard(Spec):
     classes: Annotated[tuple[Text, ...], Field(min_length=2)]
     palette: tuple[tuple[int, int, int], ...]
     background: Annotated[int, Field(ge=0)] | None = None
-    ignore_index: Literal[255] = 255
+    ignore_index: Literal[255] = IGNORE_INDEX
     encoding: LabelEncoding = LabelEncoding()
     archives: tuple[Archive, ...] = ()
     hub: Hub | None = None
@@ -319,6 +321,11 @@ class DatasetCard(Spec):
         return problems
 
     @property
+    def split_names(self) -> tuple[str, ...]:
+        """The splits that have files or are drawn; what the view holds out of `train` is none."""
+        return ("train", "val") if self.drawn else tuple(self.splits)
+
+    @property
     def raw_values(self) -> tuple[int, ...]:
         """The raw label value of each class, in class order."""
         first = self.encoding.first
@@ -361,7 +368,7 @@ class DatasetCard(Spec):
             if index is not None:
                 colours.setdefault(index, colour)
         seen = tuple(colours[index] for index in sorted(colours))
-        return (*seen, (224, 224, 192)) if self.view.void_as_class else seen
+        return (*seen, VOID_COLOUR) if self.view.void_as_class else seen
 
     def content_digest(self) -> str:
         """Return the digest of what the stored images and labels depend on: not of the view."""

@@ -240,7 +240,7 @@ class _Expansion:
         return model.revised(weights=name), backbone.weights[name]
 
     def _check_splits(self, dataset: DatasetCard, train: Recipe) -> None:
-        has = {"train", "val"} if dataset.drawn else set(dataset.splits)
+        has = set(dataset.split_names)
         if dataset.view.holdout:
             has.add("holdout")
         wanted = {("train", "split"): train.split} | {
