@@ -94,7 +94,7 @@ def prepared_folder(
     """
     if split not in card.split_names:
         raise DataError(not_here(card, split, machine))
-    root = None if card.drawn else find_root(card, card.splits[split], machine)
+    root = _root(card, split, machine)
     if card.drawn is None and root is None:
         return _without_raw_files(card, split, machine)
     folder = _folder(card, split, machine, root)
@@ -113,7 +113,7 @@ def is_here(card: DatasetCard, split: str, machine: Machine) -> bool:
         return False
     return (
         card.drawn is not None
-        or find_root(card, card.splits[split], machine) is not None
+        or _root(card, split, machine) is not None
         or bool(_made_folders(card, split, machine))
     )
 
@@ -124,7 +124,7 @@ def lacking(card: DatasetCard, split: str, machine: Machine) -> str:
     What was converted is whole, also where raw files are gone, unless some were changed since: their
     sizes and times are compared. No file is opened.
     """
-    root = None if card.drawn else find_root(card, card.splits[split], machine)
+    root = _root(card, split, machine)
     if root is None:
         return ""
     is_made = False
@@ -153,13 +153,18 @@ def contents_here(card: DatasetCard, split: str, machine: Machine) -> Contents |
     """Return what was converted here, None where nothing was, or what is not clear or damaged."""
     if split not in card.split_names:
         return None
-    root = None if card.drawn else find_root(card, card.splits[split], machine)
+    root = _root(card, split, machine)
     try:
         if card.drawn is None and root is None:
             return _contents(_without_raw_files(card, split, machine))
         return _contents(_folder(card, split, machine, root))
     except (DataError, OSError, EOFError, ValueError, LookupError):
         return None
+
+
+def _root(card: DatasetCard, split: str, machine: Machine) -> Path | None:
+    """Return the folder of the split's raw files, None where they are not here or it is drawn."""
+    return None if card.drawn else find_root(card, card.splits[split], machine)
 
 
 def _folder(card: DatasetCard, split: str, machine: Machine, root: Path | None) -> Path:
