@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from segbench.data.split import SegmentationSplit
+from segbench.data.split import SegmentationSplit, resized_label
 from segbench.spec.cards import IGNORE_INDEX
 from segbench.spec.recipe import TrainImages
 
@@ -106,7 +105,7 @@ def transformed(
     size = [max(round(height * draws.scale), 1), max(round(width * draws.scale), 1)]
     if size != list(image.shape[-2:]):
         image = TF.resize(image, size, antialias=True)
-        label = TF.resize(label[None], size, interpolation=InterpolationMode.NEAREST)[0]
+        label = resized_label(label, size)
     if draws.is_flipped:
         image, label = image.flip(-1), label.flip(-1)
     if images.crop is not None:

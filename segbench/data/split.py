@@ -4,6 +4,7 @@ Knows nothing of how files were found or converted.
 """
 
 import io
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
 
 from segbench.data.chosen import chosen_images, fingerprint_of, stored_split
 from segbench.data.prepared import Prepared, open_prepared
@@ -116,6 +119,11 @@ def open_scored(card: DatasetCard, protocol: Protocol, machine: Machine) -> Segm
         max_images=protocol.max_images,
         subset_seed=protocol.subset_seed,
     )
+
+
+def resized_label(label: Tensor, size: Sequence[int]) -> Tensor:
+    """Return an (H, W) label at another (height, width), each pixel that of the nearest one."""
+    return TF.resize(label[None], list(size), interpolation=InterpolationMode.NEAREST)[0]
 
 
 def view_lookup(card: DatasetCard) -> NDArray[np.uint8]:

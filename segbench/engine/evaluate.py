@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as TF
 
 from segbench.counts import Counted
-from segbench.data.split import SegmentationSplit
+from segbench.data.split import SegmentationSplit, resized_label
 from segbench.engine.crf import Unrefined, refined_predictions
 from segbench.engine.metrics import (
     boundary_counts,
@@ -94,9 +92,7 @@ def merged(shares: Sequence[Counted]) -> Counted:
 def scored_label(label: Tensor, protocol: Protocol) -> Tensor:
     """Return the (H, W) label at the size that the protocol scores at."""
     if protocol.score_at == "input" and protocol.size != "native":
-        return TF.resize(label[None], list(protocol.size), interpolation=InterpolationMode.NEAREST)[
-            0
-        ]
+        return resized_label(label, protocol.size)
     return label
 
 

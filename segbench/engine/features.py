@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from segbench.data.split import SegmentationSplit
+from segbench.data.split import SegmentationSplit, resized_label
 from segbench.errors import DataError
 from segbench.files import write_atomically
 from segbench.models.segmenter import Segmenter
@@ -111,8 +110,7 @@ def _maps_of(
     image = TF.resize(sample.image, list(squash), antialias=True).to(device)
     pair = torch.stack([image, image.flip(-1)]).float() / 255  # (2, 3, H, W)
     maps = tuple(m.float().cpu() for m in segmenter.feature_maps(pair))
-    nearest = InterpolationMode.NEAREST
-    return maps, TF.resize(sample.label[None], list(squash), interpolation=nearest)[0]
+    return maps, resized_label(sample.label, squash)
 
 
 def _compute(

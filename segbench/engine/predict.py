@@ -21,14 +21,12 @@ def predict(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
 
     H and W are the image's, or the protocol's `size` where it scores at the input's size.
     """
-    size = _scored_size(image, protocol)
-    versions = list(_versions(image, protocol))
-    if len(versions) == 1 and protocol.crf is None:
-        return score_map(segmenter, image, protocol).argmax(0)  # (H, W)
     if protocol.crf is not None:
         refined = refine(*unrefined(segmenter, image, protocol), protocol.crf)
         return torch.from_numpy(refined.argmax(0))
-    return average_probabilities(segmenter, versions, protocol, size).argmax(0)
+    if len(protocol.scales) == 1 and not protocol.flip:
+        return score_map(segmenter, image, protocol).argmax(0)  # (H, W)
+    return probability_map(segmenter, image, protocol).argmax(0)
 
 
 @torch.inference_mode()
@@ -52,16 +50,7 @@ def score_map(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor
 def probability_map(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
     """Return the (C, H, W) float32 probabilities, averaged over the protocol's scales and flips."""
     size = _scored_size(image, protocol)
-    return average_probabilities(segmenter, list(_versions(image, protocol)), protocol, size)
-
-
-def average_probabilities(
-    segmenter: Segmenter,
-    versions: list[tuple[Tensor, bool]],
-    protocol: Protocol,
-    size: tuple[int, int],
-) -> Tensor:
-    """Return the mean softmax over `versions` of an image, brought to `size`, (C, H, W)."""
+    versions = list(_versions(image, protocol))
     total: Tensor | None = None
     for version, flipped in versions:
         scores = _score_map(segmenter, version, protocol)  # (C, h, w)

@@ -121,14 +121,7 @@ class Segmenter(nn.Module):
         With `every` n > 1 only each n-th row and column of it, counted from the first, is computed:
         (N, C, ceil(H / n), ceil(W / n)).
         """
-        return self.upsample(self.coarse_score_map(feature_maps), size, every=every)
-
-    def coarse_score_map(self, feature_maps: tuple[Tensor, ...]) -> Tensor:
-        """Return the fused map on the finest stage's grid; the first half of `score_map`."""
-        return self.head(feature_maps)
-
-    def upsample(self, coarse: Tensor, size: tuple[int, int], *, every: int = 1) -> Tensor:
-        """Return the coarse map at the image's size; the second half of `score_map`."""
+        coarse = self.head(feature_maps)  # (N, C, h, w) on the finest stage's grid
         return self.head.upsample_to(coarse, size, every=every)
 
     def parameter_kinds(self) -> dict[str, Kind]:
