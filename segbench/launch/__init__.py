@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
+from segbench import results
 from segbench.errors import LaunchError
 from segbench.spec.job import Job
 from segbench.spec.launching import Launch
@@ -38,6 +39,10 @@ class Work(NamedTuple):
     def run_folder(self) -> Path:
         """The run's folder."""
         return Path(self.job.run_folder)
+
+    def folder(self, trial_id: str) -> Path:
+        """Return the folder of a trial."""
+        return results.trial_folder(self.run_folder, trial_id)
 
 
 class Event(NamedTuple):

@@ -154,7 +154,7 @@ class _Pool:
         start_from = self.work.trials[trial_id].start_from
         if start_from is None:
             return "ready"
-        before = results.load_result(results.trial_folder(self.work.run_folder, start_from))
+        before = results.load_result(self.work.folder(start_from))
         if before is None:
             return "later"  # it waits or runs, here or elsewhere
         if before.status == "done":
@@ -169,7 +169,7 @@ class _Pool:
             args=(str(self.job_path), trial_id, slot.gpus, self.work.launch),
             name=f"trial-{trial_id}",
         )
-        self.claims[trial_id] = attempts(results.trial_folder(self.work.run_folder, trial_id))
+        self.claims[trial_id] = attempts(self.work.folder(trial_id))
         self.running.append(_Running(trial_id, slot, process))  # first, so that `stop` knows it
         try:
             process.start()
@@ -191,7 +191,7 @@ class _Pool:
     def _settle(self, item: _Running) -> None:
         """Decide what the end of a process means for its trial: the files say it, not the code."""
         trial_id = item.trial_id
-        workdir = results.trial_folder(self.work.run_folder, trial_id)
+        workdir = self.work.folder(trial_id)
         failure = results.load_failure(workdir)
         if results.is_done(workdir, self.work.job.protocols):
             self.on_event(Event("done", trial_id, note(workdir)))
@@ -260,7 +260,7 @@ class _Pool:
         return True
 
     def _fail(self, trial_id: str, kind: str, message: str) -> None:
-        workdir = results.trial_folder(self.work.run_folder, trial_id)
+        workdir = self.work.folder(trial_id)
         results.write_result(
             workdir, Result(trial_id=trial_id, status="failed", kind=kind, message=message)
         )

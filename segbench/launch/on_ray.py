@@ -71,7 +71,7 @@ def launch_on_ray(work: Work, on_event: Callable[[Event], None]) -> None:
         ray.shutdown()
     if following.lost:
         first = next(trial_id for trial_id in work.trials if trial_id in following.lost)
-        log = results.trial_folder(work.run_folder, first) / "ray.log"
+        log = work.folder(first) / "ray.log"
         raise LaunchError(
             f"{len(following.lost)} trials ended without a record, the first {first}; see {log}; "
             "the same command goes on"
@@ -97,11 +97,11 @@ class _Following:
         """Note how far the trials are."""
         self.moving = set()
         self.lost.difference_update(trial_ids)
-        self.saved = {trial_id: saved_mark(self._folder(trial_id)) for trial_id in trial_ids}
+        self.saved = {trial_id: saved_mark(self.work.folder(trial_id)) for trial_id in trial_ids}
 
     def ended(self, trial_id: str, *, is_stopped: bool = False) -> None:
         """Tell how a trial ended: its files say it. is_stopped: Tune may have stopped it."""
-        folder = self._folder(trial_id)
+        folder = self.work.folder(trial_id)
         failure = results.load_failure(folder)
         if results.is_done(folder, self.work.job.protocols):
             self.held.discard(trial_id)
@@ -118,9 +118,6 @@ class _Following:
         else:
             self.lost.add(trial_id)
             self.on_event(Event("failed", trial_id, "ended without a record"))
-
-    def _folder(self, trial_id: str) -> Path:
-        return results.trial_folder(self.work.run_folder, trial_id)
 
 
 def _to_join(address: str | None) -> dict[str, str]:
@@ -188,13 +185,13 @@ def _may_start(work: Work, trial_id: str, following: _Following) -> bool:
     start_from = work.trials[trial_id].start_from
     if start_from is None:
         return True
-    before = results.load_result(results.trial_folder(work.run_folder, start_from))
+    before = results.load_result(work.folder(start_from))
     if before is not None and before.status == "done":
         return True
     if before is not None:
         message = f"trial {start_from}, which it starts from, is not done"
         results.write_result(
-            results.trial_folder(work.run_folder, trial_id),
+            work.folder(trial_id),
             results.Result(trial_id=trial_id, status="failed", kind="start_from", message=message),
         )
         following.ended(trial_id)

@@ -70,8 +70,8 @@ def launch_on_slurm(work: Work, on_event: Callable[[Event], None]) -> None:
                 on_event(Event("done", trial_id))  # while we were planning
             else:
                 left.append(trial_id)
-        alive = living([_folder(work, trial_id) for trial_id in left])
-        for trial_id in [t for t in left if _folder(work, t) in alive]:
+        alive = living([work.folder(trial_id) for trial_id in left])
+        for trial_id in [t for t in left if work.folder(t) in alive]:
             left.remove(trial_id)
             on_event(Event("waiting", trial_id, "its worker's heart beats"))
         queued = {trial_id: job.job_id for trial_id, job in jobs.items() if job.is_queued}
@@ -100,12 +100,8 @@ def with_gpus(work: Work) -> Work:
     return work._replace(launch=told(work.launch), shapes=shapes)
 
 
-def _folder(work: Work, trial_id: str) -> Path:
-    return results.trial_folder(work.run_folder, trial_id)
-
-
 def _is_done(work: Work, trial_id: str) -> bool:
-    return results.is_done(_folder(work, trial_id), work.job.protocols)
+    return results.is_done(work.folder(trial_id), work.job.protocols)
 
 
 def _check_installed() -> None:
