@@ -152,6 +152,18 @@ def write_result(workdir: Path, result: Result) -> None:
     result.write_to(workdir / "result.json")
 
 
+def write_failure(
+    workdir: Path, trial_id: str, *, kind: str, message: str, digests: dict[str, str] | None = None
+) -> None:
+    """Write that the trial failed, and why."""
+    write_result(
+        workdir,
+        Result(
+            trial_id=trial_id, status="failed", kind=kind, message=message, digests=digests or {}
+        ),
+    )
+
+
 def write_provenance(workdir: Path, provenance: Provenance) -> None:
     """Write where and when the trial ran."""
     provenance.write_to(workdir / "provenance.json")

@@ -530,17 +530,13 @@ def _forward_ms(work: _Work, segmenter: Segmenter, protocols: tuple[Protocol, ..
 def _write_failure(workdir: Path, trial: Trial, error: Exception) -> None:
     LOG.warning("trial %s failed: %s", trial.id(), error)
     write_text(workdir / "traceback.txt", traceback.format_exc())
-    results.write_result(
+    is_ours = isinstance(error, SegbenchError)
+    results.write_failure(
         workdir,
-        Result(
-            trial_id=trial.id(),
-            status="failed",
-            kind=_kind(error),
-            message=f"{error}"
-            if isinstance(error, SegbenchError)
-            else f"{type(error).__name__}: {error}",
-            digests=trial.card_digests(),
-        ),
+        trial.id(),
+        kind=_kind(error),
+        message=f"{error}" if is_ours else f"{type(error).__name__}: {error}",
+        digests=trial.card_digests(),
     )
 
 

@@ -18,7 +18,6 @@ from segbench.errors import LaunchError, SegbenchError
 from segbench.launch import Work
 from segbench.launch.local import INTERRUPTED, Waited, end_after, launch_local
 from segbench.lease import claim, fruitless_attempts
-from segbench.results import Result
 from segbench.spec.job import Job
 from segbench.spec.launching import Launch
 
@@ -85,8 +84,7 @@ def has_given_up(trial_id: str, workdir: Path, max_attempts: int, restarts: int)
             f"{max_attempts} attempts in a row ended before anything was saved; see "
             f"{workdir / 'worker.log'}"
         )
-        failed = Result(trial_id=trial_id, status="failed", kind="killed", message=message)
-        results.write_result(workdir, failed)
+        results.write_failure(workdir, trial_id, kind="killed", message=message)
     return True
 
 

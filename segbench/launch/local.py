@@ -25,7 +25,6 @@ from segbench.errors import LaunchError, SegbenchError
 from segbench.launch import Event, Work
 from segbench.launch.memory_kills import memory_kills
 from segbench.lease import attempts, note, saved_mark
-from segbench.results import Result
 from segbench.spec.launching import Launch
 
 _POLL_SECONDS = 0.2
@@ -260,10 +259,7 @@ class _Pool:
         return True
 
     def _fail(self, trial_id: str, kind: str, message: str) -> None:
-        workdir = self.work.folder(trial_id)
-        results.write_result(
-            workdir, Result(trial_id=trial_id, status="failed", kind=kind, message=message)
-        )
+        results.write_failure(self.work.folder(trial_id), trial_id, kind=kind, message=message)
         self.on_event(Event("failed", trial_id, f"{kind}: {message}"))
 
 

@@ -190,10 +190,8 @@ def _may_start(work: Work, trial_id: str, following: _Following) -> bool:
         return True
     if before is not None:
         message = f"trial {start_from}, which it starts from, is not done"
-        results.write_result(
-            work.folder(trial_id),
-            results.Result(trial_id=trial_id, status="failed", kind="start_from", message=message),
-        )
+        folder = work.folder(trial_id)
+        results.write_failure(folder, trial_id, kind="start_from", message=message)
         following.ended(trial_id)
     elif start_from in following.held:
         following.held.add(trial_id)
