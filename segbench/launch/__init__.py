@@ -53,6 +53,18 @@ class Event(NamedTuple):
     message: str = ""
 
 
+def levels_of(trials: Mapping[str, Trial]) -> dict[str, int]:
+    """Return 0 for each trial that starts from none of these, 1 for its followers ...
+
+    trials: in an order in which those that others start from come first, as in a `Work`.
+    """
+    levels: dict[str, int] = {}
+    for trial_id, trial in trials.items():
+        start = trial.start_from
+        levels[trial_id] = levels[start] + 1 if start in levels else 0
+    return levels
+
+
 class Launcher(Protocol):
     """Do the work and report; return when all of it has ended, or was handed to a cluster."""
 

@@ -11,13 +11,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from segbench import results
 from segbench.errors import LaunchError
-from segbench.launch import Event, Work
+from segbench.launch import Event, Work, levels_of
 from segbench.launch.element import UNAVAILABLE, started_here
 from segbench.launch.rank import GRACE_SECONDS, free_port, log_name, variables, worst
 from segbench.launch.rung import read_score
@@ -62,8 +62,9 @@ def launch_on_ray(work: Work, on_event: Callable[[Event], None]) -> None:
             _run_asha(work, work.search, job_path, following)
             while following.moving:  # all of them, since they are compared
                 _run_asha(work, work.search, job_path, following)
-        for level in _levels(work) if work.search is None else ():
-            left = [trial_id for trial_id in level if _may_start(work, trial_id, following)]
+        levels = levels_of(work.trials) if work.search is None else {}
+        for level in sorted(set(levels.values())):
+            left = [t for t in levels if levels[t] == level and _may_start(work, t, following)]
             while left:
                 _run(work, job_path, left, following)
                 left = [trial_id for trial_id in left if trial_id in following.moving]
@@ -168,16 +169,6 @@ def _check_answers(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
-
-
-def _levels(work: Work) -> Iterator[list[str]]:
-    """Yield trials that start from none that is still to do, then those that start from them ..."""
-    left = dict(work.trials)
-    while left:
-        level = [t for t, trial in left.items() if trial.start_from not in left]
-        yield level
-        for trial_id in level:
-            del left[trial_id]
 
 
 def _may_start(work: Work, trial_id: str, following: _Following) -> bool:

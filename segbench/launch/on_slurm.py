@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from segbench import results
 from segbench.errors import LaunchError
-from segbench.launch import Event, Work, element, rank, slurm_queue
+from segbench.launch import Event, Work, element, levels_of, rank, slurm_queue
 from segbench.launch.element import INTERRUPTED, RANK_LOST, UNAVAILABLE
 from segbench.launch.rank import variables
 from segbench.launch.slurm_queue import Submission
@@ -172,7 +172,7 @@ def arrays_of(work: Work, trial_ids: Sequence[str], max_array_size: int) -> Iter
     than it allows, they stand in as many lanes, and in a lane each waits for the one before.
     """
     groups: dict[tuple[int, str], list[str]] = {}
-    levels = _levels(work, trial_ids)
+    levels = levels_of({trial_id: work.trials[trial_id] for trial_id in trial_ids})
     for trial_id in trial_ids:
         shape = work.launch_of(trial_id).model_dump_json()
         groups.setdefault((levels[trial_id], shape), []).append(trial_id)
@@ -196,16 +196,6 @@ def arrays_of(work: Work, trial_ids: Sequence[str], max_array_size: int) -> Iter
 def _pieces(items: Sequence[Any], size: int) -> Iterator[tuple[Any, ...]]:
     for start in range(0, len(items), size):
         yield tuple(items[start : start + size])
-
-
-def _levels(work: Work, trial_ids: Sequence[str]) -> dict[str, int]:
-    """Return 0 for a trial that starts from nothing that is still to do, 1 for its followers ..."""
-    levels: dict[str, int] = {}
-    wanted = set(trial_ids)
-    for trial_id in trial_ids:  # a start comes before what starts from it
-        start = work.trials[trial_id].start_from
-        levels[trial_id] = levels[start] + 1 if start in wanted and start in levels else 0
-    return levels
 
 
 def _sbatch(run_folder: Path, job_path: Path, array: Array, after: list[str]) -> Submission:
