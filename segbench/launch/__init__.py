@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from segbench import results
 from segbench.errors import LaunchError
+from segbench.lease import note
 from segbench.spec.job import Job
 from segbench.spec.launching import Launch
 from segbench.spec.search import Search
@@ -63,6 +64,35 @@ def levels_of(trials: Mapping[str, Trial]) -> dict[str, int]:
         start = trial.start_from
         levels[trial_id] = levels[start] + 1 if start in levels else 0
     return levels
+
+
+def start_state(work: Work, trial_id: str) -> Literal["ready", "later", "failed"]:
+    """Return whether the trial may start: what it starts from is done, is still to come, or failed.
+
+    Where that failed so has the trial, and its folder says so from now on.
+    """
+    start_from = work.trials[trial_id].start_from
+    if start_from is None:
+        return "ready"
+    before = results.load_result(work.folder(start_from))
+    if before is None:
+        return "later"  # it waits or runs, here or elsewhere
+    if before.status == "done":
+        return "ready"
+    message = f"trial {start_from}, which it starts from, is not done"
+    results.write_failure(work.folder(trial_id), trial_id, kind="start_from", message=message)
+    return "failed"
+
+
+def end_of(work: Work, trial_id: str) -> Event | None:
+    """Return how the trial ended, as its files say it; None where it has not."""
+    folder = work.folder(trial_id)
+    result = results.load_result(folder)
+    if results.is_done(folder, work.job.protocols):
+        return Event("done", trial_id, note(folder))
+    if result is not None and result.status == "failed":
+        return Event("failed", trial_id, f"{result.kind}: {result.message}")
+    return None
 
 
 class Launcher(Protocol):

@@ -22,9 +22,9 @@ from typing import NamedTuple, NoReturn
 
 from segbench import results
 from segbench.errors import LaunchError, SegbenchError
-from segbench.launch import Event, Work
+from segbench.launch import Event, Work, end_of, start_state
 from segbench.launch.memory_kills import memory_kills
-from segbench.lease import attempts, note, saved_mark
+from segbench.lease import attempts, saved_mark
 from segbench.spec.launching import Launch
 
 _POLL_SECONDS = 0.2
@@ -140,26 +140,14 @@ class _Pool:
             if not self.free:
                 return
             trial_id = self.waiting.popleft()
-            state = self._start_state(trial_id)
+            is_held = time.monotonic() < self.held_until.get(trial_id, 0)
+            state = "later" if is_held else start_state(self.work, trial_id)
             if state == "ready":
                 self._start(trial_id)
             elif state == "later":
                 self.waiting.append(trial_id)
-
-    def _start_state(self, trial_id: str) -> str:
-        """Return `ready`, `later`, or `never` where the trial that it starts from failed."""
-        if time.monotonic() < self.held_until.get(trial_id, 0):
-            return "later"
-        start_from = self.work.trials[trial_id].start_from
-        if start_from is None:
-            return "ready"
-        before = results.load_result(self.work.folder(start_from))
-        if before is None:
-            return "later"  # it waits or runs, here or elsewhere
-        if before.status == "done":
-            return "ready"
-        self._fail(trial_id, "start_from", f"trial {start_from}, which it starts from, is not done")
-        return "never"
+            elif (event := end_of(self.work, trial_id)) is not None:
+                self.on_event(event)  # it failed with what it starts from
 
     def _start(self, trial_id: str) -> None:
         slot = self.free.popleft()
@@ -191,11 +179,9 @@ class _Pool:
         """Decide what the end of a process means for its trial: the files say it, not the code."""
         trial_id = item.trial_id
         workdir = self.work.folder(trial_id)
-        failure = results.load_failure(workdir)
-        if results.is_done(workdir, self.work.job.protocols):
-            self.on_event(Event("done", trial_id, note(workdir)))
-        elif failure is not None:
-            self.on_event(Event("failed", trial_id, f"{failure.kind}: {failure.message}"))
+        event = end_of(self.work, trial_id)
+        if event is not None:
+            self.on_event(event)
         elif item.process.exitcode == _UNRECORDED:
             self.unrecorded[trial_id] = _last_line(workdir / "worker.log")
             self.on_event(Event("failed", trial_id, self.unrecorded[trial_id]))

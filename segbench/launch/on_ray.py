@@ -17,11 +17,11 @@ from typing import Any
 
 from segbench import results
 from segbench.errors import LaunchError
-from segbench.launch import Event, Work, levels_of
+from segbench.launch import Event, Work, end_of, levels_of, start_state
 from segbench.launch.element import UNAVAILABLE, started_here
 from segbench.launch.rank import GRACE_SECONDS, free_port, log_name, variables, worst
 from segbench.launch.rung import read_score
-from segbench.lease import living, note, saved_mark
+from segbench.lease import living, saved_mark
 from segbench.spec.job import Job
 from segbench.spec.launching import Launch
 from segbench.spec.search import Search
@@ -102,18 +102,15 @@ class _Following:
 
     def ended(self, trial_id: str, *, is_stopped: bool = False) -> None:
         """Tell how a trial ended: its files say it. is_stopped: Tune may have stopped it."""
-        folder = self.work.folder(trial_id)
-        failure = results.load_failure(folder)
-        if results.is_done(folder, self.work.job.protocols):
+        event = end_of(self.work, trial_id)
+        if event is not None:
             self.held.discard(trial_id)
-            self.on_event(Event("done", trial_id, note(folder)))
-        elif failure is not None:
-            self.on_event(Event("failed", trial_id, f"{failure.kind}: {failure.message}"))
+            self.on_event(event)
         elif trial_id in self.held:
             self.on_event(Event("waiting", trial_id, "another worker has it"))
         elif is_stopped:
             self.on_event(Event("waiting", trial_id, "stopped early: not among the best"))
-        elif saved_mark(folder) != self.saved[trial_id]:
+        elif saved_mark(self.work.folder(trial_id)) != self.saved[trial_id]:
             self.moving.add(trial_id)
             self.on_event(Event("again", trial_id, "it was broken off, but has saved its state"))
         else:
@@ -172,24 +169,16 @@ def _check_answers(address: str) -> None:
 
 
 def _may_start(work: Work, trial_id: str, following: _Following) -> bool:
-    """Return whether what the trial starts from is done; record its failure where that failed."""
-    start_from = work.trials[trial_id].start_from
-    if start_from is None:
-        return True
-    before = results.load_result(work.folder(start_from))
-    if before is not None and before.status == "done":
-        return True
-    if before is not None:
-        message = f"trial {start_from}, which it starts from, is not done"
-        folder = work.folder(trial_id)
-        results.write_failure(folder, trial_id, kind="start_from", message=message)
+    """Return whether what the trial starts from is done; otherwise follow what becomes of it."""
+    state = start_state(work, trial_id)
+    if state == "failed":
         following.ended(trial_id)
-    elif start_from in following.held:
+    elif state == "later" and work.trials[trial_id].start_from in following.held:
         following.held.add(trial_id)
         following.ended(trial_id)
-    else:
+    elif state == "later":
         following.lost.add(trial_id)
-    return False
+    return state == "ready"
 
 
 def _run(work: Work, job_path: Path, trial_ids: Sequence[str], following: _Following) -> None:
