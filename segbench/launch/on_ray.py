@@ -11,8 +11,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from segbench import results
@@ -197,40 +198,46 @@ def _run(work: Work, job_path: Path, trial_ids: Sequence[str], following: _Follo
         bundles = [{names[name]: amount for name, amount in reserved.items() if amount}]
         placed = tune.PlacementGroupFactory([{}, *bundles * launch.ranks_per_trial])
         do = tune.with_resources(_do_trial_in_ranks, placed)
+    told = {
+        "job_path": str(job_path),
+        "launch": launch.revised(launcher="local", workers=1).model_dump_json(),
+    }
+    _tune(work, do, trial_ids, told, following)
+
+
+def _tune(
+    work: Work,
+    do: Any,
+    trial_ids: Sequence[str],
+    told: dict[str, Any],
+    following: _Following,
+    **scheduling: Any,
+) -> None:
+    """Let Tune call `do` for each trial, with its id and what all are told, and follow it."""
+    from ray import tune
+
+    launch = work.launch
     tuner = tune.Tuner(
         do,
         param_space={
             "trial_id": tune.grid_search(list(trial_ids)),
-            "job_path": str(job_path),
             "run_folder": str(work.run_folder),
-            "launch": launch.revised(launcher="local", workers=1).model_dump_json(),
+            **told,
         },
-        tune_config=_tune_config(launch),
-        run_config=_run_config(work, following),
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=None if launch.workers == "auto" else launch.workers,
+            trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
+            **scheduling,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(work.run_folder / "jobs" / "ray"),
+            failure_config=tune.FailureConfig(max_failures=launch.max_attempts - 1),
+            callbacks=[_events(work, following)],
+            verbose=0,
+        ),
     )
     following.begin(trial_ids)
     tuner.fit()
-
-
-def _tune_config(launch: Launch, **more: Any) -> Any:
-    from ray import tune
-
-    return tune.TuneConfig(
-        max_concurrent_trials=None if launch.workers == "auto" else launch.workers,
-        trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
-        **more,
-    )
-
-
-def _run_config(work: Work, following: _Following) -> Any:
-    from ray import tune
-
-    return tune.RunConfig(
-        storage_path=str(work.run_folder / "jobs" / "ray"),
-        failure_config=tune.FailureConfig(max_failures=work.launch.max_attempts - 1),
-        callbacks=[_events(work, following)],
-        verbose=0,
-    )
 
 
 def _run_asha(work: Work, search: Search, job_path: Path, following: _Following) -> None:
@@ -254,54 +261,50 @@ def _run_asha(work: Work, search: Search, job_path: Path, following: _Following)
     rungs = [grace]
     while rungs[-1] * search.reduction < last:
         rungs.append(rungs[-1] * search.reduction)
-    launch = work.launch
-    tuner = tune.Tuner(
-        tune.with_resources(_do_sample, resources(launch)),
-        param_space={
-            "trial_id": tune.grid_search(list(work.trials)),
-            "job_path": str(job_path),
-            "run_folder": str(work.run_folder),
-            "rungs": sorted({*rungs, last}),
-            "metric": search.metric,
-        },
-        tune_config=_tune_config(
-            launch,
-            metric="score",
-            mode="max",
-            scheduler=ASHAScheduler(
-                time_attr="step", max_t=last, grace_period=grace, reduction_factor=search.reduction
-            ),
-        ),
-        run_config=_run_config(work, following),
+    do = tune.with_resources(_do_sample, resources(work.launch))
+    scheduler = ASHAScheduler(
+        time_attr="step", max_t=last, grace_period=grace, reduction_factor=search.reduction
     )
-    following.begin(list(work.trials))
-    tuner.fit()
+    told = {"job_path": str(job_path), "rungs": sorted({*rungs, last}), "metric": search.metric}
+    trial_ids = list(work.trials)
+    _tune(work, do, trial_ids, told, following, metric="score", mode="max", scheduler=scheduler)
 
 
 def _do_sample(config: dict[str, Any]) -> None:
     """Run in a Ray worker: climb the rungs until Tune stops it, or the training ends."""
     from ray import tune
 
-    workdir = results.trial_folder(Path(config["run_folder"]), config["trial_id"])
-    command = [sys.executable, "-m", "segbench.launch.rung", config["job_path"], config["trial_id"]]
+    workdir = _workdir(config)
+    command = ["segbench.launch.rung", config["job_path"], config["trial_id"]]
     for step in config["rungs"]:
         score = read_score(workdir, step)  # a search that is continued climbed it before
         while score is None:
-            with (workdir / "ray.log").open("ab") as log:
-                done = subprocess.run(
-                    [*command, str(step), config["metric"]],
-                    env=started_here(),
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    check=False,
-                )
-            if done.returncode == 1:
+            code = _exit_code([*command, str(step), config["metric"]], workdir / "ray.log")
+            if code == 1:
                 return  # a failed sample is a row
             score = read_score(workdir, step)
             if score is None and not living([workdir]):
-                raise RuntimeError(f"exit code {done.returncode}; see {workdir / 'ray.log'}")
+                raise RuntimeError(f"exit code {code}; see {workdir / 'ray.log'}")
             time.sleep(0 if score is not None else _HELD_SECONDS)  # another command climbs it
         tune.report({"score": score, "step": step})
+
+
+def _workdir(config: dict[str, Any]) -> Path:
+    return results.trial_folder(Path(config["run_folder"]), config["trial_id"])
+
+
+def _exit_code(
+    command: list[str], log_path: Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> int:
+    """Run a module of ours in a process that ends with this one; return its exit code."""
+    with log_path.open("ab") as log:
+        return subprocess.run(
+            [sys.executable, "-m", *command],
+            env={**started_here(), **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
 
 
 def resources(launch: Launch) -> dict[str, float]:
@@ -322,20 +325,13 @@ def _do_trial(config: dict[str, str]) -> dict[str, bool]:
     Raises:
         RuntimeError: the process ended before its trial did; Tune then starts it again.
     """
-    workdir = results.trial_folder(Path(config["run_folder"]), config["trial_id"])
-    command = [sys.executable, "-m", "segbench.launch.element"]
-    with (workdir / "ray.log").open("ab") as log:
-        done = subprocess.run(
-            [*command, config["job_path"], config["launch"], config["trial_id"]],
-            env=started_here(),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if done.returncode == UNAVAILABLE:
+    log_path = _workdir(config) / "ray.log"
+    command = ["segbench.launch.element", config["job_path"], config["launch"], config["trial_id"]]
+    code = _exit_code(command, log_path)
+    if code == UNAVAILABLE:
         return _HELD
-    if done.returncode not in {0, 1}:
-        raise RuntimeError(f"exit code {done.returncode}; see {workdir / 'ray.log'}")
+    if code not in {0, 1}:
+        raise RuntimeError(f"exit code {code}; see {log_path}")
     return {}
 
 
@@ -374,7 +370,7 @@ def _do_trial_in_ranks(config: dict[str, str]) -> dict[str, bool]:
             break
     for one in members:
         ray.kill(one)  # what it started ends with it
-    workdir = results.trial_folder(Path(config["run_folder"]), config["trial_id"])
+    workdir = _workdir(config)
     if (code := worst(codes)) not in {0, 1}:
         raise RuntimeError(f"exit code {code}; see {workdir / 'worker.log'}")
     has_ended = results.is_done(workdir, Job.read(Path(config["job_path"])).protocols)
@@ -396,15 +392,10 @@ class _Member:
     def run(self, environment: dict[str, str], rank: int) -> int:
         """Return the exit code of the rank's process."""
         config = self.config
-        workdir = results.trial_folder(Path(config["run_folder"]), config["trial_id"])
-        command = [sys.executable, "-m", "segbench.launch.rank"]
+        command = ["segbench.launch.rank", config["job_path"], config["launch"], config["trial_id"]]
         # Ray shows each rank its own GPU alone, so it is the first that the process sees
-        own = {**started_here(), **environment, "LOCAL_RANK": "0"}
-        with (workdir / log_name(rank)).open("ab") as log:
-            return subprocess.run(
-                [*command, config["job_path"], config["launch"], config["trial_id"]],
-                env=own, stdout=log, stderr=subprocess.STDOUT, check=False,
-            ).returncode  # fmt: skip
+        own = {**environment, "LOCAL_RANK": "0"}
+        return _exit_code(command, _workdir(config) / log_name(rank), own)
 
 
 def _events(work: Work, following: _Following) -> Any:
