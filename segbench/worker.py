@@ -18,11 +18,9 @@ from pathlib import Path
 from segbench import results
 from segbench.code_version import code_version
 from segbench.errors import LaunchError, SegbenchError
-from segbench.spec.job import Job
+from segbench.spec.job import INTERRUPTED, RANK_LOST, UNRECORDED, Job
 from segbench.trial import Outcome, run_trial
 
-INTERRUPTED = 75
-RANK_LOST = 76
 _STOP = threading.Event()
 
 
@@ -106,4 +104,4 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except SegbenchError as error:
         print(f"segbench worker: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        sys.exit(UNRECORDED)

@@ -16,14 +16,12 @@ from pathlib import Path
 from segbench import results
 from segbench.errors import LaunchError, SegbenchError
 from segbench.launch import Work
-from segbench.launch.local import INTERRUPTED, Waited, end_after, launch_local
+from segbench.launch.local import Waited, end_after, launch_local
 from segbench.lease import claim, fruitless_attempts
-from segbench.spec.job import Job
+from segbench.spec.job import INTERRUPTED, UNAVAILABLE, UNRECORDED, Job
 from segbench.spec.launching import Launch
 
 LOG = logging.getLogger(__name__)
-UNAVAILABLE = 69  # sysexits' EX_UNAVAILABLE
-RANK_LOST = 76  # segbench.worker's
 _VISIBLE_SECONDS = 60.0  # how late a shared disk may show a file to another node
 _POLITE_SECONDS = 90.0  # how long a job waits for a trial that another has or must do first
 _STARTED_BY = "SEGBENCH_STARTED_BY"
@@ -47,7 +45,7 @@ def run(job_path: Path, trial_ids: list[str], launch: Launch, *, restarts: int =
         return UNAVAILABLE
     except SegbenchError as error:
         LOG.error("%s", error)
-        return 2
+        return UNRECORDED
 
 
 def _interrupt(number: int, _frame: object) -> None:

@@ -25,15 +25,12 @@ from segbench.errors import LaunchError, SegbenchError
 from segbench.launch import Event, Work, end_of, start_state
 from segbench.launch.memory_kills import memory_kills
 from segbench.lease import attempts, saved_mark
+from segbench.spec.job import INTERRUPTED, UNRECORDED, Job
 from segbench.spec.launching import Launch
 
 _POLL_SECONDS = 0.2
 _HELD_SECONDS = 2.0
 _GRACE_SECONDS = 60.0  # how long a process that is to save its state may take; see `grace_seconds`
-INTERRUPTED = 75  # segbench.worker's, which loads torch
-_UNRECORDED = (
-    2  # a worker's exit code where its trial's folder takes no files, or the code is another
-)
 
 
 class Slot(NamedTuple):
@@ -182,7 +179,7 @@ class _Pool:
         event = end_of(self.work, trial_id)
         if event is not None:
             self.on_event(event)
-        elif item.process.exitcode == _UNRECORDED:
+        elif item.process.exitcode == UNRECORDED:
             self.unrecorded[trial_id] = _last_line(workdir / "worker.log")
             self.on_event(Event("failed", trial_id, self.unrecorded[trial_id]))
         elif item.process.exitcode == 0:
@@ -353,7 +350,6 @@ def _worker(job_path: str, trial_id: str, gpus: str | None, launch: Launch) -> N
     if launch.ranks_per_trial > 1:
         _ranks(job_path, trial_id, launch)
     from segbench import worker
-    from segbench.spec.job import Job
 
     worker.stop_on_signals()
     _end_with_driver()
@@ -361,7 +357,7 @@ def _worker(job_path: str, trial_id: str, gpus: str | None, launch: Launch) -> N
         outcome = worker.work(Job.read(Path(job_path)), trial_id)
     except (SegbenchError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 - the trial's worker.log
-        raise SystemExit(_UNRECORDED) from error
+        raise SystemExit(UNRECORDED) from error
     raise SystemExit(worker.exit_code([outcome]))
 
 

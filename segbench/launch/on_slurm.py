@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 from segbench import results
 from segbench.errors import LaunchError
 from segbench.launch import Event, Work, element, levels_of, rank, slurm_queue
-from segbench.launch.element import INTERRUPTED, RANK_LOST, UNAVAILABLE
 from segbench.launch.rank import variables
 from segbench.launch.slurm_queue import Submission
 from segbench.lease import claim, living
+from segbench.spec.job import INTERRUPTED, RANK_LOST, UNAVAILABLE
 from segbench.spec.launching import Launch
 
 _SIGNAL_DELAY_SECONDS = 90

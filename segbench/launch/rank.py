@@ -16,7 +16,7 @@ from pathlib import Path
 from segbench import results
 from segbench.errors import SegbenchError
 from segbench.launch.element import end_with_parent, has_given_up, started_here, until_visible
-from segbench.spec.job import Job
+from segbench.spec.job import RANK_LOST, UNRECORDED, Job
 from segbench.spec.launching import Launch
 
 GRACE_SECONDS = 20.0  # how long the others may take to end by themselves, after one of them did
@@ -43,7 +43,7 @@ def run(job_path: Path, trial_id: str, launch: Launch, *, restarts: int = 0) -> 
         if not ranks.is_loss_of_a_rank(error):
             raise
         print(f"another rank is gone: {error}", file=sys.stderr)  # noqa: T201
-        return worker.RANK_LOST
+        return RANK_LOST
     return worker.exit_code([outcome])
 
 
@@ -108,9 +108,11 @@ def wait_for_all(processes: list[subprocess.Popen[bytes]]) -> int:
 
 
 def worst(codes: list[int | None]) -> int:
-    """Return the first bad code of ranks; that the results take no files (2) says most."""
+    """Return the first bad code of ranks; that the results take no files says most."""
     bad = [code for code in codes if code]
-    return 0 if not bad else 2 if 2 in bad else bad[0]
+    if UNRECORDED in bad:
+        return UNRECORDED
+    return bad[0] if bad else 0
 
 
 if __name__ == "__main__":
@@ -120,4 +122,4 @@ if __name__ == "__main__":
         sys.exit(run(Path(sys.argv[1]), sys.argv[3], given))
     except SegbenchError as error:
         print(f"segbench rank: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        sys.exit(UNRECORDED)

@@ -13,8 +13,8 @@ from typing import Any
 from segbench import results
 from segbench.errors import SegbenchError
 from segbench.files import write_json
-from segbench.launch.element import INTERRUPTED, end_with_parent
-from segbench.spec.job import Job
+from segbench.launch.element import end_with_parent
+from segbench.spec.job import INTERRUPTED, UNRECORDED, Job
 
 
 def rung_path(workdir: Path, step: int) -> Path:
@@ -63,4 +63,4 @@ if __name__ == "__main__":
         sys.exit(run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]))
     except SegbenchError as error:
         print(f"segbench rung: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        sys.exit(UNRECORDED)

@@ -1,4 +1,7 @@
-"""What a worker must know besides its trials; travels as one JSON file. No torch here."""
+"""What a worker must know besides its trials, as one JSON file, and what its exit codes say.
+
+No torch here.
+"""
 
 from pathlib import Path
 from typing import Self
@@ -10,6 +13,12 @@ from segbench.files import digest, write_json
 from segbench.spec.base import Spec
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
+
+# Exit codes besides 0 (ended) and 1 (a trial failed), of all processes that do trials.
+UNRECORDED = 2  # the trial's folder takes no files, or the code is another
+UNAVAILABLE = 69  # sysexits' EX_UNAVAILABLE: what it waits for is not there
+INTERRUPTED = 75  # sysexits' EX_TEMPFAIL: the state is saved, to be continued
+RANK_LOST = 76  # another rank of the trial is gone
 
 
 class Job(Spec):
