@@ -30,7 +30,7 @@ from segbench.spec.launching import Launch
 
 _POLL_SECONDS = 0.2
 _HELD_SECONDS = 2.0
-_GRACE_SECONDS = 60.0  # how long a process that is to save its state may take; see `grace_seconds`
+_ORPHAN_SECONDS = 60.0  # how long a process may take to save its state that nobody waits for
 
 
 class Slot(NamedTuple):
@@ -280,13 +280,10 @@ def slots(launch: Launch) -> list[Slot]:
 def grace_seconds(launch: Launch) -> float:
     """Return how long workers that are to end may take to save their state.
 
-    On Slurm the signal comes 90 s before the time limit, or a fifth of a shorter limit before it
-    (`signal_delay_s` in on_slurm). The grace is two thirds of that: what is left is for the batch
-    script, which must ask for the requeue while the job still runs.
+    It is two thirds of a job's notice on Slurm: what is left is for the batch script, which must
+    ask for the requeue while the job still runs.
     """
-    if launch.time_minutes is None:
-        return _GRACE_SECONDS
-    return min(_GRACE_SECONDS, launch.time_minutes * 60 / 5 * 2 / 3)
+    return launch.notice_seconds * 2 / 3
 
 
 def visible_gpus() -> list[str]:
@@ -326,7 +323,7 @@ def end_after(wait_for_end: Callable[[], object]) -> None:
     def watch() -> None:
         wait_for_end()
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_GRACE_SECONDS)
+        time.sleep(_ORPHAN_SECONDS)
         os._exit(INTERRUPTED)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -28,7 +28,6 @@ from segbench.lease import claim, living
 from segbench.spec.job import INTERRUPTED, RANK_LOST, UNAVAILABLE
 from segbench.spec.launching import Launch
 
-_SIGNAL_DELAY_SECONDS = 90
 _SUBMIT_LIMIT = re.compile(r"\w+Submit\w*Limit")  # AssocMaxSubmitJobLimit, QOSMaxSubmitJobPer...
 
 
@@ -241,9 +240,6 @@ def sbatch_options(launch: Launch) -> dict[str, Any]:
     together = _side_by_side(launch)
     memory = None if launch.memory_gib is None else f"{round(launch.memory_gib * together * 1024)}M"
     gpus = launch.gpus_per_trial or 0
-    delay = _SIGNAL_DELAY_SECONDS
-    if launch.time_minutes is not None:
-        delay = min(delay, launch.time_minutes * 60 // 5)
     further = {name.replace("_", "-"): value for name, value in launch.sbatch.items()}
     requeue = {} if "no-requeue" in further else {"requeue": True}
     return {
@@ -255,7 +251,7 @@ def sbatch_options(launch: Launch) -> dict[str, Any]:
         "cpus_per_task": launch.cpus_per_rank * together,
         "gpus_per_node": (max(int(gpus), 1) if gpus else None),
         "srun_args": ["--kill-on-bad-exit=1"],
-        "signal_delay_s": delay,
+        "signal_delay_s": launch.notice_seconds,
         "setup": [*launch.setup, "set +e"],
         "teardown": _requeue_lines(launch.max_attempts),
         "additional_parameters": {**requeue, **further},

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from segbench.spec.base import Spec
 
 Count = Annotated[int, Field(ge=1)]
-
+_NOTICE_SECONDS = 90
 
 _FROM_KEYS = {
     "partition": ("partition", "p"),
@@ -112,6 +112,13 @@ class Launch(Spec):
     def cpus_per_rank(self) -> int:
         """CPU threads of each of a trial's processes."""
         return max((self.cpus_per_trial or 1) // self.ranks_per_trial, 1)
+
+    @property
+    def notice_seconds(self) -> int:
+        """How long before its time limit a job on Slurm is told to end: a fifth of a short limit."""
+        if self.time_minutes is None:
+            return _NOTICE_SECONDS
+        return min(_NOTICE_SECONDS, self.time_minutes * 60 // 5)
 
     def of_cell(self, axes: Mapping[str, str]) -> Self:
         """Return the launch of a cell with these axes, without `cells`."""
