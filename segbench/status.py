@@ -81,8 +81,11 @@ def job_logs(run_folder: Path, job_id: str) -> list[Path]:
     return found
 
 
-def _last_line(path: Path) -> str:
-    """Return the last line of the work's own: Slurm's farewell says less than the error before."""
+def last_line(path: Path) -> str:
+    """Return the last line of the work's own, empty where there is none.
+
+    Slurm's farewell says less than the error before.
+    """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
@@ -116,7 +119,7 @@ def _with_job(run_folder: Path, status: TrialStatus, job: ClusterJob | None) -> 
     if job.state == "lost":  # unknown is not failed: nothing runs, and nothing is known to be wrong
         return status._replace(state="waiting", message=f"{job.message}; {_GOES_ON}")
     logs = job_logs(run_folder, job.job_id)
-    said = _last_line(logs[0]) if logs else ""
+    said = last_line(logs[0]) if logs else ""
     message = "; ".join(filter(None, (job.message, said, _GOES_ON)))
     log_path = str(logs[0]) if logs else status.log_path
     return status._replace(state="failed", kind=job.state, message=message, log_path=log_path)

@@ -27,6 +27,7 @@ from segbench.launch.memory_kills import memory_kills
 from segbench.lease import attempts, saved_mark
 from segbench.spec.job import INTERRUPTED, UNRECORDED, Job
 from segbench.spec.launching import Launch
+from segbench.status import last_line
 
 _POLL_SECONDS = 0.2
 _HELD_SECONDS = 2.0
@@ -180,7 +181,8 @@ class _Pool:
         if event is not None:
             self.on_event(event)
         elif item.process.exitcode == UNRECORDED:
-            self.unrecorded[trial_id] = _last_line(workdir / "worker.log")
+            log_path = workdir / "worker.log"
+            self.unrecorded[trial_id] = last_line(log_path) or f"see {log_path}"
             self.on_event(Event("failed", trial_id, self.unrecorded[trial_id]))
         elif item.process.exitcode == 0:
             if trial_id not in self.held_until:
@@ -303,14 +305,6 @@ def _ignored(*numbers: signal.Signals) -> Iterator[None]:
     finally:
         for number, action in before.items():
             signal.signal(number, action)
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    return lines[-1] if lines else f"see {path}"
 
 
 def end_after(wait_for_end: Callable[[], object]) -> None:
