@@ -68,10 +68,6 @@ class Lease:
             progress["phase_first_step"] = first
         self._progress = {**self._progress, **progress}
 
-    def is_still_ours(self) -> bool:
-        """Return whether no later claim was made."""
-        return _highest(self.workdir) == self.holder.attempt
-
     def __enter__(self) -> Self:
         self._beat()
         self._thread.start()
@@ -81,7 +77,7 @@ class Lease:
         self._ended.set()
         self._thread.join()
         self._beat()  # how far it came, for those who look at a trial that was stopped
-        _claim_path(self.workdir, self.holder.attempt).with_suffix(".released").touch()
+        _released_path(self.workdir, self.holder.attempt).touch()
 
     def _beat_on(self) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS if self._beats > 2 else 0.5):
@@ -106,7 +102,7 @@ def claim(workdir: Path, *, stale_seconds: float = STALE_SECONDS) -> Lease | Non
 
     A holder on another host is watched for up to `stale_seconds` before it counts as gone.
     """
-    attempt = _highest(workdir)
+    attempt = attempts(workdir)
     if attempt and not holder_is_gone(workdir, attempt, stale_seconds=stale_seconds):
         return None
     return _create(workdir, attempt + 1)
@@ -120,14 +116,10 @@ def holder_is_gone(
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Return whether attempt `attempt` released the trial, died, or stands still."""
-    path = _claim_path(workdir, attempt)
-    released = path.with_suffix(".released")
-    if released.exists():
-        return True
-    holder = _read_holder(path, attempt)
-    if holder is not None and holder.host == socket.gethostname():
-        return _start_of(holder.pid) != holder.start
-    return _ends_while_watched(workdir, released, stale_seconds, sleep)
+    where = _where(workdir, attempt)
+    if where == "elsewhere":
+        return _ends_while_watched(workdir, attempt, stale_seconds, sleep)
+    return where == "no"
 
 
 def held(workdir: Path) -> Literal["no", "here", "elsewhere"]:
@@ -136,13 +128,15 @@ def held(workdir: Path) -> Literal["no", "here", "elsewhere"]:
     elsewhere: another host's process claimed it and released nothing; whether it lives `beating`
     says.
     """
-    attempt = _highest(workdir)
-    if not attempt:
+    attempt = attempts(workdir)
+    return _where(workdir, attempt) if attempt else "no"
+
+
+def _where(workdir: Path, attempt: int) -> Literal["no", "here", "elsewhere"]:
+    """See `held`; of one attempt."""
+    if _released_path(workdir, attempt).exists():
         return "no"
-    path = _claim_path(workdir, attempt)
-    if path.with_suffix(".released").exists():
-        return "no"
-    holder = _read_holder(path, attempt)
+    holder = _read_holder(_claim_path(workdir, attempt), attempt)
     if holder is None or holder.host != socket.gethostname():
         return "elsewhere"
     return "here" if _start_of(holder.pid) == holder.start else "no"
@@ -175,7 +169,7 @@ def living(workdirs: Collection[Path]) -> set[Path]:
 
 def attempts(workdir: Path) -> int:
     """Return how often the trial has been claimed."""
-    return _highest(workdir)
+    return max((int(path.stem) for path in (workdir / "claims").glob("[0-9]*.json")), default=0)
 
 
 def note(workdir: Path) -> str:
@@ -192,7 +186,7 @@ def fruitless_attempts(workdir: Path) -> int:
     """
     now = saved_mark(workdir)
     count = 0
-    for attempt in range(_highest(workdir), 0, -1):
+    for attempt in range(attempts(workdir), 0, -1):
         try:
             fields = json.loads(_claim_path(workdir, attempt).read_bytes())
         except (OSError, ValueError):
@@ -215,14 +209,14 @@ def saved_mark(workdir: Path) -> str:
 
 
 def _ends_while_watched(
-    workdir: Path, released: Path, seconds: float, sleep: Callable[[float], None]
+    workdir: Path, attempt: int, seconds: float, sleep: Callable[[float], None]
 ) -> bool:
     """Return whether the holder releases, or stands still for `seconds` by our own steady clock."""
     first = _beat_of(workdir)
     start = time.monotonic()
     while time.monotonic() - start < seconds:
         sleep(min(1.0, seconds))
-        if released.exists():
+        if _released_path(workdir, attempt).exists():
             return True
         if _beat_of(workdir) != first:
             return False
@@ -230,12 +224,12 @@ def _ends_while_watched(
 
 
 def _sign(workdir: Path) -> tuple[int, bytes]:
-    return _highest(workdir), _beat_of(workdir)
+    return attempts(workdir), _beat_of(workdir)
 
 
 def _sign_time(workdir: Path) -> float:
     """Return when the disk took the last heartbeat or claim, by the disk's clock."""
-    paths = (workdir / "heartbeat.json", _claim_path(workdir, _highest(workdir)))
+    paths = (workdir / "heartbeat.json", _claim_path(workdir, attempts(workdir)))
     times = [0.0]
     for path in paths:
         with contextlib.suppress(OSError):
@@ -303,9 +297,9 @@ def _start_of(pid: int) -> int:
     return 0 if fields[0] in {"Z", "X"} else int(fields[19])
 
 
-def _highest(workdir: Path) -> int:
-    return max((int(path.stem) for path in (workdir / "claims").glob("[0-9]*.json")), default=0)
-
-
 def _claim_path(workdir: Path, attempt: int) -> Path:
     return workdir / "claims" / f"{attempt:04d}.json"
+
+
+def _released_path(workdir: Path, attempt: int) -> Path:
+    return _claim_path(workdir, attempt).with_suffix(".released")
