@@ -10,7 +10,6 @@ cut off comes back), both write equal bytes under unique temporary names.
 """
 
 import contextlib
-import json
 import os
 import socket
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from segbench.errors import ResultError
-from segbench.files import digest, write_json
+from segbench.files import digest, read_json, write_json
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
@@ -174,9 +173,8 @@ def attempts(workdir: Path) -> int:
 
 def note(workdir: Path) -> str:
     """Return the last thing that the trial's last worker wanted its user to know, or nothing."""
-    with contextlib.suppress(OSError, ValueError):
-        return str(json.loads(_beat_of(workdir) or b"{}").get("note", ""))
-    return ""
+    beat = read_json(workdir / "heartbeat.json") or {}
+    return str(beat.get("note", ""))
 
 
 def fruitless_attempts(workdir: Path) -> int:
@@ -187,11 +185,8 @@ def fruitless_attempts(workdir: Path) -> int:
     now = saved_mark(workdir)
     count = 0
     for attempt in range(attempts(workdir), 0, -1):
-        try:
-            fields = json.loads(_claim_path(workdir, attempt).read_bytes())
-        except (OSError, ValueError):
-            break
-        if fields.get("saved") != now:
+        fields = read_json(_claim_path(workdir, attempt))
+        if fields is None or fields.get("saved") != now:
             break
         count += 1
     return count
@@ -277,10 +272,10 @@ def _create(workdir: Path, attempt: int) -> Lease | None:
 
 
 def _read_holder(path: Path, attempt: int) -> Holder | None:
+    fields = read_json(path)
     try:
-        fields = json.loads(path.read_bytes())
         return Holder(attempt, str(fields["host"]), int(fields["pid"]), int(fields["start"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None  # not yet visible on this host: the heartbeat decides
 
 

@@ -16,7 +16,6 @@ Knows nothing of how results come about.
 """
 
 import io
-import json
 import math
 import zipfile
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from pydantic import ValidationError
 
 from segbench.counts import Counted, Sums, figures, mean_iou, per_class_iou
 from segbench.errors import ResultError
-from segbench.files import write_atomically
+from segbench.files import read_json, write_atomically
 from segbench.spec.base import Spec
 from segbench.spec.cards import DatasetCard
 from segbench.spec.protocol import Protocol
@@ -317,11 +316,3 @@ def _load(
         if torn_is_missing:
             return None
         raise ResultError(f"{path}: is damaged or of another version ({error})") from error
-
-
-def read_json(path: Path) -> Any:
-    """Return the JSON in a file; None where it is missing or torn."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from segbench import results
+from segbench.files import read_json
 from segbench.lease import beating, held
 from segbench.run import RunRecord
 from segbench.spec.protocol import Protocol
@@ -148,7 +149,7 @@ def _status(
 
 
 def _unfinished(workdir: Path, trial_id: str, name: str, log_path: str) -> TrialStatus:
-    beat = results.read_json(workdir / "heartbeat.json") or {}
+    beat = read_json(workdir / "heartbeat.json") or {}
     states: dict[str, State] = {"no": "waiting", "here": "running", "elsewhere": "silent"}
     state = states[held(workdir)]
     step, steps = int(beat.get("step", 0)), int(beat.get("steps", 0))

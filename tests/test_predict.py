@@ -10,6 +10,7 @@ from segbench import drive, results
 from segbench.cli import app
 from segbench.engine.crf import refine, refined_predictions
 from segbench.errors import DataError
+from segbench.files import read_json
 from segbench.spec.protocol import Crf
 
 
@@ -79,7 +80,7 @@ def test_parameters_are_searched_on_held_out_images_alone(toy_run):
     assert done.exit_code == 0, done.output
     assert "without a CRF" in done.output
     assert "gaussian_width: 3" in done.output
-    found = results.read_json(workdir / "crf_search.json")
+    found = read_json(workdir / "crf_search.json")
     from segbench.data.split import open_split
 
     train = set(open_split(trial.dataset, "train", prepared.machine).names)

@@ -12,7 +12,7 @@ from typing import Any
 
 from segbench import results
 from segbench.errors import SegbenchError
-from segbench.files import write_json
+from segbench.files import read_json, write_json
 from segbench.launch.element import end_with_parent
 from segbench.spec.job import INTERRUPTED, UNRECORDED, Job
 
@@ -24,7 +24,7 @@ def rung_path(workdir: Path, step: int) -> Path:
 
 def read_score(workdir: Path, step: int) -> float | None:
     """Return the score at a step, a fraction; None while it is not there."""
-    found: Any = results.read_json(rung_path(workdir, step))
+    found: Any = read_json(rung_path(workdir, step))
     return None if found is None else float(found["score"])
 
 

@@ -17,8 +17,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from segbench.errors import LaunchError
-from segbench.files import write_json
-from segbench.results import read_json
+from segbench.files import read_json, write_json
 from segbench.spec.base import Spec
 from segbench.status import ClusterJob
 
