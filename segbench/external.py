@@ -7,8 +7,6 @@ predictions are read.
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from segbench import results
 from segbench.counts import Counted
 from segbench.errors import ResultError
@@ -86,11 +84,4 @@ def _is_same(known: ExternalMethod, method: ExternalMethod) -> bool:
 
 
 def _load(folder: Path) -> ExternalMethod | None:
-    path = folder / "method.json"
-    try:
-        return ExternalMethod.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValidationError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ResultError(f"{path}: is damaged or of another version ({reason})") from error
+    return results.load_record(folder / "method.json", ExternalMethod)

@@ -24,7 +24,6 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from segbench.counts import Counted, Sums, figures, mean_iou, per_class_iou
 from segbench.errors import ResultError
@@ -186,7 +185,7 @@ def counts_path(workdir: Path, protocol: Protocol) -> Path:
 
 def load_trial(workdir: Path) -> Trial:
     """Return the trial of a folder; ResultError where it is missing or damaged."""
-    trial = _load(workdir / "trial.json", Trial)
+    trial = load_record(workdir / "trial.json", Trial)
     if trial is None:
         raise ResultError(f"{workdir}: holds no trial.json; is it a trial's folder?")
     return trial
@@ -194,7 +193,7 @@ def load_trial(workdir: Path) -> Trial:
 
 def load_result(workdir: Path) -> Result | None:
     """Return how the trial ended; None while it has not, or where the file is torn."""
-    return _load(workdir / "result.json", Result, torn_is_missing=True)
+    return load_record(workdir / "result.json", Result, torn_is_missing=True)
 
 
 def load_failure(workdir: Path) -> Result | None:
@@ -205,19 +204,19 @@ def load_failure(workdir: Path) -> Result | None:
 
 def load_provenance(workdir: Path) -> Provenance | None:
     """Return where the trial ran, or None."""
-    return _load(workdir / "provenance.json", Provenance, torn_is_missing=True)
+    return load_record(workdir / "provenance.json", Provenance, torn_is_missing=True)
 
 
 def load_evaluation(workdir: Path, protocol: Protocol) -> Evaluation | None:
     """Return a protocol's figures, or None where they or their counts are missing or torn."""
-    evaluation = _load(evaluation_path(workdir, protocol), Evaluation, torn_is_missing=True)
+    evaluation = load_record(evaluation_path(workdir, protocol), Evaluation, torn_is_missing=True)
     return evaluation if zipfile.is_zipfile(counts_path(workdir, protocol)) else None
 
 
 def load_evaluations(workdir: Path) -> list[Evaluation]:
     """Return the figures of every protocol that the folder has figures and counts for."""
     found = (
-        _load(path, Evaluation, torn_is_missing=True)
+        load_record(path, Evaluation, torn_is_missing=True)
         for path in sorted((workdir / "evaluations").glob("*.json"))
     )
     return [
@@ -305,14 +304,20 @@ def trial_folders(run_folder: Path) -> Iterator[Path]:
     yield from sorted(path for path in (run_folder / "trials").glob("*") if path.is_dir())
 
 
-def _load(
+def load_record(
     path: Path, record: type[AnyRecord], *, torn_is_missing: bool = False
 ) -> AnyRecord | None:
+    """Return the record in a file; None where there is no such file.
+
+    Raises:
+        ResultError: it is damaged, unless `torn_is_missing`.
+    """
     try:
         return record.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValidationError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:  # pydantic.ValidationError is a ValueError
         if torn_is_missing:
             return None
-        raise ResultError(f"{path}: is damaged or of another version ({error})") from error
+        reason = str(error).splitlines()[0]
+        raise ResultError(f"{path}: is damaged or of another version ({reason})") from error
