@@ -140,8 +140,11 @@ class _Claim(Spec):
         """Return the axes along which the claim itself compares."""
         return frozenset(axis for _, side in self.sides() for axis in side)
 
-    def _checked_sides(self) -> Self:
+    @model_validator(mode="after")
+    def _sides_are_comparable(self) -> Self:
         places = self.sides()
+        if not places:
+            return self
         first_place, first = places[0]
         for place, side in places[1:]:
             if set(side) != set(first):
@@ -198,10 +201,10 @@ class Compare(_Measured):
     per_class: bool = False
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _classes_have_iou(self) -> Self:
         if self.per_class and self.metric != "mean_iou":
             raise ValueError("`per_class` needs metric mean_iou")
-        return self._checked_sides()
+        return self
 
     def asks(self) -> str:
         """See `_Claim`; A below B asks what B above A does."""
@@ -221,10 +224,6 @@ class Order(_Measured):
     rising: Annotated[tuple[Side, ...], Field(min_length=2)]
     margin: Margin = 0.0
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        return self._checked_sides()
-
     def sides(self) -> tuple[tuple[Place, Side], ...]:
         """See `_Claim`."""
         return tuple((("rising", index), side) for index, side in enumerate(self.rising))
@@ -237,10 +236,6 @@ class Equivalent(_Measured):
     left: Side
     right: Side
     margin: Annotated[float, Field(gt=0)]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        return self._checked_sides()
 
     def sides(self) -> tuple[tuple[Place, Side], ...]:
         """See `_Claim`."""
@@ -298,10 +293,8 @@ class Value(_Measured):
 
 
 _FACTS = frozenset(Fact.__args__)
-Claim = Annotated[
-    Compare | Order | Equivalent | Trend | Correlate | Value, Field(discriminator="kind")
-]
 AnyClaim = Compare | Order | Equivalent | Trend | Correlate | Value
+Claim = Annotated[AnyClaim, Field(discriminator="kind")]
 
 
 def is_fact(metric: str) -> bool:
