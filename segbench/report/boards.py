@@ -26,9 +26,9 @@ from segbench.report.observed import facts_of
 from segbench.report.ranking import RESAMPLES, Ranking, Standing, rank
 from segbench.results import Evaluation
 from segbench.run import Row, RunRecord
+from segbench.spec.base import matches
 from segbench.spec.experiment import Published
 from segbench.spec.protocol import Protocol
-from segbench.spec.sweep import matches
 
 COSTS = {
     "parameters": "parameters",

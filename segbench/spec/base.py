@@ -1,8 +1,9 @@
 """The base of every record that is read from YAML or JSON: frozen, strict, no unknown keys.
 
-Knows nothing of any particular record.
+Knows nothing of any particular record, but what a selector is, as several hold some.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -48,6 +49,11 @@ class Spec(BaseModel):
         """Return a copy with `changes`, validated like a record that was read."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self).model_validate({**fields, **changes})
+
+
+def matches(axes: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    """Return whether a cell's axes have all of the selector's values."""
+    return all(axes.get(axis) == value for axis, value in selector.items())
 
 
 def _identity_of(value: Any) -> Any:

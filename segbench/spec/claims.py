@@ -46,7 +46,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from segbench.spec.base import Spec
+from segbench.spec.base import Spec, matches
 from segbench.spec.cards import Source, Text
 from segbench.spec.yamlfile import Place, did_you_mean, dotted
 
@@ -129,11 +129,9 @@ class _Claim(Spec):
 
     def asks_of(self, axes: Mapping[str, str]) -> bool:
         """Return whether a cell with these axes, `protocol` among them, is one that it speaks of."""
-        if any(axes.get(axis) not in values for axis, values in self.where.items()):
-            return False
         sides = [side for _, side in self.sides()]
-        return not sides or any(
-            all(axes.get(axis) == value for axis, value in side.items()) for side in sides
+        return _is_in(axes, self.where) and (
+            not sides or any(matches(axes, side) for side in sides)
         )
 
     def fixed_axes(self) -> frozenset[str]:
@@ -387,15 +385,15 @@ def _without_cells(claim: AnyClaim, found: Sequence[PlannedCell]) -> Iterable[tu
     if not found:
         yield ("where",), f"no cell of the sweep is {_said(claim.where)}"
         return
-    sides = [(place, _one_value_each(side)) for place, side in claim.sides()]
-    lacking = [one for one in sides if not any(_is_in(c.axes, one[1]) for c in found)]
+    sides = claim.sides()
+    lacking = [one for one in sides if not any(matches(c.axes, one[1]) for c in found)]
     limits = f" where {_said(claim.where)}" if claim.where else ""
     for place, side in lacking:
-        yield place, f"no cell of the sweep is {_said(side)}{limits}"
-    if sides and not lacking and not _has_a_combination(claim, [s for _, s in sides], found):
+        yield place, f"no cell of the sweep is {_said(_one_value_each(side))}{limits}"
+    if sides and not lacking and not _has_a_combination(claim, found):
         yield (
             (),
-            f"{' and '.join(_said(side) for _, side in sides)} never occur in cells that agree in all "
+            f"{' and '.join(_said(_one_value_each(side)) for _, side in sides)} never occur in cells that agree in all "
             "other axes, so there is nothing to compare",
         )
     if isinstance(claim, Trend) and len(levels := _most_levels(claim, found)) < 2:
@@ -406,15 +404,13 @@ def _without_cells(claim: AnyClaim, found: Sequence[PlannedCell]) -> Iterable[tu
         )
 
 
-def _has_a_combination(
-    claim: AnyClaim, sides: Sequence[Where], found: Sequence[PlannedCell]
-) -> bool:
+def _has_a_combination(claim: AnyClaim, found: Sequence[PlannedCell]) -> bool:
     """Return whether some cells on all the sides agree in the axes that the claim leaves open."""
-    fixed = claim.fixed_axes()
+    sides, fixed = claim.sides(), claim.fixed_axes()
     combinations: dict[tuple[str, ...], set[int]] = {}
     for cell in found:
         key = tuple(value for axis, value in cell.axes.items() if axis not in fixed)
-        on = (index for index, side in enumerate(sides) if _is_in(cell.axes, side))
+        on = (index for index, (_, side) in enumerate(sides) if matches(cell.axes, side))
         combinations.setdefault(key, set()).update(on)
     return any(len(on) == len(sides) for on in combinations.values())
 
@@ -443,8 +439,7 @@ def _level(claim: Trend, cell: PlannedCell) -> str:
 
 def _without_classes(claim: AnyClaim, found: Sequence[PlannedCell]) -> Iterable[tuple[Place, str]]:
     """Yield each class that cells on the claim's sides, or all where it has none, do not score."""
-    sides = [_one_value_each(side) for _, side in claim.sides()]
-    compared = [c for c in found if not sides or any(_is_in(c.axes, side) for side in sides)]
+    compared = [cell for cell in found if claim.asks_of(cell.axes)]
     for name in claim.classes:
         lacking = [cell for cell in compared if name not in cell.class_names]
         if lacking:
@@ -460,8 +455,9 @@ def _one_value_each(side: Side) -> Where:
     return {axis: (value,) for axis, value in side.items()}
 
 
-def _is_in(cell: dict[str, str], where: Where) -> bool:
-    return all(cell.get(axis) in values for axis, values in where.items())
+def _is_in(axes: Mapping[str, str], where: Where) -> bool:
+    """Return whether a cell's axes have one of the values that `where` gives for each axis."""
+    return all(axes.get(axis) in values for axis, values in where.items())
 
 
 def _said(where: Where) -> str:

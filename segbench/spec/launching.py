@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from segbench.spec.base import Spec
+from segbench.spec.base import Spec, matches
 
 Count = Annotated[int, Field(ge=1)]
 _NOTICE_SECONDS = 90
@@ -124,7 +124,7 @@ class Launch(Spec):
         """Return the launch of a cell with these axes, without `cells`."""
         changes: dict[str, object] = {"cells": ()}
         for cell in self.cells:
-            if all(axes.get(axis) == value for axis, value in cell.where.items()):
+            if matches(axes, cell.where):
                 given = cell.model_dump(exclude_none=True, exclude={"where"})
                 changes.update(given)
         return self.model_copy(update=changes)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from segbench.errors import CardError, ExperimentError
 from segbench.spec import yamlfile
-from segbench.spec.base import Spec
+from segbench.spec.base import Spec, matches
 from segbench.spec.cards import BackboneCard, DatasetCard, Weights
 from segbench.spec.catalog import Catalog
 from segbench.spec.claims import PlannedCell, check_cells, check_selectors
@@ -365,11 +365,6 @@ class _Expansion:
     def _raise_problems(self) -> None:
         if self.problems:
             raise ExperimentError("\n".join(self.problems))
-
-
-def matches(axes: dict[str, str], selector: Selector) -> bool:
-    """Return whether a cell's axes have all of the selector's values."""
-    return all(axes.get(axis) == value for axis, value in selector.items())
 
 
 def chosen_values(
