@@ -6,12 +6,11 @@ Knows nothing of what is in a file.
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from segbench.errors import CardError, DataError
+from segbench.errors import DataError
 from segbench.files import sha256_of_file
 from segbench.spec.cards import BackboneCard, Weights
-from segbench.spec.heads import Model
+from segbench.spec.heads import Model, weights_name
 from segbench.spec.machine import Machine
-from segbench.spec.yamlfile import did_you_mean
 
 
 def weights_named(backbone: BackboneCard, model: Model) -> Weights | None:
@@ -22,21 +21,6 @@ def weights_named(backbone: BackboneCard, model: Model) -> Weights | None:
     """
     name = weights_name(backbone, model)
     return None if name is None else backbone.weights[name]
-
-
-def weights_name(backbone: BackboneCard, model: Model) -> str | None:
-    """Return the name on the card that `model.weights` stands for; see `weights_named`."""
-    if model.weights == "none":
-        return None
-    if model.weights == "default":
-        return backbone.default_weights
-    if model.weights not in backbone.weights:
-        raise CardError(
-            f"{backbone.name}: no weights {model.weights!r}"
-            f"{did_you_mean(model.weights, backbone.weights)}; "
-            f"it has: {', '.join(('default', 'none', *backbone.weights))}"
-        )
-    return model.weights
 
 
 def backbone_weights_path(backbone: BackboneCard, model: Model, machine: Machine) -> Path | None:

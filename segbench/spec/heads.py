@@ -110,6 +110,26 @@ def head_named(name: str, own: dict[str, Head]) -> Head:
     return heads[name]
 
 
+def weights_name(backbone: BackboneCard, model: Model) -> str | None:
+    """Return the name on the card that `model.weights` stands for; None for random ones.
+
+    Raises:
+        CardError: the card has no weights of that name.
+    """
+    name = model.weights
+    if name == "default":
+        return backbone.default_weights
+    if name == "none":
+        return None
+    if name not in backbone.weights:
+        known = ("none", "default", *backbone.weights)
+        raise CardError(
+            f"{backbone.name} has no weights {name!r}{did_you_mean(name, known)}; "
+            f"it has: {', '.join(known)}"
+        )
+    return name
+
+
 def why_unsupported(backbone: BackboneCard, head: Head, model: Model) -> str | None:
     """Return why the trunk cannot serve the head, in one sentence, or None where it can."""
     if head.alignment == "stretch" and model.geometry == "caffe":

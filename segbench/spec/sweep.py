@@ -18,7 +18,7 @@ from segbench.spec.cards import BackboneCard, DatasetCard, Weights
 from segbench.spec.catalog import Catalog
 from segbench.spec.claims import PlannedCell, check_cells, check_selectors
 from segbench.spec.experiment import Experiment, Selector, with_value
-from segbench.spec.heads import HEADS, Head, Model, head_named, why_unsupported
+from segbench.spec.heads import HEADS, Head, Model, head_named, weights_name, why_unsupported
 from segbench.spec.recipe import Recipe
 from segbench.spec.trial import Trial, trial_id
 
@@ -224,20 +224,12 @@ class _Expansion:
         return self.revised[known][1]
 
     def _weights(self, backbone: BackboneCard, model: Model) -> tuple[Model, Weights | None] | None:
-        name = model.weights
-        if name == "default":
-            name = backbone.default_weights or "none"
-        if name == "none":
-            return model.revised(weights="none"), None
-        if name not in backbone.weights:
-            known = ("none", "default", *backbone.weights)
-            self._problem(
-                ("model", "weights"),
-                f"{backbone.name} has no weights {name!r}{yamlfile.did_you_mean(name, known)}; "
-                f"it has: {', '.join(known)}",
-            )
+        try:
+            name = weights_name(backbone, model)
+        except CardError as error:
+            self._problem(("model", "weights"), str(error))
             return None
-        return model.revised(weights=name), backbone.weights[name]
+        return model.revised(weights=name or "none"), backbone.weights[name] if name else None
 
     def _check_splits(self, dataset: DatasetCard, train: Recipe) -> None:
         has = set(dataset.split_names)
