@@ -51,7 +51,6 @@ def search_crf(
     *,
     samples: int,
     max_images: int | None = None,
-    seed: int = 0,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Found]:
     """Return what a trained trial scores with sampled parameters and without a CRF, best first.
@@ -75,7 +74,7 @@ def search_crf(
     split = open_split(trial.dataset, "holdout", machine, max_images=max_images)
     if len(split) == 0:
         raise DataError(f"{workdir}: the share that is held out of train holds no image")
-    tried = [DEEPLAB_FIXED.revised(**sample) for sample in _samples(samples, seed)]
+    tried = [DEEPLAB_FIXED.revised(**sample) for sample in _samples(samples)]
     num_classes = trial.dataset.num_classes
     device = chosen_device(machine)
     totals = torch.zeros(len(tried) + 1, num_classes, num_classes + 1, dtype=torch.int64)
@@ -106,11 +105,11 @@ def search_crf(
     return ranked
 
 
-def _samples(number: int, seed: int) -> list[dict[str, float]]:
+def _samples(number: int) -> list[dict[str, float]]:
     parameters = {name: Distribution(choice=values) for name, values in DEEPLAB_RANGES.items()}
     size = int(np.prod([len(values) for values in DEEPLAB_RANGES.values()]))
     method = "grid" if number >= size else "random"
-    return Search(method=method, parameters=parameters, samples=number, seed=seed).drawn_samples()
+    return Search(method=method, parameters=parameters, samples=number).drawn_samples()
 
 
 def _mean_iou(confusion: np.ndarray, protocol: Protocol, kept: tuple[int, ...]) -> float:

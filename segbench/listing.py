@@ -78,7 +78,7 @@ def _experiments(catalog: Catalog) -> Table:
     for path in experiment_files():
         experiment, _ = read_experiment(path)
         trials = len(expand(experiment, catalog).trials)
-        rows.append((_shown(path), experiment.question, str(trials)))
+        rows.append((str(path), experiment.question, str(trials)))
     return ("experiment", "question", "trials"), rows
 
 
@@ -86,10 +86,6 @@ def experiment_files() -> list[Path]:
     """Return the experiment files here, or those that come with segbench."""
     here = sorted(Path("experiments").glob("*.yaml"))
     return here or sorted((built_in_root() / "experiments").glob("*.yaml"))
-
-
-def _shown(path: Path) -> str:
-    return str(path)
 
 
 def description_of(name: str, cards: tuple[Path, ...]) -> str:

@@ -48,7 +48,7 @@ from segbench.engine.train import (
 )
 from segbench.errors import DataError, ResultError, SegbenchError, TrialError
 from segbench.files import digest, read_json_lines, remove_leftovers, write_text
-from segbench.lease import STALE_SECONDS, attempts, claim
+from segbench.lease import attempts, claim
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.weights import backbone_weights_path
 from segbench.results import Evaluation, Provenance, Result
@@ -83,7 +83,6 @@ def run_trial(
     should_stop: Callable[[], bool] = lambda: False,
     pause_at_step: int | None = None,
     submitted_code_version: str | None = None,
-    stale_seconds: float = STALE_SECONDS,
 ) -> Outcome:
     """Train the trial and score it under every protocol; do only what is missing.
 
@@ -121,7 +120,7 @@ def run_trial(
     results.write_trial(workdir, trial)
     if results.is_done(workdir, protocols):
         return ranks.agreed("done")
-    lease = claim(workdir, stale_seconds=stale_seconds)
+    lease = claim(workdir)
     if lease is None:
         return ranks.agreed("held")
     remove_leftovers(workdir)  # nobody else writes here now

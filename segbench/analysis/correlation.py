@@ -40,9 +40,9 @@ class RankCorrelation:
         """Classes of all samples together."""
         return sum(self.sizes)
 
-    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+    def interval(self) -> tuple[float, float]:
         """Return the percentile interval."""
-        tail = 100 * (1 - level) / 2
+        tail = 100 * (1 - LEVEL) / 2
         low, high = np.percentile(self.draws, [tail, 100 - tail])
         return float(low), float(high)
 

@@ -99,9 +99,9 @@ class Estimate:
         """The square root of both variances together."""
         return float(np.sqrt(self.seed_variance + self.image_variance))
 
-    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+    def interval(self) -> tuple[float, float]:
         """Return the percentile interval of the corrected draws."""
-        tail = 100 * (1 - level) / 2
+        tail = 100 * (1 - LEVEL) / 2
         low, high = np.percentile(self.deviations, [tail, 100 - tail])
         return self.effect + float(low), self.effect + float(high)
 

@@ -176,6 +176,6 @@ def image_limit(result: Estimate, *, alpha: float = ALPHA, power: float = POWER)
     return min(detectable(endless, **asked), now)
 
 
-def settle_schedule(planned: int, looks: int = SETTLE_LOOKS) -> tuple[int, ...]:
-    """Return the seeds of a cell at each look: 5, 8, 13 for five planned and three looks."""
-    return tuple(math.ceil(planned * 1.6**look) for look in range(looks))
+def settle_schedule(planned: int) -> tuple[int, ...]:
+    """Return the seeds of a cell at each look: 5, 8, 13 for five planned."""
+    return tuple(math.ceil(planned * 1.6**look) for look in range(SETTLE_LOOKS))

@@ -38,9 +38,6 @@ class SegmentationSplit:
         self._chosen = chosen
         self._card = card
         self._lookup = view_lookup(card)
-        self._num_classes = card.num_classes
-        self._class_map = card.class_map
-        self._has_void_class = card.view.void_as_class
         self.names = tuple(prepared.contents.names[index] for index in chosen)
         self.fingerprint = fingerprint_of(card, prepared.contents, chosen)
 
@@ -71,11 +68,11 @@ class SegmentationSplit:
     def _pixels(self) -> NDArray[np.int64]:
         """Return (N, C) labelled pixels of each image and class under the view."""
         raw = self._prepared.contents.pixels[self._chosen]
-        seen = np.zeros((len(self._chosen), self._num_classes), dtype=np.int64)
-        for index, target in enumerate(self._class_map):
+        seen = np.zeros((len(self._chosen), self._card.num_classes), dtype=np.int64)
+        for index, target in enumerate(self._card.class_map):
             if target is not None:
                 seen[:, target] += raw[:, index]
-        if self._has_void_class:
+        if self._card.view.void_as_class:
             table = self._prepared.table.data
             height, width = (table.column(name).to_numpy() for name in ("height", "width"))
             sizes = height.astype(np.int64) * width

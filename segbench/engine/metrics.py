@@ -44,11 +44,9 @@ def confusion_matrix(
     return cells.reshape(num_classes, num_classes + 1)  # (C, C + 1)
 
 
-def void_predictions(
-    prediction: Tensor, label: Tensor, num_classes: int, *, ignore_index: int = IGNORE_INDEX
-) -> Tensor:
+def void_predictions(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
     """Return (C,) int64: how many unlabelled pixels are predicted as each class."""
-    predicted = prediction.reshape(-1).to(torch.int64)[label.reshape(-1) == ignore_index]
+    predicted = prediction.reshape(-1).to(torch.int64)[label.reshape(-1) == IGNORE_INDEX]
     predicted = predicted[(predicted >= 0) & (predicted < num_classes)]
     return torch.bincount(predicted, minlength=num_classes)
 

@@ -39,10 +39,6 @@ class TableCell:
         """Return the figure over the seeds at hand."""
         return summarised([e.figures.get(figure) for e in self.evaluations])
 
-    def class_summary(self, index: int) -> Summary | None:
-        """Return the IoU of class `index` over the seeds at hand."""
-        return summarised([e.per_class_iou[index] for e in self.evaluations])
-
 
 def summarised(values: Iterable[float | None]) -> Summary | None:
     """Return mean and standard deviation of the values that are there; None without any."""

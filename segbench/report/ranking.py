@@ -57,12 +57,13 @@ class Ranking:
     decided: NDArray[np.bool_]
 
 
-def rank(
-    models: Sequence[Sequence[Observation]], metric: str = "mean_iou", *, resamples: int = RESAMPLES
-) -> Ranking:
-    """Return how models stand to each other; each is its seeds' observations on the same images."""
+def rank(models: Sequence[Sequence[Observation]], *, resamples: int = RESAMPLES) -> Ranking:
+    """Return how models stand to each other by mean IoU.
+
+    models: the observations of each one's seeds, all on the same images.
+    """
     cells = [[scored(observation) for observation in model] for model in models]
-    samples, _ = samples_of(cells, metric, resamples=resamples, seed=0)
+    samples, _ = samples_of(cells, "mean_iou", resamples=resamples, seed=0)
     decided = decided_pairs(samples, resamples=resamples)
     means = [float(sample.values.mean()) for sample in samples]
     letters = letters_of(means, decided | decided.T)
