@@ -6,13 +6,20 @@ nothing.
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from segbench import results
 from segbench.errors import ExperimentError
-from segbench.run import RunRecord, TopUp, load_earlier_run, load_rows, load_run, write_top_ups
+from segbench.run import (
+    RunRecord,
+    TopUp,
+    axes_key,
+    load_earlier_run,
+    load_rows,
+    load_run,
+    write_top_ups,
+)
 from segbench.spec.experiment import Experiment
 from segbench.spec.sweep import Plan
 
@@ -97,13 +104,13 @@ def with_earlier_looks(run_folder: Path, asked: RunRecord, whole: Plan) -> RunRe
     has_more_seeds = asked.most_seeds > max((before.most_seeds, *by_rule))
     has_other_claims = _asked(before.experiment) != _asked(asked.experiment)
     has_other_cells = _swept(before.experiment) != _swept(asked.experiment) and (
-        _keys(before.asked_cells())
-        != _keys(
-            {**cell.axes, "protocol": name}
+        {axes_key(axes) for axes in before.asked_cells()}
+        != {
+            axes_key({**cell.axes, "protocol": name})
             for cell in whole.cells
             for name in asked.experiment.evaluate
             if cell.trial is not None
-        )
+        }
     )
     changes = has_more_seeds or has_other_claims or has_other_cells
     if changes and (seen := _seeds_judged(run_folder, before)):
@@ -125,10 +132,6 @@ def _swept(experiment: Experiment) -> tuple[str, ...]:
     return sweep, *sorted(experiment.evaluate)
 
 
-def _keys(cells: Iterable[dict[str, str]]) -> set[tuple[tuple[str, str], ...]]:
-    return {tuple(sorted(axes.items())) for axes in cells}
-
-
 def with_last_look(experiment: Experiment, settling: Settling) -> Experiment:
     """Return the experiment with the seeds of the last look, from which top-ups take theirs."""
     seeds = max(settling.schedule[-1], len(experiment.sweep.seed_values))
@@ -137,11 +140,9 @@ def with_last_look(experiment: Experiment, settling: Settling) -> Experiment:
 
 def with_top_ups(whole: Plan, planned: int, settling: Settling) -> Plan:
     """Return the cells that are to be run: those planned, and the seeds that were added."""
-    added = {tuple(sorted(top.axes.items())): top.seeds for top in settling.top_ups}
+    added = {axes_key(top.axes): top.seeds for top in settling.top_ups}
     cells = tuple(
-        cell
-        for cell in whole.cells
-        if cell.seed < max(planned, added.get(tuple(sorted(cell.axes.items())), 0))
+        cell for cell in whole.cells if cell.seed < max(planned, added.get(axes_key(cell.axes), 0))
     )
     return Plan(whole.experiment, cells)
 
@@ -158,8 +159,8 @@ def add_seeds(run_folder: Path) -> "SettlePlan":
     record = load_run(run_folder)
     verdicts = judged_claims(run_folder, record, list(load_rows(run_folder, record)))
     found = settle_plan(verdicts, record.schedule)
-    seeds = {tuple(sorted(top.axes.items())): top.seeds for top in record.top_ups}
+    seeds = {axes_key(top.axes): top.seeds for top in record.top_ups}
     for top in found.top_ups:
-        seeds[tuple(sorted(top.axes.items()))] = top.seeds_next
+        seeds[axes_key(top.axes)] = top.seeds_next
     write_top_ups(run_folder, tuple(TopUp(axes=dict(a), seeds=n) for a, n in sorted(seeds.items())))
     return found

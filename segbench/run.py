@@ -5,7 +5,7 @@ trial id, so that reports are rebuilt from files alone, on any machine. Knows no
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,8 +118,8 @@ class RunRecord(Spec):
         """A sentence on claims that other cells answer since verdicts were seen, empty if none."""
         if not self.first_cells:
             return ""
-        before = {tuple(sorted(axes.items())) for axes in self.first_cells}
-        now = {tuple(sorted(axes.items())) for axes in self.asked_cells()}
+        before = {axes_key(axes) for axes in self.first_cells}
+        now = {axes_key(axes) for axes in self.asked_cells()}
         moved = [
             repr(claim.says)
             for claim in self.experiment.claims
@@ -185,6 +185,11 @@ class Row(NamedTuple):
         if self.cell.skipped:
             return "skipped"
         return "unfinished" if self.result is None else self.result.status
+
+
+def axes_key(axes: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return what cells are looked up by: equal for equal axes, in whatever order they stand."""
+    return tuple(sorted(axes.items()))
 
 
 def record_of(

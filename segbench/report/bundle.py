@@ -22,7 +22,7 @@ from segbench import results
 from segbench.errors import ResultError
 from segbench.files import write_atomically
 from segbench.report.panels import load_panels
-from segbench.run import CellRecord, RunRecord, load_run
+from segbench.run import CellRecord, RunRecord, axes_key, load_run
 from segbench.status import label
 
 MANIFEST = "manifest.json"
@@ -291,7 +291,7 @@ def _merged_record(run_folders: Sequence[Path], records: Sequence[RunRecord]) ->
     cells: dict[tuple[tuple[tuple[str, str], ...], int], CellRecord] = {}
     for folder, record in zip(run_folders, records, strict=True):
         for cell in record.cells:
-            known = cells.setdefault((tuple(sorted(cell.axes.items())), cell.seed), cell)
+            known = cells.setdefault((axes_key(cell.axes), cell.seed), cell)
             if known.trial_id != cell.trial_id:
                 conflicts.append(
                     f"{folder}: {label(cell.axes, cell.seed)} is {cell.trial_id or 'skipped'} here "
