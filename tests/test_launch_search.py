@@ -207,20 +207,21 @@ def test_asha_waits_for_a_sample_that_another_command_trains(searching):
     toy = Toy(searching, *narrow)
     flags = Flags(search=True, settings=narrow)
     trials = prepare_run(searching / "experiments" / "toy.yaml", flags).asked.trials
-    workdir = searching / "results" / "toy-search" / "trials" / next(iter(trials))
-    workdir.mkdir(parents=True)
-    lease = claim(workdir)
+    held, *others = (searching / "results" / "toy-search" / "trials" / t for t in trials)
+    held.mkdir(parents=True)
+    lease = claim(held)
     assert lease is not None
     with lease:
         process = toy.start("results", "--search")
-        wait_until((workdir / "worker.log").exists)  # one came by
-        time.sleep(10)
+        wait_until(lambda: any(read_score(workdir, 2) is not None for workdir in others))
+        time.sleep(3)
         assert process.poll() is None
+        assert read_score(held, 2) is None
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
     assert "best of" in out
     assert "failed" not in out
-    assert read_score(workdir, 2) is not None
+    assert read_score(held, 2) is not None
 
 
 def test_a_rung_is_scored_as_the_paused_training_stands_and_the_rest_goes_on_from_it(searching):

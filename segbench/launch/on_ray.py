@@ -279,13 +279,16 @@ def _do_sample(config: dict[str, Any]) -> None:
     for step in config["rungs"]:
         score = read_score(workdir, step)  # a search that is continued climbed it before
         while score is None:
+            if living([workdir]):  # another command climbs it; a process of ours would only look
+                time.sleep(_HELD_SECONDS)
+                score = read_score(workdir, step)
+                continue
             code = _exit_code([*command, str(step), config["metric"]], workdir / "ray.log")
             if code == 1:
                 return  # a failed sample is a row
             score = read_score(workdir, step)
             if score is None and not living([workdir]):
                 raise RuntimeError(f"exit code {code}; see {workdir / 'ray.log'}")
-            time.sleep(0 if score is not None else _HELD_SECONDS)  # another command climbs it
         tune.report({"score": score, "step": step})
 
 
