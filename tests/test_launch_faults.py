@@ -91,6 +91,7 @@ def test_a_clock_that_jumps_takes_no_trial_from_another_host(toy, undisturbed, t
     while here.poll() is None:
         clock.jump(draw.choice(["+3h", "-3h", "+3d", "-3d", "+5y", "-5y"]))
         assert " failed" not in toy.do("status", "results/toy").stdout
+        time.sleep(1.0)
     for command in (here, elsewhere):
         out, err = command.communicate(timeout=600)
         assert command.returncode == 0, out + err

@@ -46,17 +46,17 @@ def toy(toy_project: Path) -> Toy:
 
 
 def test_a_killed_driver_of_ray_goes_on_with_the_same_command(toy, undisturbed):
-    run = ("--seeds", "3", "--launcher", "ray")
+    run = ("--seeds", "2", "--launcher", "ray")
     process = toy.start("results", *run)
     run_folder = toy.folder("results")
     wait_until(lambda: results_so_far(run_folder) and live_workers(run_folder))
     kill_group(process)
     before = results_so_far(run_folder)
-    assert 0 < len(before) < 6
+    assert 0 < len(before) < 4
     toy.run("results", *run)
     part_of(undisturbed, run_folder)
     after = results_so_far(run_folder)
-    assert len(after) == 6
+    assert len(after) == 4
     assert before.items() <= after.items()  # what was done was left alone
 
 

@@ -203,7 +203,13 @@ def test_asha_on_ray_trains_on_only_what_is_among_the_best(searching):
 @pytest.mark.slow
 def test_asha_waits_for_a_sample_that_another_command_trains(searching):
     asha = ("search.method=asha", "search.grace_steps=2", "search.reduction=2")
-    narrow = (*asha, "sweep.head=[fcn8s]", "launch.max_attempts=1", "launch.launcher=ray")
+    narrow = (
+        *asha,
+        "sweep.head=[fcn8s]",
+        "launch.max_attempts=1",
+        "launch.launcher=ray",
+        "launch.workers=2",
+    )
     toy = Toy(searching, *narrow)
     flags = Flags(search=True, settings=narrow)
     trials = prepare_run(searching / "experiments" / "toy.yaml", flags).asked.trials

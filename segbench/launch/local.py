@@ -97,7 +97,8 @@ class _Pool:
         self.free = deque(slots(work.launch))
         self.running: list[_Running] = []
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["segbench.worker"])
+        # `datasets` takes half a second of its own, which each trial's process would spend again
+        self.context.set_forkserver_preload(["segbench.worker", "datasets"])
         with _ignored(signal.SIGTERM, signal.SIGUSR2):  # a cluster sends them to all processes
             forkserver.ensure_running()
 

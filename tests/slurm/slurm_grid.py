@@ -9,7 +9,7 @@ import pytest
 from launch_faults import Toy, results_so_far, wait_until
 from slurm_cluster import SlurmCluster
 
-GRID = ("sweep.seeds=3", "train.stages.0.steps=80", "monitor.checkpoint_every_steps=5")
+GRID = ("sweep.seeds=3", "train.stages.0.steps=50", "monitor.checkpoint_every_steps=5")
 
 
 @contextlib.contextmanager
