@@ -42,9 +42,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete, in a folder and those below, what writers that were killed have left half-written."""
-    for path in folder.rglob(".*.tmp"):
+def remove_leftovers(folder: Path, *names: str) -> None:
+    """Delete what writers of these files that were killed have left half-written beside them."""
+    for path in [left for name in names for left in folder.glob(f".{name}.*.tmp")]:
         with contextlib.suppress(OSError):
             path.unlink()
 

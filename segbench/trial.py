@@ -123,7 +123,8 @@ def run_trial(
     lease = claim(workdir)
     if lease is None:
         return ranks.agreed("held")
-    remove_leftovers(workdir)  # nobody else writes here now
+    # The large files are the holder's alone; claims and trial.json others may be writing just now.
+    remove_leftovers(workdir, "last.ckpt", results.WEIGHTS)
     with lease, _warnings_told(lease.report):
         if results.is_done(workdir, protocols):  # the holder before us finished meanwhile
             return ranks.agreed("done")

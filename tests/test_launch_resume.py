@@ -60,15 +60,17 @@ def test_a_torn_file_is_made_again_and_leftovers_of_kills_go(toy_run, torn):
     path.write_bytes(path.read_bytes()[:200])
     if torn == "model.safetensors":  # a training's end that was cut off
         (workdir / "result.json").unlink()
-    leftovers = [workdir / ".last.ckpt.77.ab.tmp", workdir / "evaluations" / ".x.npz.77.ab.tmp"]
-    for leftover in leftovers:
-        leftover.write_bytes(b"half")
+    leftovers = [workdir / f".{name}.77.ab.tmp" for name in ("last.ckpt", "model.safetensors")]
+    others = [workdir / "claims" / ".0002.json.host.77.tmp", workdir / ".trial.json.77.ab.tmp"]
+    for path in (*leftovers, *others):
+        path.write_bytes(b"half")
     assert not is_done(workdir, protocols)
     machine = Machine(cache=os.environ["SEGBENCH_CACHE"], device="cpu", threads=1)
     outcome = run_trial(load_trial(workdir), workdir, machine=machine, protocols=protocols)
     assert outcome == "done"
     assert {path: path.read_bytes() for path in names} == before
     assert not any(leftover.exists() for leftover in leftovers)
+    assert all(path.exists() for path in others)  # of commands that write just now
 
 
 @pytest.mark.parametrize("minutes", [None, 1, 3, 5, 8, 600])
