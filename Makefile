@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# The tests flush thousands of small files to the disk: they stay in memory where there is a large one.
+IN_MEMORY := $(shell findmnt -fnbo AVAIL,OPTIONS /dev/shm 2>/dev/null | \
+  awk '$$1 > 4e9 && !/noexec|nodev/ {print "TMPDIR=/dev/shm"}')
 
 .PHONY: install quickstart test test-engines test-all test-nightly check pictures wheel clean
 
@@ -16,17 +19,17 @@ quickstart: install  ## 24 trials on drawn shapes, ending in a leaderboard
 	$(BIN)/python -m segbench run experiments/quickstart.yaml
 
 test: install  ## the default suite, under three minutes
-	$(BIN)/python -m pytest -n 2
+	$(IN_MEMORY) $(BIN)/python -m pytest -n 2
 
 # Three at a time, Slurm's first: they wait most of theirs, and are the longest.
 test-engines: install  ## the slow tests alone, with real Slurm, Ray and Chromium; a busy machine may take its time
-	$(BIN)/python -m pytest -m 'slow and not gpu' -n 3 --dist loadfile --no-loadscope-reorder --timeout 900 --durations 12 -rs $(PYTEST)
+	$(IN_MEMORY) $(BIN)/python -m pytest -m 'slow and not gpu' -n 3 --dist loadfile --no-loadscope-reorder --timeout 900 --durations 12 -rs $(PYTEST)
 
 test-all: install  ## everything, with real Slurm, Ray and Chromium where they are installed
-	$(BIN)/python -m pytest -m 'not gpu'
+	$(IN_MEMORY) $(BIN)/python -m pytest -m 'not gpu'
 
 test-nightly: install  ## 200 kills of workers over one grid, and all other harm
-	SEGBENCH_TEST_KILLS=200 $(BIN)/python -m pytest -m slow -rP --timeout 3600 tests/test_launch_faults.py
+	SEGBENCH_TEST_KILLS=200 $(IN_MEMORY) $(BIN)/python -m pytest -m slow -rP --timeout 3600 tests/test_launch_faults.py
 
 check: install  ## lint, types, cards and experiments
 	$(BIN)/ruff format --check segbench tests benchmarks

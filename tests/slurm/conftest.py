@@ -24,7 +24,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> Pa
     project = new_project(tmp_path_factory.mktemp("undisturbed"))
     cache = {"SEGBENCH_CACHE": str(toy_cache)}
     toy = Toy(project, *GRID, "launch.workers=2", environment=cache)
-    toy.run("results")
+    toy.run("results", "--set", "monitor.checkpoint_every_steps=1000")  # nobody disturbs it
+    toy.run("results")  # the pages name the command
     return toy.folder("results")
 
 
