@@ -99,6 +99,7 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
         device=flags.device,
         threads=experiment.launch.cpus_per_rank,
         stage_data_to=experiment.launch.stage_data_to,
+        loader_workers=experiment.launch.loader_workers,
         monitor=experiment.monitor,
     )
     search = experiment.search if flags.search else None

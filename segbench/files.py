@@ -42,6 +42,20 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that a user has named, where it is not there yet.
+
+    Raises:
+        ResultError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultError(
+            f"{folder}: cannot be made ({error.strerror}); name another folder"
+        ) from error
+
+
 def remove_leftovers(folder: Path, *names: str) -> None:
     """Delete what writers of these files that were killed have left half-written beside them."""
     for path in [left for name in names for left in folder.glob(f".{name}.*.tmp")]:

@@ -17,7 +17,7 @@ import yaml
 
 from segbench import results
 from segbench.errors import ResultError
-from segbench.files import sha256_of_file, write_text
+from segbench.files import make_folder, sha256_of_file, write_text
 from segbench.report.tables import FIGURES, markdown_table
 from segbench.results import WEIGHTS, Evaluation
 from segbench.run import find_trial, load_run
@@ -32,9 +32,9 @@ def find_model(place: Path) -> Path:
     Raises:
         ResultError: there is no such folder, or no trained model in it.
     """
-    folder = place
-    if not folder.is_dir() and folder.parent.name == "trials":
-        folder, _ = find_trial(folder.parents[1], folder.name)
+    folder, whole = place, place.resolve()
+    if not folder.is_dir() and whole.parent.name == "trials":
+        folder, _ = find_trial(whole.parent.parent, whole.name)
     if not (folder / "trial.json").is_file() or not (folder / WEIGHTS).is_file():
         raise ResultError(
             f"{place}: holds no trained model (trial.json and {WEIGHTS}); name a trial's folder, such "
@@ -55,7 +55,7 @@ def export_model(workdir: Path, folder: Path) -> list[Path]:
     protocol = first_protocol(workdir)
     evaluations = results.load_evaluations(workdir)
     evaluations.sort(key=lambda e: e.protocol.digest() != protocol.digest())
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     shutil.copyfile(workdir / WEIGHTS, folder / WEIGHTS)
     trial.write_to(folder / "trial.json")
     protocol.write_to(folder / "protocol.json")
@@ -74,8 +74,9 @@ def first_protocol(folder: Path) -> Protocol:
     path = folder / "protocol.json"
     if path.is_file():
         return Protocol.model_validate_json(path.read_bytes())
-    if (folder.parents[1] / "run.json").is_file():
-        return next(iter(load_run(folder.parents[1]).experiment.evaluate.values()))
+    run_folder = folder.resolve().parent.parent
+    if (run_folder / "run.json").is_file():
+        return next(iter(load_run(run_folder).experiment.evaluate.values()))
     return Protocol()
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.counts import Counted, Sums, figures, mean_iou, per_class_iou
-from segbench.errors import ResultError
+from segbench.errors import DataError, ResultError
 from segbench.files import read_json, write_atomically
 from segbench.spec.base import Spec
 from segbench.spec.cards import DatasetCard
@@ -106,7 +106,13 @@ def evaluation_of(
     dataset: DatasetCard,
     split_fingerprint: str,
 ) -> Evaluation:
-    """Return the figures that the protocol reads off these counts."""
+    """Return the figures that the protocol reads off these counts.
+
+    Raises:
+        DataError: no pixel is labelled, so that there are no figures.
+    """
+    if not counts.label.any():
+        raise DataError(f"{dataset.name} {protocol.split}: every pixel is void: nothing to score")
     kept = scored_classes(dataset, protocol)
     sums = counts.as_counts().sums
     iou = per_class_iou(sums, protocol.absent_class)

@@ -281,6 +281,10 @@ def _train(
         split = _open(work, recipe.split, max_images=recipe.max_images)
     if len(split) == 0:
         raise DataError(f"{trial.dataset.name} {recipe.split}: has no images to train on")
+    if not split.class_pixels().any():
+        raise DataError(
+            f"{trial.dataset.name} {recipe.split}: every pixel is void: nothing to learn"
+        )
     source = (
         _feature_source(work, segmenter, split)
         if recipe.cache_features

@@ -16,7 +16,7 @@ from PIL import Image
 
 from segbench.data import unpack as unpack_module
 from segbench.data.download import download
-from segbench.data.layout import archive_file
+from segbench.data.layout import archive_file, download_folder, own_folder
 from segbench.data.prepare import preflight, prepare
 from segbench.data.split import open_split
 from segbench.data.unpack import unpack
@@ -322,9 +322,26 @@ def test_archives_of_one_name_do_not_meet_and_lost_files_are_unpacked_again(tmp_
         assert not path.exists()  # else the other card's archive would be taken for this one's
         pairs(path, number)
         assert prepare(card, machine) == f"ready: val {number} images"
-    shutil.rmtree(tmp_path / "cache" / "data" / "forest")
+    shutil.rmtree(download_folder(card, machine))
     shutil.rmtree(tmp_path / "cache" / "arrow")
     assert prepare(card, machine) == "ready: val 3 images"
+
+
+def test_cards_whose_files_lie_alike_never_take_each_others(tmp_path):
+    """Neither before the second is unpacked, nor after; cards with the same archives share them."""
+    for name, number in (("street", 2), ("forest", 3)):
+        archive = {"url": f"http://127.0.0.1:9/{name}/data.zip"}
+        card, machine, path = local_card(tmp_path, name, archive)
+        with pytest.raises(DataError, match="no files here"):
+            open_split(card, "val", machine)
+        pairs(path, number)
+        assert prepare(card, machine) == f"ready: val {number} images"
+    derived = card.revised(name="wood")
+    assert len(open_split(derived, "val", machine)) == 3
+    shutil.copytree(download_folder(card, machine), own_folder(derived, machine))
+    (own_folder(derived, machine) / "photos" / "0.png").unlink()
+    with pytest.raises(DataError, match=r"wood val: missing files: .*data/wood/photos/0"):
+        open_split(derived, "val", machine)  # what a user has put there comes first
 
 
 def test_prepare_downloads_verifies_unpacks_and_converts_once(tmp_path, monkeypatch):

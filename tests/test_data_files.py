@@ -258,6 +258,23 @@ def test_a_torn_arrow_file_is_named_with_the_mend(folder, machine, tmp_path):
         open_split(card(), "val", machine)
 
 
+def test_a_torn_note_beside_the_arrow_files_is_made_again_by_prepare(folder, machine, tmp_path):
+    before = open_split(card(), "val", machine).fingerprint
+    (path,) = (tmp_path / "cache").rglob("about.json")
+    path.write_bytes(path.read_bytes()[:40])
+    prepare(card(), machine, download_missing=False)
+    assert open_split(card(), "val", machine).fingerprint == before
+
+
+def test_a_list_that_is_no_text_is_named(folder, machine):
+    (folder / "all.txt").write_bytes(b"caf\xe9\n")
+    split = {"images": "photos/val/{name}", "labels": "masks/val/{name}.png", "list": "all.txt"}
+    with pytest.raises(
+        DataError, match=r"all\.txt: the list of a split's images is not UTF-8 text"
+    ):
+        open_split(card(splits={"val": split}), "val", machine)
+
+
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(folder, machine, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))  # the kernel refuses larger files

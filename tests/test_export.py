@@ -164,3 +164,20 @@ def test_a_folder_without_a_model_is_named(tmp_path):
     code, said = segbench("predict", tmp_path, tmp_path, "-o", tmp_path / "out")
     assert code == 2
     assert "holds no trained model" in said
+
+
+def test_a_model_is_found_from_inside_its_folders(workdir, tmp_path, monkeypatch):
+    photograph(tmp_path / "a.png")
+    for number, (folder, name) in enumerate(((workdir, "."), (workdir.parent, workdir.name[:5]))):
+        monkeypatch.chdir(folder)
+        code, said = segbench("predict", name, tmp_path / "a.png", "-o", tmp_path / f"out{number}")
+        assert code == 0, said
+        code, said = segbench("export", name, "-o", tmp_path / f"model{number}")
+        assert code == 0, said
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(workdir):
+    code, said = segbench("export", workdir, "-o", "/proc/nowhere/model")
+    assert code == 2
+    assert "/proc/nowhere/model: cannot be made" in said
+    assert "name another folder" in said

@@ -104,6 +104,14 @@ def test_where_it_cannot_be_copied_to_the_shared_disk_is_read(
     assert "launch.stage_data_to: " in caplog.text
 
 
+def test_loader_workers_are_a_setting_of_the_launch(toy_project):
+    path, results = toy_project / "experiments" / "toy.yaml", toy_project / "results"
+    plain = prepare_run(path, Flags(results=results))
+    loading = prepare_run(path, Flags(results=results, settings=("launch.loader_workers=2",)))
+    assert (plain.machine.loader_workers, loading.machine.loader_workers) == (0, 2)
+    assert list(plain.asked.trials) == list(loading.asked.trials)
+
+
 def test_a_trial_gives_the_same_bytes_from_a_staged_copy(trial, machine, tmp_path):
     for name, where in (
         ("staged", machine),

@@ -121,6 +121,17 @@ def test_all_mistakes_of_a_file_come_at_once(plan_of):
     assert len(str(caught.value).splitlines()) == 3
 
 
+def test_names_that_are_not_there_are_told_along_with_wrong_fields(toy_project):
+    path = toy_project / "experiments" / "toy.yaml"
+    wrong = ("sweep.backbone=toynt", "sweep.head=[fcn8s, fcn32]", "train.batch_size=0")
+    with pytest.raises(ExperimentError) as caught:
+        read_experiment(path, wrong, catalog=Catalog.on_path(experiment=path))
+    said = str(caught.value)
+    assert "batch_size" in said
+    assert "did you mean 'toynet'?" in said
+    assert "did you mean 'fcn32s'?" in said
+
+
 def test_a_head_that_a_trunk_cannot_serve_is_skipped_with_its_reason_where_asked(plan_of):
     plan = plan_of("sweep.head=[fcn8s, fcn4s]", "sweep.unsupported=skip")
     assert [cell.skipped for cell in plan.cells if cell.axes["head"] == "fcn4s"] == [

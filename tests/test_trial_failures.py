@@ -6,7 +6,10 @@ import torch
 from PIL import Image
 
 from segbench import results
+from segbench.counts import Counted
 from segbench.drive import Flags, prepare_run
+from segbench.errors import DataError
+from segbench.spec.catalog import Catalog
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
 from segbench.trial import run_trial
@@ -43,6 +46,39 @@ def test_an_empty_split_is_told_before_the_first_step(outcome_of):
     )
     assert (outcome, result.kind) == ("failed", "data")
     assert "has no images to train on" in result.message
+
+
+def test_a_split_of_nothing_but_void_is_told(outcome_of, toy_project, tmp_path):
+    photographs, masks = tmp_path / "void" / "photographs", tmp_path / "void" / "masks"
+    for folder in (photographs, masks):
+        folder.mkdir(parents=True)
+        Image.fromarray(np.full((32, 32), 255, dtype=np.uint8)).save(folder / "a.png")
+    (toy_project / "datasets" / "void.yaml").write_text(VOID)
+    here = ("sweep.dataset=void", "sweep.head=fcn32s", "train.batch_size=1")
+    outcome, result, _ = outcome_of(*here, data=(str(tmp_path),))
+    assert (outcome, result.kind) == ("failed", "data")
+    assert result.message == "void train: every pixel is void: nothing to learn"
+    dataset = Catalog.on_path((toy_project,)).dataset("void")
+    none = np.zeros((1, 2), dtype=np.int64)
+    counted = Counted(("a",), none, none, none, np.zeros((2, 3), dtype=np.int64))
+    with pytest.raises(DataError, match="void val: every pixel is void: nothing to score"):
+        results.evaluation_of(
+            counted, trial_id="0", protocol=Protocol(), dataset=dataset, split_fingerprint=""
+        )
+
+
+VOID = """
+name: void
+title: one image without a label
+splits:
+  train: {images: "photographs/{name}.png", labels: "masks/{name}.png"}
+  val: {images: "photographs/{name}.png", labels: "masks/{name}.png"}
+classes: [background, circle]
+palette: [[0, 0, 0], [255, 0, 0]]
+encoding: {vanish: [255]}
+licence: CC0
+source: {paper: none}
+"""
 
 
 def test_a_device_that_is_too_small_is_told_with_the_way_out(outcome_of, monkeypatch):

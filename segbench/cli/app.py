@@ -31,29 +31,33 @@ def fail(message: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def progress_bars(*, in_bytes: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
+def progress_bars() -> Iterator[Callable[[str, int, int | None], None]]:
     """Give a function (what, done, of) that moves a bar for each `what` on a terminal.
 
-    in_bytes: what is counted are bytes, shown with their speed.
+    What begins with `downloading` counts bytes.
     """
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TransferSpeedColumn,
-    )
+    from rich.filesize import decimal
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    counted = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
-    columns = (TextColumn("{task.description}"), BarColumn(), *counted)
-    with Progress(*columns, console=ERR, transient=True) as bars:
+    def amount(what: str, number: int) -> str:
+        return decimal(number) if what.startswith("downloading") else str(number)
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
         def moved(what: str, done: int, of: int | None) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what)
-            bars.update(tasks[what], completed=done, total=of)
+                tasks[what] = bars.add_task(what, amount="")
+            limit = "" if of is None else f"/{amount(what, of)}"
+            bars.update(
+                tasks[what], completed=done, total=of, amount=f"{amount(what, done)}{limit}"
+            )
 
         yield moved
 

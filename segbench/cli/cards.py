@@ -76,7 +76,7 @@ def prepare(
     """Download, verify, unpack and convert data sets, and fetch weights, once."""
     from segbench import listing
 
-    with progress_bars(in_bytes=True) as progress:
+    with progress_bars() as progress:
         for name, summary in listing.prepare_all(
             names,
             data=tuple(data or ()),

@@ -1,7 +1,7 @@
 """Find a data set's raw files: which folder, which names, which pairs. Reads no image.
 
-Raw files are looked for in each data folder, then in the cache's `data` folder, at every root of
-the card, with and without the card's name above it.
+Raw files are looked for at every root of the card: in each data folder, with and without the
+card's name above it, then in the cache, in `data/NAME` and where the card's archives are unpacked.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from segbench.spec.cards import Archive, DatasetCard, Split
 from segbench.spec.catalog import built_in_root
 from segbench.spec.machine import Machine
 
-_IMAGE_TYPES = (".jpg", ".png", ".jpeg", ".JPG", ".JPEG")
+_IMAGE_TYPES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG")
 _ANY_TYPE = ", ".join(_IMAGE_TYPES[:-1]) + f" or {_IMAGE_TYPES[-1]}"
 _CARD_LIST = "card:"
 
@@ -28,42 +28,54 @@ class RawPair(NamedTuple):
     label: Path
 
 
-def data_folders(card: DatasetCard, machine: Machine) -> tuple[Path, ...]:
-    """Return the folders that the card's files are looked for in, downloads last.
+def download_folder(card: DatasetCard, machine: Machine) -> Path:
+    """Return the folder that the card's archives are unpacked to.
 
-    Downloads are left out while an archive is unpacked in part: a half would pass for the whole.
+    Cards with the same archives share it; of others it holds nothing, whose files may be called alike.
     """
-    is_half = any(archive_mark(a, machine, "unpacking").exists() for a in card.archives)
-    return (*map(Path, machine.data), *([] if is_half else [download_folder(machine)]))
+    return Path(machine.cache) / "data" / _archives_key(card)
 
 
-def download_folder(machine: Machine) -> Path:
-    """Return the folder that downloads are unpacked to."""
-    return Path(machine.cache) / "data"
+def _archives_key(card: DatasetCard) -> str:
+    return digest([[archive.url, archive.into] for archive in card.archives], length=8)
 
 
 def archive_file(archive: Archive, machine: Machine) -> Path:
     """Return where an archive is downloaded to; two cards' `data.zip` do not meet there."""
     name = PurePosixPath(urlsplit(archive.url).path).name
     key = digest([archive.url, archive.into], length=8)
-    return download_folder(machine) / "archives" / f"{key}-{name}"
+    return Path(machine.cache) / "data" / "archives" / f"{key}-{name}"
 
 
-def archive_mark(archive: Archive, machine: Machine, mark: str) -> Path:
-    """Return the empty file beside an archive that says how far its unpacking is."""
+def archive_mark(card: DatasetCard, archive: Archive, machine: Machine, mark: str) -> Path:
+    """Return the empty file beside an archive that says how far its unpacking for the card is."""
     path = archive_file(archive, machine)
-    return path.with_name(f"{path.name}.{mark}")
+    return path.with_name(f"{path.name}.{_archives_key(card)}.{mark}")
 
 
 def possible_roots(card: DatasetCard, machine: Machine) -> list[Path]:
-    """Return every folder that may hold the card's files, in the order of search."""
+    """Return every folder that may hold the card's files, in the order of search.
+
+    Downloads are left out while an archive is unpacked in part: a half would pass for the whole.
+    """
+    is_half = any(archive_mark(card, a, machine, "unpacking").exists() for a in card.archives)
+    downloads = [download_folder(card, machine)] if card.archives and not is_half else []
     roots = [
-        folder / place
-        for folder in data_folders(card, machine)
+        folder / place / root
+        for folder, places in (
+            *((Path(given), (card.name, "")) for given in machine.data),
+            (own_folder(card, machine), ("",)),
+            *((unpacked, (card.name, "")) for unpacked in downloads),
+        )
         for root in card.roots
-        for place in (Path(card.name) / root, Path(root))
+        for place in places
     ]
     return list(dict.fromkeys(roots))
+
+
+def own_folder(card: DatasetCard, machine: Machine) -> Path:
+    """Return the folder of the cache where a user may put the card's files."""
+    return Path(machine.cache) / "data" / card.name
 
 
 def find_root(card: DatasetCard, split: Split, machine: Machine) -> Path | None:
@@ -160,6 +172,8 @@ def _read_list(place: str, root: Path) -> list[str]:
     path = ours if is_ours else root / place
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: the list of a split's images is not UTF-8 text") from error
     except OSError as error:
         if is_ours:
             raise DataError(

@@ -80,7 +80,7 @@ def _fetch(card: DatasetCard, machine: Machine, progress: Progress | None) -> No
 
     `.unpacking` stands beside an archive from the first file to the last, whatever ends it between.
     """
-    pending = [a for a in card.archives if not archive_mark(a, machine, "unpacked").exists()]
+    pending = [a for a in card.archives if not archive_mark(card, a, machine, "unpacked").exists()]
     for archive in pending or card.archives:
         path = archive_file(archive, machine)
         download(
@@ -91,10 +91,10 @@ def _fetch(card: DatasetCard, machine: Machine, progress: Progress | None) -> No
             size=archive.size,
             progress=_named(progress, f"downloading {path.name.partition('-')[2]}"),
         )
-        half = archive_mark(archive, machine, "unpacking")
+        half = archive_mark(card, archive, machine, "unpacking")
         half.touch()
-        unpack(path, download_folder(machine) / archive.into)
-        archive_mark(archive, machine, "unpacked").touch()
+        unpack(path, download_folder(card, machine) / archive.into)
+        archive_mark(card, archive, machine, "unpacked").touch()
         half.unlink()
 
 

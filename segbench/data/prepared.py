@@ -22,10 +22,10 @@ from PIL import Image
 
 from segbench.data.drawn import draw_pair
 from segbench.data.labels import class_lookup, decode_label
-from segbench.data.layout import RawPair, find_root, image_names, raw_pairs
+from segbench.data.layout import RawPair, find_root, image_names, own_folder, raw_pairs
 from segbench.data.photographs import checked_image
 from segbench.errors import DataError
-from segbench.files import digest, write_json
+from segbench.files import digest, read_json, write_json
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
 
@@ -145,8 +145,8 @@ def lacking(card: DatasetCard, split: str, machine: Machine) -> str:
 
 def _has_changed(card: DatasetCard, split: str, root: Path, folder: Path) -> bool:
     """Return whether the raw files have other sizes or times than when they were converted."""
-    about = json.loads((folder / "about.json").read_bytes())
-    return about["stamp"] != _stamp(raw_pairs(card, split, root))
+    about = read_json(folder / "about.json") or {}  # a torn one is made again
+    return about.get("stamp") != _stamp(raw_pairs(card, split, root))
 
 
 def contents_here(card: DatasetCard, split: str, machine: Machine) -> Contents | None:
@@ -217,7 +217,9 @@ def not_here(card: DatasetCard, split: str, machine: Machine) -> str:
 
 
 def _likely_roots(card: DatasetCard, machine: Machine) -> list[Path]:
-    folder = Path(machine.data[0]) if machine.data else Path(machine.cache) / "data"
+    if not machine.data:
+        return [own_folder(card, machine) / card.roots[0]]
+    folder = Path(machine.data[0])
     return [folder / card.name / card.roots[0], folder / card.roots[0]]
 
 

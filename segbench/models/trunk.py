@@ -141,7 +141,7 @@ def call_builder(card: BackboneCard) -> nn.Module:
         build = _trusted_function(card, module_name, function_name)
     try:
         network = build(**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise CardError(
             f"{card.name}: {card.builder} does not take the arguments: {error}"
         ) from error

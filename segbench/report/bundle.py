@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from segbench import results
 from segbench.errors import ResultError
-from segbench.files import write_atomically
+from segbench.files import make_folder, write_atomically
 from segbench.report.panels import load_panels
 from segbench.run import CellRecord, RunRecord, axes_key, load_run
 from segbench.status import label
@@ -90,7 +90,7 @@ def import_bundle(path: Path, results_folder: Path) -> Path:
             contents = _contents(path, bundle, manifest["files"])
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ResultError(f"{path}: is not a sound bundle ({error}); ask for it again") from error
-    results_folder.mkdir(parents=True, exist_ok=True)
+    make_folder(results_folder)
     with tempfile.TemporaryDirectory(dir=results_folder, prefix=".import-") as temporary:
         staged = Path(temporary) / "run"
         for name, content in contents.items():

@@ -14,7 +14,7 @@ from segbench.spec.base import Spec
 from segbench.spec.cards import Name, Source, Text
 from segbench.spec.catalog import Catalog
 from segbench.spec.claims import Claim
-from segbench.spec.heads import Head, Model
+from segbench.spec.heads import Head, Model, head_named
 from segbench.spec.launching import Launch
 from segbench.spec.machine import Monitor
 from segbench.spec.protocol import Protocol
@@ -198,7 +198,14 @@ def read_experiment(
 def _unknown_names(document: yamlfile.Document, catalog: Catalog) -> list[str]:
     sweep = document.data.get("sweep") if isinstance(document.data, dict) else None
     problems = []
-    for axis, look_up in (("backbone", catalog.backbone), ("dataset", catalog.dataset)):
+    own = document.data.get("heads") if isinstance(document.data, dict) else None
+    heads = dict.fromkeys(own) if isinstance(own, dict) else {}
+    look_ups = {
+        "backbone": catalog.backbone,
+        "head": lambda name: None if name in heads else head_named(name, {}),
+        "dataset": catalog.dataset,
+    }
+    for axis, look_up in look_ups.items():
         given = sweep.get(axis, ()) if isinstance(sweep, dict) else ()
         for name in given if isinstance(given, tuple) else (given,):
             try:

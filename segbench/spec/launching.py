@@ -59,7 +59,8 @@ class Launch(Spec):
     processes train one trial together, a GPU each; the batch is shared out among them, so it stays
     the recipe's and so does the learning rate. cpus_per_trial is shared out among them too.
     stage_data_to: a folder on each node's own disk (variables such as $TMPDIR are the node's) to
-    which data are copied once, and read from.
+    which data are copied once, and read from. loader_workers: processes that load and augment images
+    for each trial (each rank); 0 does so in the trial's own. Any number gives the same bits.
     """
 
     launcher: Literal["local", "ray", "slurm"] = "local"
@@ -78,6 +79,7 @@ class Launch(Spec):
     sbatch: dict[str, str | int | float | bool] = Field(default_factory=dict)
     address: str | None = None
     stage_data_to: str | None = None
+    loader_workers: Annotated[int, Field(ge=0)] = 0
     cells: tuple[CellResources, ...] = ()
 
     @model_validator(mode="after")
