@@ -75,6 +75,18 @@ def test_check_tells_broken_fields_and_unknown_names_together(toy_project):
     assert "sweep.dataset: no data set 'toyshape'; did you mean 'toyshapes'?" in said
 
 
+def test_cards_beside_the_experiments_are_listed_shown_and_prepared(toy_project, monkeypatch):
+    assert "toyshapes" not in typed("list", "datasets")[1]
+    monkeypatch.chdir(toy_project)
+    for words in (
+        ("list", "datasets"), ("show", "toyshapes"), ("prepare", "toyshapes"),
+        ("list", "experiments"),
+    ):  # fmt: skip
+        code, said = typed(*words)
+        assert code == 0, said
+        assert "toy" in said
+
+
 def test_two_stages_of_one_name_are_refused(toy_project):
     path = toy_project / "experiments" / "toy.yaml"
     stage = "    - {name: all, steps: 1, optimizer: {lr: 0.1}}\n"

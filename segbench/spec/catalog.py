@@ -53,17 +53,19 @@ class Catalog:
     ) -> "Catalog":
         """Return the catalog of the search path that flags, variable and experiment make.
 
+        Without an experiment, cards beside the `experiments/` of the present folder are found too.
+
         Raises:
             CardError: a folder that was named does not exist, or holds no cards.
         """
         named = (*given, *(Path(p) for p in environment.get("SEGBENCH_CARDS", "").split(":") if p))
         for root in named:
-            if not any((root / kind).is_dir() for kind in ("backbones", "datasets")):
+            if not _has_cards(root):
                 raise CardError(
                     f"{root}: no folder `backbones` or `datasets` in it; name the folder above them"
                 )
         roots = [root.resolve() for root in named]
-        project = _project_of(experiment) if experiment else None
+        project = _project_of(experiment) if experiment else _project_here()
         roots += [root for root in (project, built_in_root()) if root is not None]
         return cls(tuple(dict.fromkeys(roots)))
 
@@ -173,7 +175,13 @@ def _with_base(
 
 def _project_of(experiment: Path) -> Path | None:
     """Return the folder above `experiments/`, if cards lie there."""
-    for folder in experiment.resolve().parents[:3]:
-        if any((folder / kind).is_dir() for kind in ("backbones", "datasets")):
-            return folder
-    return None
+    return next(filter(_has_cards, experiment.resolve().parents[:3]), None)
+
+
+def _project_here() -> Path | None:
+    here = Path.cwd()
+    return here if (here / "experiments").is_dir() and _has_cards(here) else None
+
+
+def _has_cards(folder: Path) -> bool:
+    return any((folder / kind).is_dir() for kind in ("backbones", "datasets"))
