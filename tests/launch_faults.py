@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from toy_world import new_project
 
 from segbench.lease import Holder, attempts, holder_is_gone
 
@@ -64,6 +65,17 @@ class Toy:
         )  # fmt: skip
         assert not ok or done.returncode == 0, done.stdout + done.stderr
         return done
+
+
+def undisturbed_run(folder: Path, cache: Path, *settings: str) -> Path:
+    """Run the toy grid under these settings in a new project; return the run's folder.
+
+    Nobody disturbs it, so it saves no checkpoints; they are no part of what is compared.
+    """
+    toy = Toy(new_project(folder), *settings, environment={"SEGBENCH_CACHE": str(cache)})
+    toy.run("results", "--set", "monitor.checkpoint_every_steps=1000")
+    toy.run("results")  # the pages name the command
+    return toy.folder("results")
 
 
 def result_bytes(run_folder: Path) -> dict[str, bytes]:

@@ -22,9 +22,9 @@ from launch_faults import (
     part_of,
     results_so_far,
     small_disk,
+    undisturbed_run,
     wait_until,
 )  # fmt: skip
-from toy_world import new_project
 
 from segbench.lease import attempts
 from segbench.results import load_provenance
@@ -38,11 +38,7 @@ GRID = ("sweep.seeds=12", "train.stages.0.steps=20", "launch.workers=2", "launch
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> Path:
     """24 trials that nobody disturbed."""
-    cache = {"SEGBENCH_CACHE": str(toy_cache)}
-    toy = Toy(new_project(tmp_path_factory.mktemp("undisturbed")), *GRID, environment=cache)
-    toy.run("results", "--set", "monitor.checkpoint_every_steps=1000")  # nobody disturbs it
-    toy.run("results")  # the pages name the command
-    return toy.folder("results")
+    return undisturbed_run(tmp_path_factory.mktemp("undisturbed"), toy_cache, *GRID)
 
 
 @pytest.fixture

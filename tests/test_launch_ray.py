@@ -17,9 +17,9 @@ from launch_faults import (
     parent_of,
     part_of,
     results_so_far,
+    undisturbed_run,
     wait_until,
 )  # fmt: skip
-from toy_world import new_project
 
 from segbench.drive import Flags, prepare_run
 from segbench.launch.rank import free_port
@@ -34,11 +34,7 @@ LONG = ("sweep.seeds=1", "train.stages.0.steps=100", "launch.workers=2")
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> Path:
     """6 trials on this machine that nobody disturbed."""
-    cache = {"SEGBENCH_CACHE": str(toy_cache)}
-    toy = Toy(new_project(tmp_path_factory.mktemp("undisturbed")), *GRID, environment=cache)
-    toy.run("results", "--set", "monitor.checkpoint_every_steps=1000")  # nobody disturbs it
-    toy.run("results")  # the pages name the command
-    return toy.folder("results")
+    return undisturbed_run(tmp_path_factory.mktemp("undisturbed"), toy_cache, *GRID)
 
 
 @pytest.fixture

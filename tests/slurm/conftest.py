@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launch_faults import Toy
+from launch_faults import Toy, undisturbed_run
 from slurm_cluster import SlurmCluster, missing_programs
 from slurm_grid import GRID, come_up
-from toy_world import new_project
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +20,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> Path:
     """The grid's results from one machine: what every other way must give, byte for byte."""
-    project = new_project(tmp_path_factory.mktemp("undisturbed"))
-    cache = {"SEGBENCH_CACHE": str(toy_cache)}
-    toy = Toy(project, *GRID, "launch.workers=2", environment=cache)
-    toy.run("results", "--set", "monitor.checkpoint_every_steps=1000")  # nobody disturbs it
-    toy.run("results")  # the pages name the command
-    return toy.folder("results")
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return undisturbed_run(folder, toy_cache, *GRID, "launch.workers=2")
 
 
 @pytest.fixture
