@@ -15,7 +15,7 @@ from segbench.models.weights import backbone_weights_path
 from segbench.spec import yamlfile
 from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import Catalog, built_in_root
-from segbench.spec.heads import HEADS, Head, Model
+from segbench.spec.heads import HEADS, Head, Model, least_side
 from segbench.spec.machine import Machine
 
 PATHS = sorted((built_in_root() / "backbones").glob("*.yaml"))
@@ -63,6 +63,15 @@ def test_what_a_card_promises_is_what_the_trunk_has(card):
         native = build_segmenter(card, head, Model(), 21)
     assert aligned.minimum_side == card.strides[-1]
     assert native.minimum_side == SMALLEST.get(card.name, card.strides[-1])
+
+
+def test_the_least_side_that_a_card_states_is_the_trunk_s_for_every_head(card):
+    for stride in card.strides:
+        head = Head(name="one", strides=(stride,))
+        for model in (Model(), Model(geometry="aligned"), Model(geometry="caffe")):
+            with torch.device("meta"):
+                built = build_segmenter(card, head, model, 21)
+            assert built.minimum_side == least_side(card, head, model)
 
 
 def test_torchvision_s_own_weights_are_fed_what_they_were_trained_on(card):

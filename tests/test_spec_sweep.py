@@ -91,6 +91,10 @@ def test_seeds_and_cards_are_in_the_id_but_notes_are_not(plan_of, toy_project):
         ("sweep.head=fcn4s", "fcn4s reads stride 4, which toynet does not have"),
         ("train.stages.0.optimizer.lr=-1", "should be greater than 0, but got -1"),
         ("train.batchsize=3", "unknown key; did you mean 'batch_size'?"),
+        (
+            "train.images.crop=[64, 31]",
+            "train.images.crop: [64, 31] is too small for toynet with fcn32s: it takes at least 32",
+        ),
         ("train.split=trian", "toyshapes has no split 'trian'; did you mean 'train'?"),
         ("evaluate.native.split=test", "toyshapes has no split 'test'"),
         ("model.weights=imagenet", "toynet has no weights 'imagenet'; it has: none, default"),

@@ -74,6 +74,8 @@ def build_trunk(
     for stage, channels in zip(stages, _channels(trunk, stages), strict=True):
         _check_stage(card, stage, coordinates[stage.name].stride, channels)
     smallest = geometry.smallest_side(trunk)
+    if padding == "native":
+        _check_smallest_side(card, stages[-1], smallest)
     return Trunk(trunk.train(), coordinates, smallest, full_names)
 
 
@@ -245,4 +247,12 @@ def _check_stage(card: BackboneCard, stage: Stage, stride: int, channels: int) -
             f"{card.name}: stage {stage.name} ({stage.module}) is declared with stride "
             f"{stage.stride} and {stage.channels} channels, but has stride {stride} and "
             f"{channels} channels"
+        )
+
+
+def _check_smallest_side(card: BackboneCard, stage: Stage, smallest: int) -> None:
+    if stage.smallest_side not in {None, smallest}:
+        raise CardError(
+            f"{card.name}: stage {stage.name} ({stage.module}) is declared with smallest_side "
+            f"{stage.smallest_side}, but has a feature from {smallest} pixels a side on"
         )

@@ -83,12 +83,19 @@ class Weights(Spec):
 
 
 class Stage(Spec):
-    """A feature map that the trunk promises: its module, stride in input pixels and channels."""
+    """A feature map that the trunk promises: its module, stride in input pixels and channels.
+
+    smallest_side: the least pixels a side of an image that leave every layer up to here a feature,
+    under geometry `native`; the stride where nothing is said.
+    """
+
+    not_identity = frozenset({"smallest_side"})  # a promise of what the modules are, like a test
 
     name: Name
     module: Text
     stride: Annotated[int, Field(ge=1, le=128)]
     channels: Annotated[int, Field(ge=1)]
+    smallest_side: Annotated[int, Field(ge=1)] | None = None
 
 
 class Classifier(Spec):

@@ -130,6 +130,17 @@ def weights_name(backbone: BackboneCard, model: Model) -> str | None:
     return name
 
 
+def least_side(backbone: BackboneCard, head: Head, model: Model) -> int:
+    """Return the smallest height and width, in pixels, that the card promises a model to take.
+
+    One feature of the coarsest stage, and of every layer before it. A card that states no
+    smallest_side may promise too little: the network itself knows more.
+    """
+    deepest = max(head.strides)
+    stated = [stage.smallest_side or 1 for stage in backbone.stages if stage.stride == deepest]
+    return max([deepest, *(stated if model.geometry == "native" else ())])
+
+
 def why_unsupported(backbone: BackboneCard, head: Head, model: Model) -> str | None:
     """Return why the trunk cannot serve the head, in one sentence, or None where it can."""
     if head.alignment == "stretch" and model.geometry == "caffe":

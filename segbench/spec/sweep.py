@@ -18,7 +18,15 @@ from segbench.spec.cards import BackboneCard, DatasetCard, Weights
 from segbench.spec.catalog import Catalog
 from segbench.spec.claims import PlannedCell, check_cells, check_selectors
 from segbench.spec.experiment import Experiment, Selector, with_value
-from segbench.spec.heads import HEADS, Head, Model, head_named, weights_name, why_unsupported
+from segbench.spec.heads import (
+    HEADS,
+    Head,
+    Model,
+    head_named,
+    least_side,
+    weights_name,
+    why_unsupported,
+)
 from segbench.spec.recipe import Recipe
 from segbench.spec.trial import Trial, trial_id
 
@@ -161,6 +169,7 @@ class _Expansion:
                 return None
             return reason
         self._check_splits(dataset, train)
+        self._check_sides(backbone, head, model, train)
         chosen = self._weights(backbone, model)
         if chosen is None:
             return None
@@ -246,6 +255,17 @@ class _Expansion:
                     f"{dataset.name} has no split {split!r}{yamlfile.did_you_mean(split, has)}; "
                     f"it has: {', '.join(sorted(has))}",
                 )
+
+    def _check_sides(self, backbone: BackboneCard, head: Head, model: Model, train: Recipe) -> None:
+        key = "crop" if train.images.crop else "squash"
+        sides = train.images.crop or train.images.squash
+        least = least_side(backbone, head, model)
+        if sides is not None and min(sides) < least:
+            self._problem(
+                ("train", "images", key),
+                f"{list(sides)} is too small for {backbone.name} with {head.name}: it takes at least "
+                f"{least} pixels a side",
+            )
 
     def _check_selectors(self, axes: dict[str, tuple[str, ...]]) -> None:
         experiment = self.experiment
