@@ -365,7 +365,10 @@ def test_void_as_a_class_counts_its_pixels(folder, machine):
 
 
 def test_a_list_names_the_images_and_minus_takes_some_away(folder, machine):
-    (folder / "all.txt").write_text("im2\nim0\n\nim1 extra words\n")
+    for kind, suffix in (("photos", "jpg"), ("masks", "png")):
+        place = folder / kind / "val"
+        (place / f"im1.{suffix}").rename(place / f"im 1.{suffix}")
+    (folder / "all.txt").write_text("im2\nim0\n\nim 1 \n")
     (folder / "without.txt").write_text("im0\n")
     splits = {
         "val": {
@@ -373,7 +376,15 @@ def test_a_list_names_the_images_and_minus_takes_some_away(folder, machine):
             "list": "all.txt", "minus": ("without.txt",),
         }
     }  # fmt: skip
-    assert open_split(card(splits=splits), "val", machine).names == ("im2", "im1")
+    assert open_split(card(splits=splits), "val", machine).names == ("im2", "im 1")
+
+
+def test_masks_may_lie_among_the_photographs(folder, machine):
+    for mask in (folder / "masks" / "val").iterdir():
+        mask.rename(folder / "photos" / "val" / f"{mask.stem}_mask.png")
+    split = {"images": "photos/val/{name}", "labels": "photos/val/{name}_mask.png"}
+    names = ("im0", "im1", "im2")
+    assert open_split(card(splits={"val": split}), "val", machine).names == names
 
 
 def test_a_list_that_is_not_one_of_ours_is_told_with_the_place_for_it(folder, machine):

@@ -144,8 +144,11 @@ def _images_without_label(root: Path, split: Split) -> list[Path]:
     before, _, after = split.images.partition("{name}")
     endings = (after,) if after else _IMAGE_TYPES
     known = {name for path in split.minus for name in _read_list(path, root)}
+    labels = set(_label_files(root, split))  # they may lie in the folder of the images
     found = []
     for path in _files_named(root, before):
+        if path in labels:
+            continue
         text = path.relative_to(root).as_posix()
         ending = next((ending for ending in endings if text.endswith(ending)), None)
         if ending is None:
@@ -183,7 +186,7 @@ def _read_list(place: str, root: Path) -> list[str]:
         raise DataError(
             f"{path}: the list of a split's images cannot be read ({error.strerror})"
         ) from error
-    return [line.split()[0] for line in lines if line.strip()]
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _label_files(root: Path, split: Split) -> Iterator[Path]:
