@@ -30,6 +30,15 @@ def test_all_problems_come_at_once_each_with_file_line_and_key(write):
     assert any("stages[0].optimizer: is missing" in line for line in lines)
 
 
+def test_rules_between_fields_are_told_along_with_an_unknown_key_of_the_same_record(write):
+    text = "batch_size: 4\nstages: [{name: a, steps: 1, optimizer: {lr: 1}}]\nsplitt: train\n"
+    with pytest.raises(ExperimentError) as caught:
+        yamlfile.read(write("recipe.yaml", text), Recipe, ExperimentError)
+    unknown, between = str(caught.value).splitlines()
+    assert "recipe.yaml:3: splitt: unknown key; did you mean 'split'?" in unknown
+    assert "batch_size 4 needs images of one size" in between
+
+
 def test_a_key_that_stands_twice_is_an_error_not_the_last_one(write):
     path = write("a.yaml", "name: x\ntitle: a\nname: y\n")
     with pytest.raises(CardError, match=r"a\.yaml:3: name: this key stands twice"):

@@ -325,6 +325,9 @@ class DatasetCard(Spec):
         )
         if twice:
             problems.append(f"view: merged or dropped twice: {', '.join(twice)}")
+        if not problems and self.num_classes < 2:
+            left = ", ".join(self.class_names) or "no class"
+            problems.append(f"view: leaves {left}, where there is nothing to tell apart; keep two")
         return problems
 
     @property

@@ -182,7 +182,45 @@ def validate(document: Document, spec: type[AnySpec], error_type: type[SegbenchE
     try:
         return spec.model_validate(document.data)
     except ValidationError as error:
-        raise error_type("\n".join(problems_of(error, spec, document))) from error
+        problems = problems_of(error, spec, document)
+        problems += _problems_without_unknown_keys(error, spec, document)
+        raise error_type("\n".join(dict.fromkeys(problems))) from error
+
+
+def _problems_without_unknown_keys(
+    error: ValidationError, spec: type[BaseModel], document: Document
+) -> list[str]:
+    """Return what is wrong besides keys that nobody knows.
+
+    A record with such a key is left before the rules between its fields are looked at.
+    """
+    unknown = [
+        _place_in_file(detail["loc"], document)
+        for detail in error.errors(include_url=False)
+        if detail["type"] == "extra_forbidden"
+    ]
+    if not unknown:
+        return []
+    try:
+        spec.model_validate(_without(document.data, unknown))
+    except ValidationError as rest:
+        return problems_of(rest, spec, document)
+    return []
+
+
+def _without(value: Any, places: list[Place]) -> Any:
+    """Return plain data without what stands at these places."""
+    below = [(place[0], place[1:]) for place in places]
+
+    def rest(step: str | int, item: Any) -> Any:
+        return _without(item, [place for first, place in below if first == step])
+
+    if isinstance(value, Mapping):
+        gone = {step for step, place in below if not place}
+        return {key: rest(key, item) for key, item in value.items() if key not in gone}
+    if isinstance(value, tuple | list):
+        return tuple(rest(index, item) for index, item in enumerate(value))
+    return value
 
 
 def problems_of(error: ValidationError, spec: type[BaseModel], document: Document) -> list[str]:
