@@ -132,16 +132,22 @@ def figures_in_words(evaluation: Evaluation) -> str:
 
 
 def _trained(run_folder: Path, prefixes: tuple[str, ...]) -> list[Path]:
-    if prefixes:
-        workdirs = [find_trial(run_folder, prefix)[0] for prefix in prefixes]
-        untrained = [w.name for w in workdirs if not (w / results.WEIGHTS).exists()]
-        if untrained:
-            raise ResultError(f"{run_folder}: not trained to the end: {', '.join(untrained)}")
-        return workdirs
-    found = [w for w in results.trial_folders(run_folder) if (w / results.WEIGHTS).exists()]
-    if not found:
-        raise ResultError(f"{run_folder}: no trial is trained to the end")
-    return found
+    """Return the folders of the trials that are asked for, or of all that have their weights.
+
+    Raises:
+        ResultError: one that is asked for has none, or none at all has.
+    """
+    workdirs = [find_trial(run_folder, prefix)[0] for prefix in prefixes]
+    workdirs = workdirs or list(results.trial_folders(run_folder))
+    without = [w.name for w in workdirs if not (w / results.WEIGHTS).exists()]
+    if len(without) == len(workdirs) or (prefixes and without):
+        which = ", ".join(without) if prefixes else "any trial"
+        raise ResultError(
+            f"{run_folder}: no {results.WEIGHTS} in {which}: a trial has it from the end of its "
+            "training on, and a folder that was handed on without models never has; evaluate where "
+            "the trials were trained"
+        )
+    return [w for w in workdirs if w.name not in without]
 
 
 def _protocol_of_run(record: RunRecord, asked: Asked) -> Protocol:

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from segbench import results
 from segbench.errors import ResultError
 from segbench.results import Evaluation, Provenance, Result
@@ -268,19 +266,16 @@ def load_run(run_folder: Path) -> RunRecord:
     Raises:
         ResultError: there is none, or it is damaged.
     """
-    path = run_folder / "run.json"
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
+        record = results.load_record(run_folder / "run.json", RunRecord)
+    except ResultError as error:
+        raise ResultError(f"{error}; run the same command again") from error
+    if record is None:
         raise ResultError(
             f"{run_folder}: holds no run.json; name a run's folder, such as results/quickstart, or "
             "start one with segbench run"
-        ) from error
-    except (ValidationError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ResultError(
-            f"{path}: is damaged or of another version ({reason}); run the same command again"
-        ) from error
+        )
+    return record
 
 
 def load_earlier_run(run_folder: Path) -> RunRecord | None:

@@ -125,6 +125,20 @@ def test_predictions_are_scored_by_hand_worked_figures_and_join_the_leaderboard(
     assert results.load_evaluation(trial, Protocol()).split_fingerprint == found.split_fingerprint  # pyright: ignore[reportOptionalMemberAccess]
 
 
+def test_a_run_without_models_is_told_from_one_that_can_be_scored_again(toy_run):
+    first, second = (trial.name for trial in results.trial_folders(toy_run))
+    (toy_run / "trials" / first / "model.safetensors").unlink()
+    code, said = segbench("evaluate", toy_run, first, second, "--set", "flip=true")
+    assert code == 2
+    assert f"no model.safetensors in {first}: a trial has it from the end of its training" in said
+    code, said = segbench("evaluate", toy_run, "--set", "flip=true")
+    assert code == 0, said
+    (toy_run / "trials" / second / "model.safetensors").unlink()
+    code, said = segbench("evaluate", toy_run, "--set", "flip=true")
+    assert code == 2
+    assert "no model.safetensors in any trial" in said
+
+
 def test_two_protocols_of_one_folder_are_two_rows_that_are_ranked_apart(toy_run, predictions):
     score(predictions, "--name", "theirs", "--run", toy_run)
     score(predictions, "--name", "theirs", "--run", toy_run, "--set", "with_background=false")

@@ -267,6 +267,11 @@ def test_ctrl_c_or_a_polite_kill_saves_and_says_so(toy_project, number):
         ),
         (["report", "results/none"], "holds no run.json"),
         (["status", "results/none"], "holds no run.json"),
+        (["status", "experiments/toy.yaml"], "holds no run.json"),
+        (
+            ["run", "experiments/toy.yaml", "--only", "head"],
+            "--only head: expected head=fcn32s,fcn8s, or",
+        ),
         (["list", "backbone"], "did you mean 'backbones'?"),
         (["show", "vgg61"], "did you mean 'vgg16'?"),
         (

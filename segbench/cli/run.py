@@ -1,5 +1,6 @@
 """`segbench run`: plan, say, start, follow, report."""
 
+import math
 import shlex
 import signal
 from collections import Counter
@@ -209,9 +210,11 @@ def say_plan(prepared: Any, left: dict[str, Any]) -> None:
     axes = " x ".join(f"{len(values)} {axis}" for axis, values in plan.axes.items())
     seeds = len({cell.seed for cell in plan.cells})
     trials = plan.trials
+    points = math.prod(len(values) for values in plan.axes.values()) * seeds
+    equals = "=" if points == len(trials) else "without what is left out:"
     skipped = Counter(cell.skipped for cell in plan.cells if cell.skipped)
     OUT.print(
-        f"{plan.experiment.name}: {axes} x {seeds} seeds = {len(trials)} trials; "
+        f"{plan.experiment.name}: {axes} x {seeds} seeds {equals} {len(trials)} trials; "
         f"{len(trials) - len(left)} ended, {len(left)} to run"
     )
     for reason, number in skipped.items():

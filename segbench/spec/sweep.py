@@ -391,7 +391,11 @@ def chosen_values(
         ExperimentError: it names no axis, or no value of it.
     """
     axis, equals, values = text.partition("=")
-    if not equals or axis not in axes:
+    if axis in axes and not equals:
+        raise ExperimentError(
+            f"{prefix}{text}: expected {axis}={','.join(axes[axis])}, or some of these"
+        )
+    if axis not in axes:
         raise ExperimentError(
             f"{prefix}{text}: expected axis=value{yamlfile.did_you_mean(axis, axes)}; "
             f"axes: {', '.join(axes)}"
