@@ -24,7 +24,7 @@ from segbench.models.segmenter import Segmenter
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Crf, Protocol
-from segbench.trial import load_segmenter
+from segbench.trial_score import load_segmenter
 
 IMAGE_TYPES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _LEGEND_PX = 18  # height of a line of the legend

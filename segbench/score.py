@@ -28,7 +28,7 @@ from segbench.spec import yamlfile
 from segbench.spec.cards import IGNORE_INDEX, DatasetCard
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
-from segbench.trial import load_segmenter, scored_on
+from segbench.trial_score import load_segmenter, scored_on
 
 MOST = 0.9  # of the objects' pixels: so many values that are no class are another encoding
 VOID = "void"  # in a mapping: the raw values that stand for no class

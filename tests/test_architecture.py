@@ -20,7 +20,7 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (False, ("engine",)),
     (True, ("results",)),
     (True, ("run", "status", "load", "external")),
-    (False, ("trial",)),
+    (False, ("trial", "trial_score", "trial_train", "trial_work")),
     (False, ("score", "label_images", "crf_search")),
     (False, ("worker",)),
     (True, ("launch",)),

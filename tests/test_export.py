@@ -19,7 +19,7 @@ from segbench.spec.catalog import Catalog, read_card
 from segbench.spec.heads import Model
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
-from segbench.trial import load_segmenter
+from segbench.trial_score import load_segmenter
 
 
 def segbench(*words):

@@ -20,7 +20,7 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing of ours catches it."""
 
 
-@pytest.mark.parametrize("place", ["save_weights", "_evaluate", "remove_checkpoints"])
+@pytest.mark.parametrize("place", ["save_weights", "evaluate_trial", "remove_checkpoints"])
 def test_a_kill_between_two_files_changes_no_byte(toy_project, tmp_path, monkeypatch, place):
     flags = Flags(results=tmp_path / "results")
     plan = prepare_run(toy_project / "experiments" / "toy.yaml", flags).asked

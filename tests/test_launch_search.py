@@ -24,7 +24,8 @@ from segbench.results import (
 from segbench.run import load_run, record_of, write_run
 from segbench.spec.experiment import read_experiment
 from segbench.spec.search import Distribution, Search
-from segbench.trial import run_trial, score_checkpoint
+from segbench.trial import run_trial
+from segbench.trial_score import score_checkpoint
 
 SEARCH = """
 search:

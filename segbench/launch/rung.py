@@ -34,7 +34,7 @@ def run(job_path: Path, trial_id: str, step: int, metric: str) -> int:
 
     from segbench import worker
     from segbench.engine.checkpoint import load_checkpoint
-    from segbench.trial import score_checkpoint
+    from segbench.trial_score import score_checkpoint
 
     job = Job.read(job_path)
     workdir = results.trial_folder(Path(job.run_folder), trial_id)

@@ -1,0 +1,126 @@
+"""The scoring of one trial's model: while it is trained, at its end, and ever after."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from segbench import results
+from segbench.counts import Counted
+from segbench.data.split import SegmentationSplit, open_scored
+from segbench.data.staging import staged
+from segbench.engine import ranks
+from segbench.engine.checkpoint import load_checkpoint, load_weights
+from segbench.engine.device import chosen_device, make_repeatable
+from segbench.engine.evaluate import evaluate, merged
+from segbench.engine.train import Interrupted
+from segbench.errors import DataError
+from segbench.models.segmenter import Segmenter
+from segbench.results import Evaluation
+from segbench.spec.machine import Machine
+from segbench.spec.protocol import Protocol
+from segbench.spec.trial import Trial
+from segbench.trial_work import Work, new_segmenter
+
+
+def load_segmenter(workdir: Path, machine: Machine) -> tuple[Trial, Segmenter]:
+    """Return a trial that is done and its trained model, in evaluation mode."""
+    trial = results.load_trial(workdir)
+    segmenter = new_segmenter(trial)
+    segmenter.load_state_dict(load_weights(workdir / results.WEIGHTS))
+    return trial, segmenter.to(chosen_device(machine)).eval()
+
+
+def evaluate_trial(work: Work, segmenter: Segmenter, protocol: Protocol, *, of: str) -> None:
+    """Score the model under a protocol and write its figures; each rank scores its share.
+
+    of: which of how many protocols this is, for the progress display.
+
+    Raises:
+        Interrupted: `work.should_stop` said so; nothing was written.
+    """
+    trial = work.trial
+    with ranks.first_before_others():
+        machine = staged(trial.dataset, protocol.split, work.machine)
+        split = open_scored(trial.dataset, protocol, machine)
+    share = split.share(ranks.rank(), ranks.count())
+    work.report(phase=f"evaluate {of}", step=0, steps=len(share))
+
+    def on_image(done: int) -> None:
+        work.report(step=done)
+        if work.should_stop():
+            raise Interrupted
+
+    counted: Counted | None = None
+    with contextlib.suppress(Interrupted):
+        counted = evaluate(
+            segmenter,
+            share,
+            protocol,
+            num_classes=trial.dataset.num_classes,
+            device=work.device,
+            on_image=on_image,
+        )
+    if ranks.any_of(counted is None):
+        raise Interrupted
+    counted = merged([part for part in ranks.gathered(counted) if part is not None])
+    if not ranks.is_first():
+        return
+    evaluation = _evaluation(counted, trial, protocol, split)
+    results.write_evaluation(work.workdir, evaluation, counted)
+
+
+def score_checkpoint(
+    trial: Trial, workdir: Path, machine: Machine, protocol: Protocol
+) -> Evaluation:
+    """Return the figures of a training that is under way, from its newest checkpoint.
+
+    Raises:
+        DataError: there is no sound checkpoint.
+    """
+    device = chosen_device(machine)
+    make_repeatable(machine, trial.seed)
+    saved = load_checkpoint(workdir, device)
+    if saved is None:
+        raise DataError(f"{workdir}: holds no sound checkpoint to score")
+    segmenter = new_segmenter(trial)
+    segmenter.load_state_dict(saved["model"])
+    evaluation, _ = scored_on(segmenter.to(device), trial, protocol, machine)
+    return evaluation
+
+
+def scored_on(
+    segmenter: Segmenter,
+    trial: Trial,
+    protocol: Protocol,
+    machine: Machine,
+    on_image: Callable[[int, int], None] = lambda *_: None,
+) -> tuple[Evaluation, Counted]:
+    """Return the figures of a trial's model on all that the protocol scores, and their counts.
+
+    segmenter: on the machine's device. on_image(done, of): called after each image.
+
+    Raises:
+        DataError: the split's files are not here.
+    """
+    split = open_scored(trial.dataset, protocol, machine)
+    counted = evaluate(
+        segmenter,
+        split,
+        protocol,
+        num_classes=trial.dataset.num_classes,
+        device=chosen_device(machine),
+        on_image=lambda done: on_image(done, len(split)),
+    )
+    return _evaluation(counted, trial, protocol, split), counted
+
+
+def _evaluation(
+    counted: Counted, trial: Trial, protocol: Protocol, split: SegmentationSplit
+) -> Evaluation:
+    return results.evaluation_of(
+        counted,
+        trial_id=trial.id(),
+        protocol=protocol,
+        dataset=trial.dataset,
+        split_fingerprint=split.fingerprint,
+    )

@@ -1,0 +1,188 @@
+"""The training of one trial: where its batches come from, what weighs its classes, what it starts from.
+
+The loop itself is engine/train.py.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segbench import results
+from segbench.data.batches import training_batches, training_positions
+from segbench.data.split import SegmentationSplit
+from segbench.engine import ranks
+from segbench.engine.checkpoint import load_weights
+from segbench.engine.evaluate import scored_label
+from segbench.engine.features import CachedFeatures, cached_features
+from segbench.engine.predict import score_map
+from segbench.engine.train import (
+    Batch,
+    BatchSource,
+    Hooks,
+    Interrupted,
+    segmentation_loss,
+    train,
+)
+from segbench.errors import DataError
+from segbench.files import digest
+from segbench.models.segmenter import Segmenter
+from segbench.spec.protocol import Protocol
+from segbench.spec.trial import IDENTITY_VERSION
+from segbench.trial_work import Work, open_part
+
+
+def train_trial(
+    work: Work, segmenter: Segmenter, protocols: tuple[Protocol, ...]
+) -> tuple[float, int, str]:
+    """Train; return the last loss, the optimizer steps of this attempt, the data's fingerprint.
+
+    Raises:
+        DataError: there is nothing to learn from.
+        Interrupted: `work.should_stop` said so, or `work.pause_at_step` is reached; the state is saved.
+    """
+    trial, recipe = work.trial, work.trial.train
+    if trial.start_from is not None:
+        _start_from(segmenter, work.workdir.parent / trial.start_from / results.WEIGHTS)
+    with ranks.first_before_others():  # one converts what nobody has converted yet
+        split = open_part(work, recipe.split, max_images=recipe.max_images)
+    if len(split) == 0:
+        raise DataError(f"{trial.dataset.name} {recipe.split}: has no images to train on")
+    if not split.class_pixels().any():
+        raise DataError(
+            f"{trial.dataset.name} {recipe.split}: every pixel is void: nothing to learn"
+        )
+    source = (
+        _feature_source(work, segmenter, split)
+        if recipe.cache_features
+        else (_image_source(work, split))
+    )
+    steps_done = reached = 0
+
+    def on_step(step: int, loss: float | None) -> None:
+        nonlocal steps_done, reached
+        steps_done, reached = steps_done + 1, step
+        work.report(step=step, **({} if loss is None else {"loss": loss}))
+
+    def should_stop() -> bool:
+        return work.should_stop() or (
+            work.pause_at_step is not None and reached >= work.pause_at_step
+        )
+
+    work.report(phase="train", step=0, steps=recipe.steps)
+    loss = train(
+        segmenter,
+        recipe,
+        source,
+        folder=work.workdir,
+        monitor=work.machine.monitor,
+        device=work.device,
+        hooks=Hooks(on_step, should_stop, _validation_loss(work, segmenter, protocols)),
+        class_weights=_class_weights(work, split),
+    )
+    return loss, steps_done, split.fingerprint
+
+
+def _start_from(segmenter: Segmenter, path: Path) -> None:
+    """Copy what has the same name and shape; the layers that are new keep their initial values."""
+    own = segmenter.state_dict()
+    found = {
+        name: tensor
+        for name, tensor in load_weights(path).items()
+        if name in own and own[name].shape == tensor.shape
+    }
+    segmenter.load_state_dict(found, strict=False)
+
+
+def _image_source(work: Work, split: SegmentationSplit) -> BatchSource:
+    def batches(first: int, last: int) -> Iterator[Batch]:
+        recipe = work.trial.train
+        for batch in training_batches(
+            split,
+            recipe.images,
+            seed=work.trial.seed,
+            batch_size=recipe.batch_size,
+            first_step=first,
+            last_step=last,
+            loader_workers=work.machine.loader_workers,
+            rank=ranks.rank(),
+            ranks=ranks.count(),
+        ):
+            yield Batch(batch.image.to(work.device, non_blocking=True).float() / 255, batch.label)
+
+    return batches
+
+
+def _feature_source(work: Work, segmenter: Segmenter, split: SegmentationSplit) -> BatchSource:
+    """Return batches of feature maps; the random draws are those of the images' batches."""
+    trial, recipe = work.trial, work.trial.train
+    squash = recipe.images.squash
+    assert squash is not None  # Recipe checks it
+    work.report(phase="features", step=0, steps=len(split))
+    parts = {name: part.identity_digest() for name, part in trial.parts().items()}
+    key = {name: parts.get(name) for name in ("backbone", "model", "weights")}
+    # A trunk that is drawn, or that another trial trained, is this trial's own.
+    own = () if "weights" in parts and trial.start_from is None else (trial.id(),)
+
+    def on_image(done: int) -> None:
+        work.report(step=done)
+        if done < len(split) and work.should_stop():  # there is no state to save yet
+            raise Interrupted
+
+    name = digest([IDENTITY_VERSION, key, split.fingerprint, squash, *own], length=16)
+    with ranks.first_before_others():
+        features: CachedFeatures = cached_features(
+            segmenter,
+            split,
+            squash,
+            strides=trial.head.strides,
+            folder=Path(work.machine.cache) / "features" / name,
+            device=work.device,
+            on_image=on_image,
+        )
+    mine = slice(ranks.rank(), None, ranks.count())
+
+    def batches(first: int, last: int) -> Iterator[Batch]:
+        for step in range(first, last):
+            indices, flipped = training_positions(
+                len(split), recipe.images, seed=trial.seed, batch_size=recipe.batch_size, step=step
+            )
+            yield Batch(*features.batch(indices[mine], flipped[mine]))
+
+    return batches
+
+
+def _class_weights(work: Work, split: SegmentationSplit) -> Tensor | None:
+    """Return the loss weight of each class: total / (classes x pixels of the class)."""
+    if work.trial.train.class_weights == "none":
+        return None
+    pixels = np.asarray(split.class_pixels(), dtype=np.float64)
+    weights = np.where(pixels > 0, pixels.sum() / (len(pixels) * np.maximum(pixels, 1)), 0.0)
+    return torch.from_numpy(weights).float().to(work.device)
+
+
+def _validation_loss(
+    work: Work, segmenter: Segmenter, protocols: tuple[Protocol, ...]
+) -> Callable[[], float] | None:
+    """Return a function that measures the loss on the first images of the reported split.
+
+    It is drawn in the learning curves and decides nothing. None where there is nothing to report.
+    """
+    if not protocols or not ranks.is_first():
+        return None
+    split = open_part(work, protocols[0].split, max_images=work.machine.monitor.validate_images)
+
+    @torch.inference_mode()
+    def measure() -> float:
+        segmenter.eval()
+        total = 0.0
+        for index in range(len(split)):
+            sample = split.sample(index)
+            scores = score_map(segmenter, sample.image.to(work.device), protocols[0])
+            label = scored_label(sample.label, protocols[0]).to(work.device)
+            total += float(segmentation_loss(scores[None], label[None].long()))
+        return total / max(len(split), 1)
+
+    return measure

@@ -1,0 +1,45 @@
+"""What the phases of one trial share: its records, its folder, its machine, its model before a step."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from segbench.data.split import SegmentationSplit, open_split
+from segbench.data.staging import staged
+from segbench.models.segmenter import Segmenter, build_segmenter
+from segbench.spec.machine import Machine
+from segbench.spec.trial import Trial
+
+
+class Work(NamedTuple):
+    """What the phases of one trial share. report: tells others how far it is."""
+
+    trial: Trial
+    workdir: Path
+    machine: Machine
+    device: torch.device
+    report: Callable[..., None]
+    should_stop: Callable[[], bool]
+    pause_at_step: int | None
+
+
+def open_part(work: Work, split: str, **chosen: Any) -> SegmentationSplit:
+    """Return a split, from the node's own disk where the machine names one."""
+    card = work.trial.dataset
+    return open_split(card, split, staged(card, split, work.machine), **chosen)
+
+
+def new_segmenter(trial: Trial, weights_path: Path | None = None) -> Segmenter:
+    """Return the trial's model before its first step, drawn from torch's global generator.
+
+    weights_path: the file of the trunk's weights; None where they are loaded afterwards, or drawn.
+    """
+    return build_segmenter(
+        trial.backbone,
+        trial.head,
+        trial.model,
+        trial.dataset.num_classes,
+        weights_path=weights_path,
+    )
