@@ -33,7 +33,12 @@ def download_folder(card: DatasetCard, machine: Machine) -> Path:
 
     Cards with the same archives share it; of others it holds nothing, whose files may be called alike.
     """
-    return Path(machine.cache) / "data" / _archives_key(card)
+    return _data_folder(machine) / _archives_key(card)
+
+
+def _data_folder(machine: Machine) -> Path:
+    """Return the folder of the cache for raw files: downloads, and what users put there."""
+    return Path(machine.cache) / "data"
 
 
 def _archives_key(card: DatasetCard) -> str:
@@ -44,7 +49,7 @@ def archive_file(archive: Archive, machine: Machine) -> Path:
     """Return where an archive is downloaded to; two cards' `data.zip` do not meet there."""
     name = PurePosixPath(urlsplit(archive.url).path).name
     key = digest([archive.url, archive.into], length=8)
-    return Path(machine.cache) / "data" / "archives" / f"{key}-{name}"
+    return _data_folder(machine) / "archives" / f"{key}-{name}"
 
 
 def archive_mark(card: DatasetCard, archive: Archive, machine: Machine, mark: str) -> Path:
@@ -75,7 +80,7 @@ def possible_roots(card: DatasetCard, machine: Machine) -> list[Path]:
 
 def own_folder(card: DatasetCard, machine: Machine) -> Path:
     """Return the folder of the cache where a user may put the card's files."""
-    return Path(machine.cache) / "data" / card.name
+    return _data_folder(machine) / card.name
 
 
 def find_root(card: DatasetCard, split: Split, machine: Machine) -> Path | None:
