@@ -44,6 +44,11 @@ evaluate:
   flipped: {{flip: true}}
 published:
   - {{where: {{backbone: resnet18}}, percent: 61.5, source: A paper, protocol: native}}
+  - where: {{backbone: resnet18}}
+    metric: pixel_accuracy
+    percent: 91.25
+    source: A paper
+    protocol: native
   - {{where: {{backbone: googlenet}}, percent: 50, source: Another, differs: images squashed}}
 {more}
 """

@@ -124,7 +124,7 @@ def test_the_short_answer_says_who_leads_by_how_much_and_whether_it_is_sure(foun
 
 def test_the_leaderboard_shows_places_letters_and_published_figures(text):
     board = text[text.index('id="leaderboard"') : text.index('id="classes"')]
-    assert "61.5 mean IoU (A paper)" in board
+    assert "61.5 mean IoU, 91.25 pixel acc. (A paper)" in board
     letters = re.findall(r'<td class="c-letters" data-value="(\w*)">\1</td>', board)
     assert {"a", "d"} <= set(letters)
     assert "images squashed" in text[text.index('id="again"') :]

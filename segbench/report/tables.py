@@ -109,8 +109,17 @@ def _ranking(board: Board) -> str:
 
 
 def published_in_words(published: Sequence[Published]) -> str:
-    """Return published figures, each with its source."""
-    return "; ".join(f"{p.percent:.1f} {FIGURES[p.metric]} ({p.source})" for p in published)
+    """Return published figures, in per cent, with their sources; those of one source together."""
+    found: dict[str, list[str]] = {}
+    for figure in published:
+        told = f"{_as_published(figure)} {FIGURES[figure.metric]}"
+        found.setdefault(figure.source, []).append(told)
+    return "; ".join(f"{', '.join(figures)} ({source})" for source, figures in found.items())
+
+
+def _as_published(figure: Published) -> str:
+    """Return per cent with one digit, or with as many more as the file gives."""
+    return max(f"{figure.percent:.1f}", f"{figure.percent:.12g}", key=len)
 
 
 def _incomplete_section(record: RunRecord, rows: Sequence[Row]) -> list[str]:
@@ -170,7 +179,7 @@ def _elsewhere_section(published: Sequence[Published]) -> list[str]:
 def elsewhere_rows(published: Sequence[Published]) -> list[list[str]]:
     """Return of what, figure, per cent, source, and how it differs, of each figure not ranked."""
     return [
-        [" ".join(p.where.values()), FIGURES[p.metric], f"{p.percent:.1f}", p.source, p.differs]
+        [" ".join(p.where.values()), FIGURES[p.metric], _as_published(p), p.source, p.differs]
         for p in published
         if p.differs is not None
     ]
