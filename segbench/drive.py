@@ -19,8 +19,9 @@ from segbench.drive_settle import (
     with_top_ups,
 )
 from segbench.errors import ExperimentError
-from segbench.launch import Event, Work, launcher_named
 from segbench.launch.best_sample import best_sample
+from segbench.launch.launchers import launcher_named
+from segbench.launch.work import Event, Work
 from segbench.run import RunRecord
 from segbench.spec.catalog import Catalog
 from segbench.spec.experiment import MOST_SEEDS, Experiment, read_experiment

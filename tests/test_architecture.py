@@ -1,6 +1,7 @@
 """The shape of the code: imports go one way, light modules stay light, cards are data."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 import venv
@@ -61,20 +62,28 @@ def _row(module: str) -> int:
     raise AssertionError(f"segbench.{module} stands in no row of {__file__}")
 
 
-@pytest.mark.parametrize(("module", "path"), [(m, p) for m, p in modules() if m])
-def test_imports_go_one_way(module, path):
+def imported_by(path: Path) -> set[str]:
+    """Return the modules of segbench that a file imports, anywhere in it, without the package."""
+    known, found = {name for name, _ in modules()}, set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module] if node.module != "segbench" else [
-                f"segbench.{alias.name}" for alias in node.names
-            ]  # fmt: skip
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        for name in names:
-            if name.startswith("segbench."):
-                other = name.removeprefix("segbench.")
-                assert _row(other) <= _row(module), f"{path.name} imports {name}, a later row"
+        found |= {name.removeprefix("segbench.") for name in names if name.startswith("segbench.")}
+    return found & known
+
+
+@pytest.mark.parametrize(("module", "path"), [(m, p) for m, p in modules() if m])
+def test_imports_go_one_way(module, path):
+    for other in imported_by(path):
+        assert _row(other) <= _row(module), f"{path.name} imports segbench.{other}, a later row"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {module: imported_by(path) - {module} for module, path in modules()}
+    graphlib.TopologicalSorter(graph).prepare()  # a circle raises CycleError, which names it
 
 
 def test_light_modules_load_nothing_heavy():

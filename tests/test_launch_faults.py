@@ -153,10 +153,10 @@ def test_a_second_signal_does_not_break_off_the_stop_and_who_cannot_save_is_ende
 def test_a_process_whose_parent_was_gone_before_it_could_look_ends(tmp_path):
     child = (
         "import time; from pathlib import Path; time.sleep(2);"
-        "from segbench.launch.element import end_with_parent; end_with_parent(); time.sleep(60)"
+        "from segbench.launch.node import end_with_parent; end_with_parent(); time.sleep(60)"
     )
     parent = (
-        "import subprocess, sys; from segbench.launch.element import started_here;"
+        "import subprocess, sys; from segbench.launch.node import started_here;"
         f"print(subprocess.Popen([sys.executable, '-c', {child!r}], env=started_here()).pid)"
     )
     with (tmp_path / "pid").open("w") as out:  # no pipe: the child would hold it open

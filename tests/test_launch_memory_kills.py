@@ -8,8 +8,9 @@ import signal
 import pytest
 
 from segbench.drive import Flags, prepare_run
-from segbench.launch import Work, local
+from segbench.launch import local
 from segbench.launch.memory_kills import memory_kills
+from segbench.launch.work import Work
 from segbench.lease import attempts, claim
 from segbench.results import load_result, trial_folder
 from segbench.spec.job import Job

@@ -13,9 +13,11 @@ from segbench.cli.watching import code_versions
 from segbench.code_version import package_digest
 from segbench.drive import Flags, prepare_run
 from segbench.errors import ExperimentError, LaunchError
-from segbench.launch import Work, cancel_jobs, slurm_queue
+from segbench.launch import slurm_queue
 from segbench.launch.estimate import estimated
 from segbench.launch.on_slurm import arrays_of, sbatch_options, with_gpus
+from segbench.launch.slurm_queue import cancel_jobs
+from segbench.launch.work import Work
 from segbench.lease import claim, fruitless_attempts
 from segbench.listing import prepare_all
 from segbench.results import Provenance, trial_folder, write_provenance

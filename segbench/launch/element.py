@@ -7,24 +7,20 @@ cannot be recorded, 69 what it waits for is not there, 75 interrupted with the s
 """
 
 import logging
-import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 from segbench import results
-from segbench.errors import LaunchError, SegbenchError
-from segbench.launch import Work
-from segbench.launch.local import Waited, end_after, launch_local
-from segbench.lease import claim, fruitless_attempts
+from segbench.errors import SegbenchError
+from segbench.launch.local import Waited, launch_local
+from segbench.launch.node import end_with_parent, has_given_up, until_visible
+from segbench.launch.work import Work
 from segbench.spec.job import INTERRUPTED, UNAVAILABLE, UNRECORDED, Job
 from segbench.spec.launching import Launch
 
 LOG = logging.getLogger(__name__)
-_VISIBLE_SECONDS = 60.0  # how late a shared disk may show a file to another node
 _POLITE_SECONDS = 90.0  # how long a job waits for a trial that another has or must do first
-_STARTED_BY = "SEGBENCH_STARTED_BY"
 
 
 def run(job_path: Path, trial_ids: list[str], launch: Launch, *, restarts: int = 0) -> int:
@@ -68,54 +64,6 @@ def _run(job_path: Path, trial_ids: list[str], launch: Launch, restarts: int) ->
         patience_seconds=_POLITE_SECONDS,
     )
     return int(any(results.load_failure(workdir) is not None for workdir in workdirs.values()))
-
-
-def has_given_up(trial_id: str, workdir: Path, max_attempts: int, restarts: int) -> bool:
-    """Return whether the trial made no headway for too long, and is recorded as failed now."""
-    if restarts < max_attempts - 1 or fruitless_attempts(workdir) < max_attempts:
-        return False
-    lease = claim(workdir)
-    if lease is None:
-        return False  # another worker holds it
-    with lease:
-        message = (
-            f"{max_attempts} attempts in a row ended before anything was saved; see "
-            f"{workdir / 'worker.log'}"
-        )
-        results.write_failure(workdir, trial_id, kind="killed", message=message)
-    return True
-
-
-def until_visible(path: Path) -> None:
-    """Wait for a file that another node has written: shared disks may show it late."""
-    deadline = time.monotonic() + _VISIBLE_SECONDS
-    while not path.exists():
-        if time.monotonic() > deadline:
-            raise LaunchError(
-                f"{path}: is not here after {_VISIBLE_SECONDS:.0f} s; the run's folder must be on "
-                "a disk that all nodes share"
-            )
-        time.sleep(1.0)
-
-
-def started_here() -> dict[str, str]:
-    """Return the variables for a process that is to end with this one; see `end_with_parent`."""
-    return {**os.environ, _STARTED_BY: str(os.getpid())}
-
-
-def end_with_parent() -> None:
-    """Interrupt this process when the one that started it is gone, also where it is gone already.
-
-    The kernel's own signal (PR_SET_PDEATHSIG) comes when the thread ends that started us, and Ray
-    does its tasks in threads.
-    """
-    parent = int(os.environ.get(_STARTED_BY) or os.getppid())
-
-    def wait_for_end() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-
-    end_after(wait_for_end)
 
 
 if __name__ == "__main__":

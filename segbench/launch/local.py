@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,8 +21,10 @@ from typing import NamedTuple, NoReturn
 
 from segbench import results
 from segbench.errors import LaunchError, SegbenchError
-from segbench.launch import Event, Work, end_of, start_state
 from segbench.launch.memory_kills import memory_kills
+from segbench.launch.node import end_after
+from segbench.launch.rank import start_all, wait_for_all
+from segbench.launch.work import Event, Work, end_of, start_state
 from segbench.lease import attempts, saved_mark
 from segbench.spec.job import INTERRUPTED, UNRECORDED, Job
 from segbench.spec.launching import Launch
@@ -31,7 +32,6 @@ from segbench.status import last_line
 
 _POLL_SECONDS = 0.2
 _HELD_SECONDS = 2.0
-_ORPHAN_SECONDS = 60.0  # how long a process may take to save its state that nobody waits for
 
 
 class Slot(NamedTuple):
@@ -308,22 +308,6 @@ def _ignored(*numbers: signal.Signals) -> Iterator[None]:
             signal.signal(number, action)
 
 
-def end_after(wait_for_end: Callable[[], object]) -> None:
-    """Interrupt this process when `wait_for_end` returns: what started it is gone.
-
-    So nothing runs unseen. One that cannot stop by itself, since it waits for others, ends without
-    saving.
-    """
-
-    def watch() -> None:
-        wait_for_end()
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_ORPHAN_SECONDS)
-        os._exit(INTERRUPTED)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _end_with_driver() -> None:
     """Interrupt this process when the driver is gone, be it killed: the parent is the fork server.
 
@@ -355,8 +339,6 @@ def _worker(job_path: str, trial_id: str, gpus: str | None, launch: Launch) -> N
 
 def _ranks(job_path: str, trial_id: str, launch: Launch) -> NoReturn:
     """Start a trial's ranks, hand signals on to them, and end as they do."""
-    from segbench.launch.rank import start_all, wait_for_all
-
     processes = start_all(Path(job_path), trial_id, launch)
 
     def hand_on(number: int, _frame: object) -> None:

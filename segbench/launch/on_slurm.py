@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 
 from segbench import results
 from segbench.errors import LaunchError
-from segbench.launch import Event, Work, element, levels_of, rank, slurm_queue
+from segbench.launch import element, rank, slurm_queue
 from segbench.launch.rank import variables
 from segbench.launch.slurm_queue import Submission
+from segbench.launch.work import Event, Work, levels_of
 from segbench.lease import claim, living
 from segbench.spec.job import INTERRUPTED, RANK_LOST, UNAVAILABLE
 from segbench.spec.launching import Launch

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from segbench import results
 from segbench.errors import SegbenchError
-from segbench.launch.element import end_with_parent, has_given_up, started_here, until_visible
+from segbench.launch.node import end_with_parent, has_given_up, started_here, until_visible
 from segbench.spec.job import RANK_LOST, UNRECORDED, Job
 from segbench.spec.launching import Launch
 

@@ -13,7 +13,7 @@ from typing import Any
 from segbench import results
 from segbench.errors import SegbenchError
 from segbench.files import read_json, write_json
-from segbench.launch.element import end_with_parent
+from segbench.launch.node import end_with_parent
 from segbench.spec.job import INTERRUPTED, UNRECORDED, Job
 
 

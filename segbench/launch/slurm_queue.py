@@ -9,7 +9,7 @@ import math
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -169,6 +169,8 @@ def _from_controller(arrays: set[str]) -> dict[str, Ended]:
 def jobs_of(run_folder: Path) -> dict[str, ClusterJob]:
     """Return what Slurm says of each trial's job, by trial id: one in the queue, else the latest.
 
+    Empty where no trial of the run was ever submitted.
+
     Raises:
         LaunchError: squeue cannot be asked.
     """
@@ -187,14 +189,6 @@ def jobs_of(run_folder: Path) -> dict[str, ClusterJob]:
         trial_id: _job(job_id, waiting.get(job_id), gone.get(job_id))
         for trial_id, job_id in latest.items()
     }
-
-
-def queued_jobs(run_folder: Path) -> dict[str, list[str]]:
-    """Return all jobs of each trial that wait or run, by trial id; raises as `jobs_of` does."""
-    known = submissions(run_folder)
-    waiting = queue() if known else {}
-    jobs = _all_jobs(run_folder, known, waiting)
-    return {trial_id: [j for j in job_ids if j in waiting] for trial_id, job_ids in jobs.items()}
 
 
 def _all_jobs(
@@ -263,13 +257,30 @@ def has_gpus(partition: str | None) -> bool:
     )
 
 
-def cancel(run_folder: Path, job_ids: Sequence[str]) -> None:
-    """Cancel jobs or array elements and note it; those that have ended are left alone."""
-    for start in range(0, len(job_ids), 200):
-        _ask("scancel", *job_ids[start : start + 200])
-    if job_ids:
+def cancel_jobs(run_folder: Path, trial_ids: Collection[str] = ()) -> list[str]:
+    """Cancel the run's jobs that wait or run, or those of these trials; return their ids.
+
+    A job that does several trials ends for all of them; each saves its state first.
+
+    Raises:
+        LaunchError: the cluster cannot be asked.
+    """
+    known = submissions(run_folder)
+    waiting = queue() if known else {}
+    jobs = {
+        job_id
+        for trial_id, job_ids in _all_jobs(run_folder, known, waiting).items()
+        if not trial_ids or trial_id in trial_ids
+        for job_id in job_ids
+        if job_id in waiting
+    }
+    cancelled = sorted(jobs)
+    for start in range(0, len(cancelled), 200):
+        _ask("scancel", *cancelled[start : start + 200])
+    if cancelled:
         path = run_folder / "jobs" / f"cancelled-{os.urandom(4).hex()}.json"
-        write_json(path, {"jobs": list(job_ids)})
+        write_json(path, {"jobs": cancelled})
+    return cancelled
 
 
 def _cancelled(run_folder: Path) -> set[str]:

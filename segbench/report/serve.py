@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from segbench import results, status
 from segbench.errors import ResultError, SegbenchError
 from segbench.files import digest
-from segbench.launch import cluster_jobs
+from segbench.launch.slurm_queue import jobs_of
 from segbench.report.page import TRIAL_FILES
 from segbench.report.write import page_of, read_run
 from segbench.run import load_run
@@ -108,7 +108,7 @@ def version_of(run_folder: Path) -> str:
 
 def live_status(run_folder: Path) -> dict[str, Any]:
     """Return how far the run is: a sentence, the share that has ended, and what needs a look."""
-    found = status.statuses(run_folder, load_run(run_folder), cluster_jobs(run_folder))
+    found = status.statuses(run_folder, load_run(run_folder), jobs_of(run_folder))
     counts = Counter(each.state for each in found)
     ended = sum(counts[state] for state in ("done", "failed", "skipped"))
     left = [each.eta_seconds for each in found if each.eta_seconds is not None]
