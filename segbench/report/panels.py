@@ -9,7 +9,7 @@ writes them (`segbench report RUN --panels TRIAL`); readers need neither torch n
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, StringConstraints, ValidationError
@@ -21,6 +21,9 @@ from segbench.files import write_atomically
 from segbench.run import RunRecord, find_trial
 from segbench.spec.base import Spec
 from segbench.spec.machine import Machine
+
+if TYPE_CHECKING:
+    from segbench.engine.panels import Pictures
 
 RULE = (
     "By the mean IoU of an image's labelled classes: the {n} best, the {n} nearest to the median, "
@@ -165,24 +168,16 @@ def write_panels(
     _, segmenter = load_segmenter(workdir, machine)
     folder = panels_folder(run_folder, workdir.name)
     chosen, panels = chosen_images(counts, number), []
-    for done, (kind, place, image_name, iou) in enumerate(chosen, start=1):
-        found = pictures_of(
+    for done, one in enumerate(chosen, start=1):
+        pictures = pictures_of(
             segmenter,
-            split.sample(place),
+            split.sample(one.place),
             protocol,
             trial.dataset.seen_palette,
             device=chosen_device(machine),
         )
-        stem = f"{kind}_{sum(panel.kind == kind for panel in panels) + 1}"
-        files = {}
-        for part, picture in found.parts.items():
-            files[part] = f"{stem}_{part}.{'jpg' if part == 'image' else 'png'}"
-            buffer = io.BytesIO()
-            picture.save(buffer, "JPEG" if part == "image" else "PNG", quality=80, optimize=True)
-            write_atomically(folder / files[part], lambda file, b=buffer: file.write(b.getbuffer()))
-        panels.append(
-            Panel(kind=kind, name=image_name, iou=iou, files=files, class_indices=found.classes)
-        )
+        stem = f"{one.kind}_{sum(panel.kind == one.kind for panel in panels) + 1}"
+        panels.append(_write_panel(folder, stem, one, pictures))
         on_image(done, len(chosen))
     written = Panels(
         trial_id=workdir.name,
@@ -194,3 +189,19 @@ def write_panels(
     )
     written.write_to(folder / "panels.json")
     return folder
+
+
+def _write_panel(folder: Path, stem: str, chosen: Chosen, pictures: "Pictures") -> Panel:
+    files = {}
+    for part, picture in pictures.parts.items():
+        files[part] = f"{stem}_{part}.{'jpg' if part == 'image' else 'png'}"
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG" if part == "image" else "PNG", quality=80, optimize=True)
+        write_atomically(folder / files[part], lambda file, b=buffer: file.write(b.getbuffer()))
+    return Panel(
+        kind=chosen.kind,
+        name=chosen.name,
+        iou=chosen.iou,
+        files=files,
+        class_indices=pictures.classes,
+    )
