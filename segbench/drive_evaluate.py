@@ -14,7 +14,7 @@ from segbench.external import write_external
 from segbench.results import Evaluation
 from segbench.run import RunRecord, add_protocol, find_trial, load_run
 from segbench.spec import yamlfile
-from segbench.spec.cards import card_stem
+from segbench.spec.cards import checked_name
 from segbench.spec.catalog import Catalog
 from segbench.spec.experiment import with_setting
 from segbench.spec.machine import Machine
@@ -94,7 +94,7 @@ def score_external(
     """
     method_name = asked.name or source.folder.resolve().name.lower()
     try:
-        card_stem(method_name)
+        checked_name(method_name)
     except ValueError as error:
         raise ExperimentError(f"--name {method_name!r}: {error}") from error
     start = Protocol()

@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from segbench.counts import Counted, Sums, figures, mean_iou, per_class_iou
 from segbench.errors import DataError, ResultError
@@ -32,6 +33,7 @@ from segbench.spec.base import Spec
 from segbench.spec.cards import DatasetCard
 from segbench.spec.protocol import Protocol
 from segbench.spec.trial import Trial
+from segbench.spec.yamlfile import dotted
 
 WEIGHTS = "model.safetensors"
 AnyRecord = TypeVar("AnyRecord", bound=Spec)
@@ -325,5 +327,12 @@ def load_record(
     except (ValueError, OSError) as error:  # pydantic.ValidationError is a ValueError
         if torn_is_missing:
             return None
-        reason = str(error).splitlines()[0]
-        raise ResultError(f"{path}: is damaged or of another version ({reason})") from error
+        raise ResultError(f"{path}: is damaged or of another version ({_first(error)})") from error
+
+
+def _first(error: Exception) -> str:
+    """Return the first thing that is wrong, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{dotted(first['loc'])}: {first['msg']}".removeprefix(": ")
+    return str(error).splitlines()[0]

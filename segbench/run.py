@@ -7,17 +7,22 @@ trial id, so that reports are rebuilt from files alone, on any machine. Knows no
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Self
+
+from pydantic import model_validator
 
 from segbench import results
 from segbench.errors import ResultError
 from segbench.results import Evaluation, Provenance, Result
 from segbench.spec.base import Spec
+from segbench.spec.cards import Name, checked_name
 from segbench.spec.claims import Claim
 from segbench.spec.experiment import Experiment
 from segbench.spec.protocol import Protocol
 from segbench.spec.sweep import Plan
-from segbench.spec.trial import Trial
+from segbench.spec.trial import Trial, TrialId
+
+NAMED_AXES = ("backbone", "head", "dataset", "variant")
 
 
 class CellRecord(Spec):
@@ -25,8 +30,17 @@ class CellRecord(Spec):
 
     axes: dict[str, str]
     seed: int
-    trial_id: str
+    trial_id: TrialId | Literal[""]
     skipped: str = ""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        for (
+            axis
+        ) in NAMED_AXES:  # reports call files by these, and somebody else may have written them
+            if axis in self.axes:
+                checked_name(self.axes[axis])
+        return self
 
 
 class TopUp(Spec):
@@ -54,7 +68,7 @@ class RunRecord(Spec):
     command: str
     cells: tuple[CellRecord, ...]
     hidden_cards: tuple[str, ...] = ()
-    added: dict[str, Protocol] = {}
+    added: dict[Name, Protocol] = {}
     looks: int = 1
     schedule: tuple[int, ...] = ()
     top_ups: tuple[TopUp, ...] = ()

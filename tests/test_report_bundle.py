@@ -109,6 +109,20 @@ def test_a_name_that_bundles_do_not_hold_is_refused(bundle, tmp_path, name):
     refused(path, tmp_path, "is not a file that bundles hold; nothing is imported")
 
 
+@pytest.mark.parametrize("where", ["evaluate", "dataset"])
+def test_a_name_that_would_leave_the_folder_as_a_file_is_refused(bundle, tmp_path, where):
+    def change(contents):
+        record = json.loads(contents["run.json"])
+        protocols = record["experiment"]["evaluate"]
+        if where == "evaluate":
+            protocols["../native"] = protocols.pop("native")
+        else:
+            record["cells"][0]["axes"]["dataset"] = "../few"
+        contents["run.json"] = json.dumps(record).encode()
+
+    refused(rewritten(bundle, change), tmp_path, "a name has lower-case letters")
+
+
 def test_a_file_that_is_not_listed_or_not_there_is_refused(bundle, tmp_path):
     with zipfile.ZipFile(bundle, "a") as opened:
         opened.writestr("panels/0123456789ab/panels.json", "{}")

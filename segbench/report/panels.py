@@ -21,6 +21,7 @@ from segbench.files import write_atomically
 from segbench.run import RunRecord, find_trial
 from segbench.spec.base import Spec
 from segbench.spec.machine import Machine
+from segbench.spec.trial import TrialId
 
 if TYPE_CHECKING:
     from segbench.engine.panels import Pictures
@@ -48,7 +49,7 @@ class Panel(Spec):
 class Panels(Spec):
     """What panels.json holds. rule: in words. colours: of each class."""
 
-    trial_id: str
+    trial_id: TrialId
     protocol: str
     rule: str
     class_names: tuple[str, ...]

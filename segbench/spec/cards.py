@@ -11,7 +11,18 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from segbench.spec.base import Spec
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+
+def checked_name(name: str) -> str:
+    """Return a name that may become a file's, or raise ValueError."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name):
+        raise ValueError(
+            "a name has lower-case letters, digits, `_`, `.` and `-`, begins with a letter or digit "
+            f"and is 64 long at most, but this is {name!r}"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(checked_name)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
 
@@ -126,7 +137,7 @@ class BackboneCard(Spec):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     classifier: Classifier | None = None
     input: Input
-    weights: dict[str, Weights] = {}
+    weights: dict[Name, Weights] = {}
     default_weights: str | None = None
     licence: Text
     source: Source
@@ -258,7 +269,7 @@ class DatasetCard(Spec):
     name: Name
     title: Text
     roots: tuple[RelativePath, ...] = ("",)
-    splits: dict[str, Split] = {}
+    splits: dict[Name, Split] = {}
     drawn: Drawn | None = None
     classes: Annotated[tuple[Text, ...], Field(min_length=2)]
     palette: tuple[tuple[int, int, int], ...]
@@ -396,6 +407,7 @@ class DatasetCard(Spec):
 
 def card_stem(name: Any) -> str:
     """Return a file stem that is a legal card name, or raise ValueError."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", str(name)):
-        raise ValueError(f"a card's file name is its name: lower case, digits, _ . -; got {name!r}")
-    return str(name)
+    try:
+        return checked_name(str(name))
+    except ValueError as error:
+        raise ValueError(f"a card is called as its file: {error}") from error

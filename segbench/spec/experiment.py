@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from segbench.errors import CardError, ExperimentError
 from segbench.spec import yamlfile
 from segbench.spec.base import Spec
-from segbench.spec.cards import Name, Source, Text
+from segbench.spec.cards import Name, Source, Text, checked_name
 from segbench.spec.catalog import Catalog
 from segbench.spec.claims import Claim
 from segbench.spec.heads import Head, Model, head_named
@@ -20,6 +20,7 @@ from segbench.spec.machine import Monitor
 from segbench.spec.protocol import Protocol
 from segbench.spec.recipe import Recipe
 from segbench.spec.search import Search
+from segbench.spec.trial import Seed
 
 
 def _several(value: Any) -> Any:
@@ -49,7 +50,7 @@ class Sweep(Spec):
     dataset: Names
     seeds: (
         Annotated[int, Field(ge=1, le=MOST_SEEDS)]
-        | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+        | Annotated[tuple[Seed, ...], Field(min_length=1)]
     ) = 5
     variant: Names | None = None
     settings: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = {}
@@ -124,13 +125,13 @@ class Experiment(Spec):
     question: Text
     source: tuple[Source, ...] = ()
     sweep: Sweep
-    heads: dict[str, Head] = {}
-    variants: dict[str, dict[str, Any]] = {}
+    heads: dict[Name, Head] = {}
+    variants: dict[Name, dict[str, Any]] = {}
     overrides: tuple[Override, ...] = ()
     start_from: tuple[StartFrom, ...] = ()
     model: Model = Model()
     train: Recipe
-    evaluate: Annotated[dict[str, Protocol], Field(min_length=1)] = {"native": Protocol()}
+    evaluate: Annotated[dict[Name, Protocol], Field(min_length=1)] = {"native": Protocol()}
     published: tuple[Published, ...] = ()
     monitor: Monitor = Monitor()
     launch: Launch = Launch()
@@ -182,6 +183,13 @@ def read_experiment(
     document = yamlfile.read_document(path, ExperimentError)
     if isinstance(document.data, dict):
         data = {"name": path.stem, **document.data}
+        if data["name"] == path.stem:
+            try:
+                checked_name(path.stem)
+            except ValueError as error:
+                raise ExperimentError(
+                    f"{path}: rename the file, its results are called like it: {error}"
+                ) from error
         changed: dict[yamlfile.Place, str] = {}
         for setting in settings:
             changed[_place_of(data, setting)] = setting

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from segbench.spec.base import Spec
+from segbench.spec.cards import Name
 from segbench.spec.recipe import Count, Positive, Side
 
 
@@ -54,7 +55,7 @@ class Protocol(Spec):
 
     not_identity = frozenset({"name", "title"})
 
-    name: str = "native"
+    name: Name = "native"
     title: str = ""
     split: str = "val"
     size: tuple[Side, Side] | Literal["native"] = "native"

@@ -77,6 +77,14 @@ class Schedule(Spec):
     gamma: Positive = 0.1
     warmup_steps: Annotated[int, Field(ge=0)] = 0
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.name == "step") != bool(self.milestones):
+            raise ValueError(
+                "schedule `step` needs milestones, such as [0.5, 0.75], and no other schedule has any"
+            )
+        return self
+
 
 Frozen = Literal["backbone", "batch_norm", "upsampling"]
 
@@ -96,6 +104,15 @@ class Stage(Spec):
     frozen: tuple[Frozen, ...] = ()
     optimizer: Optimizer
     schedule: Schedule = Schedule()
+
+    @model_validator(mode="after")
+    def _warms_up(self) -> Self:
+        if self.schedule.warmup_steps >= self.steps:
+            raise ValueError(
+                f"schedule.warmup_steps {self.schedule.warmup_steps} leaves none of the {self.steps} "
+                "steps at the full rate: lower it, or raise steps"
+            )
+        return self
 
 
 class Recipe(Spec):

@@ -7,7 +7,7 @@ several protocols score one training. Knows nothing of sweeps.
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from segbench.files import digest
 from segbench.spec.base import Spec
@@ -17,6 +17,8 @@ from segbench.spec.recipe import Recipe
 
 IDENTITY_VERSION = 2  # raised when the code gives other numbers for the same trial, so that old results are not reused
 ID_LENGTH = 12
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+TrialId = Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{ID_LENGTH}}}$")]
 
 
 class Trial(Spec):
@@ -32,8 +34,8 @@ class Trial(Spec):
     model: Model
     weights: Weights | None
     train: Recipe
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    start_from: str | None = None
+    seed: Seed
+    start_from: TrialId | None = None
 
     def id(self) -> str:
         """Return the 12 hexadecimal digits that name the trial and its folder."""
