@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from segbench.data.batches import Draws, draws_of, training_batches, training_positions, transformed
 from segbench.data.drawn import SHAPES, draw_pair
 from segbench.data.split import open_split
-from segbench.errors import CardError
-from segbench.spec.cards import DatasetCard
+from segbench.spec.cards import DRAWN_SHAPES, DatasetCard
 from segbench.spec.machine import Machine
 from segbench.spec.recipe import TrainImages
 
@@ -146,6 +146,20 @@ def test_drawings_are_the_same_everywhere_and_have_void_borders():
             assert not ((inner == 0) & (beside > 0) & (beside < 255)).any()
 
 
-def test_a_class_that_is_no_shape_is_refused():
-    with pytest.raises(CardError, match="no shape is called sphere"):
-        draw_pair(shapes(("background", "sphere")), "train", 0)
+@pytest.mark.parametrize(
+    ("classes", "changes", "sentence"),
+    [
+        (("background", "sphere"), {}, "no shape is called sphere; behind the background there"),
+        (("background", "circle"), {"shapes_per_image": (4, 1)}, "from the fewest to the most"),
+        (("background", "circle"), {"shapes_per_image": (0, 0)}, "at least one"),
+        (("background", "circle"), {"border_px": 9}, "border_px 9 is more than a tenth"),
+        (("background", "circle"), {"seed": -3}, "greater than or equal to 0"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_when_the_card_is_read(classes, changes, sentence):
+    with pytest.raises(ValidationError, match=sentence):
+        shapes(classes, **changes)
+
+
+def test_the_shapes_that_a_card_may_name_are_those_that_are_drawn():
+    assert tuple(SHAPES) == DRAWN_SHAPES

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from segbench.data.chosen import fingerprint_here
 from segbench.data.prepare import preflight, prepare
@@ -379,6 +380,30 @@ def test_a_list_names_the_images_and_minus_takes_some_away(folder, machine):
     assert open_split(card(splits=splits), "val", machine).names == ("im2", "im 1")
 
 
+def test_an_image_that_is_named_twice_or_not_clear_or_its_own_mask_is_told(folder, machine):
+    photos = folder / "photos" / "val"
+    (folder / "all.txt").write_bytes(b"\xef\xbb\xbfim0\nim1\nim0\n")  # as Windows begins a text
+    save(photos / "im1.png", np.zeros((34, 49, 3)))
+    split = {"images": "photos/val/{name}", "labels": "masks/val/{name}.png", "list": "all.txt"}
+    with pytest.raises(DataError) as caught:
+        open_split(card(splits={"val": split}), "val", machine)
+    twice, unclear = str(caught.value).splitlines()
+    assert "street val: all.txt names twice: im0" in twice
+    assert f"which is the image: {photos / 'im1.jpg'} or {photos / 'im1.png'}? Keep" in unclear
+    alone = {"images": "masks/val/{name}", "labels": "masks/val/{name}.png"}
+    with pytest.raises(DataError, match=r"missing files: .*im0 "):
+        open_split(card(splits={"val": alone}), "val", machine)
+    with pytest.raises(ValidationError, match="images and labels are the same files"):
+        card(splits={"val": {"images": "a/{name}.png", "labels": "a/{name}.png"}})
+
+
+def test_a_converted_folder_without_its_notes_is_made_again(folder, machine, tmp_path):
+    before = open_split(card(), "val", machine).fingerprint
+    (path,) = (tmp_path / "cache").rglob("about.json")
+    path.unlink()
+    assert open_split(card(), "val", machine).fingerprint == before
+
+
 def test_masks_may_lie_among_the_photographs(folder, machine):
     for mask in (folder / "masks" / "val").iterdir():
         mask.rename(folder / "photos" / "val" / f"{mask.stem}_mask.png")
@@ -501,7 +526,7 @@ def test_an_image_without_a_label_and_a_label_without_an_image_are_told(folder, 
     photos = folder / "photos" / "train"
     assert f"images without a label: {photos / 'im2.jpg'}; a label is masks/" in unlabelled
     assert f"missing files: {photos / 'im4'} (.jpg, .png, " in missing
-    assert "add them, or take their names out of the labels" in missing
+    assert "add them, take their names out of the labels, or mend the card's patterns" in missing
 
 
 def test_images_that_nobody_labelled_may_lie_beside_when_the_card_counts_the_others(

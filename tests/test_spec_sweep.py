@@ -117,6 +117,32 @@ def test_mistakes_are_refused_with_a_sentence(plan_of, setting, sentence):
     assert sentence in str(caught.value)
 
 
+def test_every_wrong_setting_of_an_override_is_told_also_where_it_reaches_no_cell(plan_of):
+    one = "  - {where: {head: %s}, set: {train.bach_size: 3, train.batch_size: -2, trian.x: 1}}\n"
+    with pytest.raises(ExperimentError) as caught:
+        plan_of(text="overrides:\n" + one % "fcn8s" + one % "fcn4s")
+    for sentence in (
+        "unknown key; did you mean 'batch_size'?",
+        "greater than or equal to 1, but got -2",
+        "begins with backbone, head, dataset, model, train; did you mean 'train'?",
+    ):
+        assert str(caught.value).count(sentence) == 2
+
+
+@pytest.mark.parametrize(
+    ("exclude", "sentence"),
+    [
+        ("[{backbon: toynet}]", "no axis 'backbon' in the sweep; did you mean 'backbone'?"),
+        ("[{head: fcn99}]", "head: fcn99 matches no cell"),
+    ],
+)
+def test_what_is_to_be_left_out_is_in_the_sweep(plan_of, exclude, sentence):
+    assert len(plan_of("sweep.exclude=[{head: fcn8s}]").cells) == 2
+    with pytest.raises(ExperimentError) as caught:
+        plan_of(f"sweep.exclude={exclude}")
+    assert f"sweep.exclude[0]: {sentence}" in str(caught.value)
+
+
 def test_a_published_figure_may_name_a_card_that_a_narrowed_sweep_lacks_but_no_typo(plan_of):
     figure = "  - {where: {dataset: %s}, percent: 5, source: x, differs: y}\n"
     assert plan_of(text="published:\n" + figure % "voc2012").cells

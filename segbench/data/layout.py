@@ -4,6 +4,7 @@ Raw files are looked for at every root of the card: in each data folder, with an
 card's name above it, then in the cache, in `data/NAME` and where the card's archives are unpacked.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -117,27 +118,45 @@ def raw_pairs(card: DatasetCard, split_name: str, root: Path) -> list[RawPair]:
                 f"{split.labels}, where {{name}} is the image's without its ending; add labels, or "
                 "take the images out of the folder"
             )
-    pairs = []
-    missing = []
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        problems.append(f"{card.name} {split_name}: {split.list} names twice: {_listed(twice)}")
+    pairs, wrong = _found_pairs(card, split_name, names, root)
+    if problems + wrong:
+        raise DataError("\n".join(problems + wrong))
+    return pairs
+
+
+def _found_pairs(
+    card: DatasetCard, split_name: str, names: list[str], root: Path
+) -> tuple[list[RawPair], list[str]]:
+    """Return the pairs that are whole and clear, and what is wrong with the others."""
+    split = card.splits[split_name]
+    pairs, missing, unclear, problems = [], [], [], []
     for name in names:
         place = split.images.replace("{name}", name)
-        image = _image_file(root, place)
         label = root / split.labels.replace("{name}", name)
-        if image is None:
+        images = [image for image in _image_files(root, place) if image != label]
+        if not images:
             has_suffix = Path(place).suffix in _IMAGE_TYPES
             missing.append(f"{root / place}{'' if has_suffix else f' ({_ANY_TYPE})'}")
         elif not label.is_file():
             missing.append(str(label))
+        elif len(images) > 1:
+            unclear.append(" or ".join(map(str, images)))
         else:
-            pairs.append(RawPair(name, image, label))
+            pairs.append(RawPair(name, images[0], label))
+    if unclear:
+        problems.append(
+            f"{card.name} {split_name}: which is the image: {_listed(unclear)}? Keep one of each, or "
+            "write the ending into the pattern, such as {name}.jpg"
+        )
     if missing:
         problems.append(
-            f"{card.name} {split_name}: missing files: {_listed(missing)}; add them, or take their "
-            f"names out of {'the labels' if split.list is None else split.list}"
+            f"{card.name} {split_name}: missing files: {_listed(missing)}; add them, take their "
+            f"names out of {'the labels' if split.list is None else split.list}, or mend the card's "
+            "patterns (other types of image need their ending there, such as {name}.tif)"
         )
-    if problems:
-        raise DataError("\n".join(problems))
-    return pairs
+    return pairs, problems
 
 
 def _listed(paths: list[str]) -> str:
@@ -179,7 +198,7 @@ def _read_list(place: str, root: Path) -> list[str]:
     ours = built_in_root() / "datasets" / place.removeprefix(_CARD_LIST)
     path = ours if is_ours else root / place
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: the list of a split's images is not UTF-8 text") from error
     except OSError as error:
@@ -211,9 +230,14 @@ def _name_of(path: Path, root: Path, split: Split) -> str:
     return text[len(before) : len(text) - len(after)]
 
 
-def _image_file(root: Path, place: str) -> Path | None:
+def _image_files(root: Path, place: str) -> list[Path]:
+    """Return the file of that name, or all that have it and the ending of an image."""
     exact = root / place
     if exact.is_file():
-        return exact
+        return [exact]
     candidates = (exact.with_name(exact.name + suffix) for suffix in _IMAGE_TYPES)
-    return next((path for path in candidates if path.is_file()), None)
+    found: list[Path] = []
+    for path in candidates:
+        if path.is_file() and not any(path.samefile(other) for other in found):
+            found.append(path)  # where capitals do not count, .JPG is .jpg again
+    return found

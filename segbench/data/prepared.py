@@ -24,7 +24,7 @@ from segbench.data.drawn import draw_pair
 from segbench.data.labels import class_lookup, decode_label
 from segbench.data.layout import RawPair, find_root, image_names, own_folder, raw_pairs
 from segbench.data.photographs import checked_image
-from segbench.errors import DataError
+from segbench.errors import DataError, SegbenchError
 from segbench.files import digest, read_json, write_json
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
@@ -208,9 +208,10 @@ def not_here(card: DatasetCard, split: str, machine: Machine) -> str:
         return f"{card.name}: has no split {split!r}; it has: {', '.join(card.split_names)}"
     expected = " or ".join(str(root) for root in _likely_roots(card, machine))
     wanted = card.splits[split]
+    names = wanted.labels if (wanted.list or "card:").startswith("card:") else wanted.list
     fetch = f", or run `segbench prepare {card.name}` on a machine with a network"
     return (
-        f"{card.name} {split}: no files here; expected {wanted.list or wanted.labels} and "
+        f"{card.name} {split}: no files here; expected {names} and "
         f"{wanted.images} under {expected}; name their folder with --data"
         f"{fetch if card.archives else ' (the card names no archive to fetch)'}"
     )
@@ -270,7 +271,7 @@ def _convert(
             shutil.rmtree(left) if left.is_dir() else left.unlink()  # the library's own lock
         np.save(temporary / "pixels.npy", notes.pixels())
         write_json(temporary / "about.json", notes.about(card, split, stamp))
-        temporary.rename(folder)
+        _take_place(temporary, folder)
     except OSError as error:
         if not (folder / "about.json").exists():  # else another worker was faster
             raise DataError(
@@ -278,6 +279,16 @@ def _convert(
             ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take_place(temporary: Path, folder: Path) -> None:
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if (folder / "about.json").exists() or not folder.is_dir():
+            raise
+        shutil.rmtree(folder)  # what comes by renaming has its notes: this was damaged later
+        temporary.rename(folder)
 
 
 def _from_generator(dataset_type: Any, examples: Any, features: Any, folder: Path) -> Any:
@@ -292,7 +303,7 @@ def _from_generator(dataset_type: Any, examples: Any, features: Any, folder: Pat
         )
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, DataError | OSError):
+        while cause is not None and not isinstance(cause, SegbenchError | OSError):
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
             raise cause from None

@@ -16,6 +16,7 @@ from segbench.errors import DataError
 MAX_FILES = 1_000_000
 MAX_BYTES = 400 * 2**30
 _BLOCK = 1 << 20
+_AGAIN = "delete it and fetch it again"
 _DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
     *(ValueError, RuntimeError),  # names with zero bytes; encrypted or unknown compression
@@ -39,8 +40,8 @@ def unpack(
         if tarfile.is_tarfile(archive):
             return _unpack_tar(archive, folder, bounds)
     except _DAMAGE as error:
-        raise DataError(f"{archive}: cannot be unpacked ({error}); fetch it again") from error
-    raise DataError(f"{archive}: is neither a zip nor a tar archive; fetch it again")
+        raise DataError(f"{archive}: cannot be unpacked ({error}); {_AGAIN}") from error
+    raise DataError(f"{archive}: is neither a zip nor a tar archive; {_AGAIN}")
 
 
 class _Bounds:

@@ -37,6 +37,10 @@ RelativePath = Annotated[str, AfterValidator(_stays_inside)]
 Triple = tuple[float, float, float]
 IGNORE_INDEX: Literal[255] = 255  # in labels: the pixel counts nowhere
 VOID_COLOUR = (224, 224, 192)  # as in VOC's label files
+DRAWN_SHAPES = (
+    *("circle", "square", "triangle", "ring", "star"),
+    *("cross", "diamond", "hexagon", "crescent", "arrow"),
+)
 
 
 class Source(Spec):
@@ -180,6 +184,8 @@ class Split(Spec):
         for pattern in (self.images, self.labels):
             if "{name}" not in pattern:
                 raise ValueError(f"expected a pattern with {{name}}, but got {pattern!r}")
+        if self.images == self.labels:
+            raise ValueError(f"images and labels are the same files, {self.images!r}")
         return self
 
 
@@ -229,7 +235,8 @@ class Hub(Spec):
 class Drawn(Spec):
     """The built-in drawn data set: shapes of several classes on textured backgrounds.
 
-    Sizes in pixels. `border_px` is the width of the void border around each shape.
+    Sizes in pixels. shapes_per_image: the fewest and the most. border_px: the width of the void
+    border around each shape, a tenth of the image at most.
     """
 
     train: Annotated[int, Field(ge=1)]
@@ -238,7 +245,21 @@ class Drawn(Spec):
     width: Annotated[int, Field(ge=16)]
     shapes_per_image: tuple[int, int] = (1, 4)
     border_px: Annotated[int, Field(ge=0)] = 1
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _drawable(self) -> Self:
+        low, high = self.shapes_per_image
+        problems = []
+        if not 0 <= low <= high or high == 0:
+            problems.append(
+                f"shapes_per_image goes from the fewest to the most, at least one, got {[low, high]}"
+            )
+        if 10 * self.border_px > min(self.height, self.width):
+            problems.append(f"border_px {self.border_px} is more than a tenth of the image")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
 
 class View(Spec):
@@ -290,6 +311,12 @@ class DatasetCard(Spec):
         problems = [*self._class_problems(), *self._encoding_problems(), *self._view_problems()]
         if (self.drawn is None) == (not self.splits):
             problems.append("give either `splits` (files) or `drawn` (made by segbench)")
+        unknown = [name for name in self.classes[1:] if name not in DRAWN_SHAPES]
+        if self.drawn is not None and unknown:
+            problems.append(
+                f"classes: no shape is called {', '.join(unknown)}; behind the background there may "
+                f"be {', '.join(DRAWN_SHAPES)}"
+            )
         if problems:
             raise ValueError("; ".join(problems))
         return self

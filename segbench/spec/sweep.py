@@ -102,12 +102,17 @@ class _Expansion:
         self.revised: dict[tuple[int, str, str], tuple[Spec, Spec]] = {}
 
     def plan(self) -> Plan:
-        points = [axes for axes in self._points() if not self._is_excluded(axes)]
+        every = list(self._points())
+        for index, selector in enumerate(self.experiment.sweep.exclude):
+            for problem in _selector_problems(selector, _values(every), self._names_at_hand()):
+                self._problem(("sweep", "exclude", index), problem)
+        points = [axes for axes in every if not self._is_excluded(axes)]
         resolved = {key: self._resolve(axes) for axes in points for key in [_key(axes)]}
         if not points:
             self._problem(("sweep",), "nothing is left of the sweep after `exclude`")
         axes = _values(points)
         self._check_selectors(axes)
+        self._check_idle_overrides(points)
         self._check_launch(axes, resolved.values())
         cells = () if self.problems else self._cells(points, resolved)
         self._check_claims(axes, cells)
@@ -149,11 +154,13 @@ class _Expansion:
             "model": experiment.model,
             "train": experiment.train,
         }
-        for place, key, value in self._settings(axes):
-            changed = self._changed(parts, place, key, value)
-            if changed is None:
-                return None
-            parts = changed
+        is_wrong = False
+        for setting in self._settings(axes):
+            changed = self._changed(parts, *setting)
+            is_wrong |= changed is None
+            parts = changed or parts
+        if is_wrong:
+            return None
         backbone, head, dataset, model, train = parts.values()
         assert isinstance(backbone, BackboneCard)
         assert isinstance(head, Head)
@@ -281,6 +288,16 @@ class _Expansion:
             for selector in selectors:
                 for problem in _selector_problems(selector, axes, self._names_at_hand()):
                     self._problem((section,), problem)
+
+    def _check_idle_overrides(self, points: list[dict[str, str]]) -> None:
+        """Look at settings that reach no cell of this sweep, as far as they need no card."""
+        parts: dict[str, Spec] = {"model": self.experiment.model, "train": self.experiment.train}
+        for index, override in enumerate(self.experiment.overrides):
+            if any(matches(axes, override.where) for axes in points):
+                continue
+            for key, value in override.set.items():
+                if key.partition(".")[0] not in {"backbone", "head", "dataset"}:
+                    self._changed(parts, ("overrides", index, "set", key), key, value)
 
     def _check_launch(
         self, axes: dict[str, tuple[str, ...]], resolved: Iterable[_Resolved | str | None]
