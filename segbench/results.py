@@ -232,6 +232,23 @@ def load_evaluations(workdir: Path) -> list[Evaluation]:
     ]
 
 
+def torn_files(workdir: Path) -> list[Path]:
+    """Return the records and counts of a trial that are there and cannot be read; they say nothing.
+
+    The same command makes them again, from the trained model where that is there.
+    """
+    found = []
+    records = [(workdir / "result.json", Result)]
+    records += [(path, Evaluation) for path in sorted((workdir / "evaluations").glob("*.json"))]
+    for path, kind in records:
+        if path.exists() and load_record(path, kind, torn_is_missing=True) is None:
+            found.append(path)
+        counts = path.with_suffix(".npz")
+        if kind is Evaluation and counts.exists() and not zipfile.is_zipfile(counts):
+            found.append(counts)
+    return found
+
+
 def is_done(workdir: Path, protocols: tuple[Protocol, ...]) -> bool:
     """Return whether the trial is done under all protocols, so that nothing is left to compute."""
     result = load_result(workdir)

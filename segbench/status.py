@@ -148,6 +148,11 @@ def _status(
     return _unfinished(workdir, trial_id, name, log_path)
 
 
+def _torn_in_words(workdir: Path) -> str:
+    torn = [path.relative_to(workdir).as_posix() for path in results.torn_files(workdir)]
+    return f"{', '.join(torn)}: damaged; the same command makes it again" if torn else ""
+
+
 def _unfinished(workdir: Path, trial_id: str, name: str, log_path: str) -> TrialStatus:
     beat = read_json(workdir / "heartbeat.json") or {}
     states: dict[str, State] = {"no": "waiting", "here": "running", "elsewhere": "silent"}
@@ -163,6 +168,6 @@ def _unfinished(workdir: Path, trial_id: str, name: str, log_path: str) -> Trial
         step=step,
         steps=steps,
         eta_seconds=pace * (steps - step) if state != "waiting" and elapsed and step else None,
-        message=str(beat.get("note", "")),
+        message=str(beat.get("note", "")) or _torn_in_words(workdir),
         log_path=log_path,
     )

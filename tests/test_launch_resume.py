@@ -3,8 +3,10 @@
 import os
 
 import pytest
+from typer.testing import CliRunner
 
 from segbench import trial as trial_module
+from segbench.cli import app
 from segbench.drive import Flags, prepare_run
 from segbench.launch.local import grace_seconds
 from segbench.launch.on_slurm import sbatch_options
@@ -47,6 +49,26 @@ def test_a_kill_between_two_files_changes_no_byte(toy_project, tmp_path, monkeyp
     result = load_result(broken)
     assert result is not None
     assert result.final_loss is not None
+
+
+@pytest.mark.parametrize("torn", ["result.json", "evaluations/*.json", "evaluations/*.npz"])
+def test_a_torn_file_is_named_wherever_its_figures_are_missed(toy_run, monkeypatch, torn):
+    workdir = trial_folder(toy_run, load_run(toy_run).cells[0].trial_id)
+    (path,) = workdir.glob(torn)
+    path.write_bytes(path.read_bytes()[:50])
+    monkeypatch.chdir(toy_run.parents[1])
+
+    def said(*words: object) -> str:
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
+        return " ".join(done.output.split())
+
+    name = path.relative_to(workdir).as_posix()
+    assert f"{name}: damaged; the same command makes it again" in said("status", toy_run)
+    assert f"{path.name}: is damaged and counts as missing" in said("report", toy_run)
+    planned = said("run", "experiments/toy.yaml", "--only", "head=fcn32s", "--dry-run")
+    assert f": to run ({path.name}: damaged)" in planned
+    assert ": done" in planned
 
 
 @pytest.mark.parametrize("torn", ["model.safetensors", "evaluations/*.npz"])

@@ -160,12 +160,18 @@ def show_report(run_folder: Path) -> None:
 
 
 def _say_others(run_folder: Path) -> None:
-    """Say how many trials lie in the folder that the run's settings no longer contain."""
+    """Say which files are torn, and how many trials the run's settings no longer contain."""
     from segbench import results
     from segbench.run import load_run
 
     shown = {cell.trial_id for cell in load_run(run_folder).cells}
-    others = [f for f in results.trial_folders(run_folder) if f.name not in shown]
+    folders = list(results.trial_folders(run_folder))
+    for path in (path for f in folders if f.name in shown for path in results.torn_files(f)):
+        OUT.print(
+            f"{console.shown_path(path)}: is damaged and counts as missing; the run's command makes it "
+            "again, from the trained model where that is there"
+        )
+    others = [f for f in folders if f.name not in shown]
     if others:
         OUT.print(
             f"{len(others)} trials in this folder belong to other settings and are not shown; the "

@@ -232,13 +232,19 @@ def say_plan(prepared: Any, left: dict[str, Any]) -> None:
 
 
 def _say_cells(prepared: Any, left: dict[str, Any]) -> None:
-    """Name the trials and say which are done; of a large grid the first ones."""
+    """Name the trials and say which are done or failed; of a large grid the first ones."""
+    from segbench import results
     from segbench.drive import cells_by_id
     from segbench.status import label
 
     cells = cells_by_id(prepared.asked)
     for trial_id, cell in list(cells.items())[:_MOST_CELLS]:
-        state = "to run" if trial_id in left else "ended"
+        workdir = results.trial_folder(prepared.run_folder, trial_id)
+        failure = results.load_failure(workdir)
+        state = f"failed ({failure.kind})" if failure else "done"
+        if trial_id in left:
+            torn = ", ".join(path.name for path in results.torn_files(workdir))
+            state = f"to run ({torn}: damaged)" if torn else "to run"
         OUT.print(f"  {trial_id}  {label(cell.axes, cell.seed)}: {state}")
     if len(cells) > _MOST_CELLS:
         OUT.print(f"  and {len(cells) - _MOST_CELLS} more")
