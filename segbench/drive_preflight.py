@@ -14,6 +14,7 @@ from segbench.drive import Prepared
 from segbench.errors import CardError, DataError, ResultError
 from segbench.files import digest, write_text
 from segbench.spec.catalog import Catalog, built_in_root
+from segbench.spec.machine import Machine
 from segbench.spec.trial import Trial
 
 
@@ -42,38 +43,50 @@ def missing_files(prepared: Prepared) -> list[str]:
     ]
     sentences += missing_weights(backbones, prepared.machine)
     return [
-        *_untrue_cards(prepared),
-        *sentences,
+        *dict.fromkeys([*_untrue_cards(prepared), *sentences]),
         *_unwritable(Path(prepared.machine.cache), "--cache or $SEGBENCH_CACHE"),
         *_unwritable(prepared.run_folder, "--results"),
     ]
 
 
 def _untrue_cards(prepared: Prepared) -> list[str]:
-    """Return a sentence for each backbone card that is not what its network is.
+    """Return a sentence for each backbone card that is not what its network or its weights are.
 
     Cards that come with segbench are held by its tests. Others are compared once, since that takes
     torch: the cache remembers which were true.
     """
     ours, sentences = Catalog((built_in_root(),)), []
-    for trial in _one_per_part(prepared.asked.trials.values(), "backbone"):
+    for trial in _one_per_part(prepared.asked.trials.values(), "backbone", "weights", "head"):
         card = trial.backbone
         if card.name in ours.names("backbones") and ours.backbone(card.name) == card:
             continue
-        known = digest([card.model_dump(mode="json"), version("torchvision")], length=16)
+        weights = None if trial.weights is None else trial.weights.sha256
+        known = digest(
+            [card.model_dump(mode="json"), weights, trial.head.strides, version("torchvision")],
+            length=16,
+        )
         mark = Path(prepared.machine.cache) / "true_cards" / f"{card.name}-{known}"
         if mark.exists():
             continue
-        from segbench.models.trunk import verify_card
-
         try:
-            verify_card(card)
-        except CardError as error:
+            _compare_card(trial, prepared.machine)
+        except (CardError, DataError) as error:
             sentences.append(str(error))
             continue
         with contextlib.suppress(ResultError):  # what cannot be written is told with the rest
             write_text(mark, "")
-    return sentences
+    return list(dict.fromkeys(sentences))
+
+
+def _compare_card(trial: Trial, machine: Machine) -> None:
+    from segbench.models.trunk import verify_card
+    from segbench.models.trunk_weights import verify_weights
+    from segbench.models.weights import backbone_weights_path
+
+    verify_card(trial.backbone)
+    path = backbone_weights_path(trial.backbone, trial.model, machine)
+    if path is not None:
+        verify_weights(trial.backbone, trial.head.strides, path)
 
 
 def check_same_files(prepared: Prepared) -> None:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model
 
+from segbench import drive
+from segbench.drive_preflight import missing_files
 from segbench.errors import CardError, DataError
 from segbench.files import sha256_of_file
 from segbench.models.segmenter import Segmenter, build_segmenter
@@ -233,3 +235,21 @@ def test_weights_are_fetched_once_into_the_cache_and_verified(tmp_path, monkeypa
 def test_weights_without_an_address_cannot_be_fetched(tmp_path):
     with pytest.raises(DataError, match="no address is known to fetch it from"):
         fetch_weights(CARD, Machine(cache=str(tmp_path)), name="imagenet_caffe")
+
+
+def test_weights_that_do_not_fit_a_users_card_are_told_before_anything_starts(toy_project):
+    folder = toy_project / "weights"
+    folder.mkdir()
+    path = _saved(_network(), folder / "other.pth")
+    with (toy_project / "backbones" / "toynet.yaml").open("a") as card:
+        card.write(
+            "weights: {own: {file: other.pth, source: here, trained_on: it, licence: ours, "
+            f"sha256: '{sha256_of_file(path)}'}}}}\ndefault_weights: own\n"
+        )
+    flags = drive.Flags(
+        settings=("model.weights=own",), weights=(folder,), cache=toy_project.parent / "cache",
+        device="cpu", results=toy_project / "results",
+    )  # fmt: skip
+    prepared = drive.prepare_run(toy_project / "experiments" / "toy.yaml", flags)
+    (sentence,) = missing_files(prepared)
+    assert sentence.startswith(f"{path}: does not fit the trunk: missing: features.0.0.weight")

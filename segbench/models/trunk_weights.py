@@ -11,13 +11,33 @@ import torch
 from torch import Tensor
 
 from segbench.errors import DataError
-from segbench.models.trunk import Trunk
+from segbench.models.trunk import Trunk, build_trunk
+from segbench.spec.cards import BackboneCard
 
 _MOST_NAMES_SHOWN = 8
 
 
 def load_trunk_weights(trunk: Trunk, path: Path) -> None:
-    """Copy the parameters in the file into the trunk.
+    """Copy the parameters in the file into the trunk; raises as `fitting_weights` does."""
+    trunk.network.load_state_dict(fitting_weights(trunk, path), strict=False)
+
+
+def verify_weights(card: BackboneCard, strides: tuple[int, ...], path: Path) -> None:
+    """Compare the names and shapes in the file with those of the card's trunk, which takes no memory.
+
+    Raises:
+        DataError: as `fitting_weights`.
+    """
+    try:
+        with torch.device("meta"):
+            trunk = build_trunk(card, strides, padding="native", dropout=0.5)
+    except (NotImplementedError, RuntimeError):
+        return  # as for `verify_card`: the trial that builds it in earnest will tell
+    fitting_weights(trunk, path)
+
+
+def fitting_weights(trunk: Trunk, path: Path) -> dict[str, Tensor]:
+    """Return the trunk's parameters as the file has them, in the trunk's shapes.
 
     The file may be a trained segmenter's: its head is passed over. So are names of the full
     network's other layers (classifier, auxiliary heads). Fully connected weights are read as the
@@ -43,7 +63,7 @@ def load_trunk_weights(trunk: Trunk, path: Path) -> None:
         raise DataError(
             f"{path}: does not fit the trunk: {'; '.join(problems)}; is it the right file?"
         )
-    trunk.network.load_state_dict(fitting, strict=False)
+    return fitting
 
 
 def _of_trunk(state: dict[str, Tensor]) -> dict[str, Tensor]:
