@@ -17,7 +17,9 @@ from segbench.spec.trial import Trial
 DATASET = """
 name: {name}
 title: made up
-drawn: {{train: 8, val: 4, height: 32, width: 32}}
+splits:
+  train: {{images: "images/train/{{name}}", labels: "labels/train/{{name}}.png"}}
+  val: {{images: "images/val/{{name}}", labels: "labels/val/{{name}}.png"}}
 classes: [{classes}]
 palette: [{palette}]
 background: 0

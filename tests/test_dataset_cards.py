@@ -1,9 +1,11 @@
 """The data set cards that come with segbench: complete, true, and what real label files hold."""
 
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from segbench.data.drawn import SHAPES
 from segbench.data.layout import find_root, raw_pairs
@@ -203,3 +205,21 @@ def test_the_voc_palette_is_the_one_in_real_files():
     with Image.open(folder / "2007_000032.png") as label:
         stored = label.getpalette() or []
     assert [value for colour in card("voc2012").palette for value in colour] == stored[: 21 * 3]
+
+
+@pytest.mark.parametrize(
+    ("view", "sentence"),
+    [
+        ({"drop": ("rhomb",)}, "no class 'rhomb' in shapes_4"),
+        ({"keep": ("circle",)}, "view: leaves circle, where there is nothing to tell apart"),
+        ({"merge": {"circle": ("square", "ring")}}, "'circle' is a class besides: give the merged"),
+        ({"merge": {"void": ("square",)}, "void_as_class": True}, "there is one already"),
+        ({"merge": {"a": ("square",)}, "drop": ("square",)}, "merged or dropped twice: square"),
+        ({"keep": ("circle", "ring"), "drop": ("square",)}, "`keep` goes alone"),
+    ],
+)
+def test_a_view_that_cannot_be_meant_is_refused(view, sentence):
+    with pytest.raises(ValidationError, match=re.escape(sentence)):
+        card("shapes_4").revised(view=view)
+    merged = {"merge": {"circle": ("circle", "ring")}}
+    assert card("shapes_4").revised(view=merged).num_classes == 4

@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from segbench.engine.evaluate import count
 from segbench.engine.metrics import boundary_counts, boundary_width_px
 from segbench.results import evaluation_of, load_counts, write_counts
-from segbench.spec.cards import DatasetCard, Drawn, Source
+from segbench.spec.cards import DatasetCard, Source, Split
 from segbench.spec.protocol import Protocol
 
 MAPS = 1000
@@ -20,7 +20,7 @@ RULES = ("skip", "zero", "skip_unlabelled")
 
 def card(num_classes):
     return DatasetCard(
-        name="maps", title="maps", drawn=Drawn(train=1, val=1, height=16, width=16),
+        name="maps", title="maps", splits={"val": Split(images="{name}", labels="{name}.png")},
         classes=tuple(f"c{i}" for i in range(num_classes)), palette=((0, 0, 0),) * num_classes,
         licence="CC0", source=Source(paper="none"),
     )  # fmt: skip

@@ -104,12 +104,12 @@ def test_a_device_that_does_not_exist_anywhere_is_refused_when_read(toy_project)
     assert said == "--device tpu: expected auto, cpu, cuda or cuda:N"
 
 
-def test_a_dry_run_names_the_trials_and_says_which_have_ended(toy_run, monkeypatch):
+def test_a_dry_run_names_the_trials_and_says_which_are_done(toy_run, monkeypatch):
     project = toy_run.parents[1]
     monkeypatch.chdir(project)
     code, said = typed("run", "experiments/toy.yaml", "--dry-run")
     assert code == 0
-    for head, state in (("fcn32s", "ended"), ("fcn8s", "to run")):
+    for head, state in (("fcn32s", "done"), ("fcn8s", "to run")):
         for seed in (0, 1):
             assert f"toynet {head} toyshapes seed {seed}: {state}" in said
 

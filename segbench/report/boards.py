@@ -138,7 +138,8 @@ class Board:
 
     label_share: (C,) of the evaluated split's labelled pixels. training_share: (C,) of the training
     split's, where it is on file. rivals: the next model, and the best one with another backbone.
-    duels: backbones against each other with all else alike.
+    duels: backbones against each other with all else alike. is_of_training: the images are those
+    that the models were trained on.
     """
 
     protocol: Protocol
@@ -149,6 +150,7 @@ class Board:
     models: tuple[Model, ...]
     label_share: tuple[float, ...]
     training_share: tuple[float, ...] | None
+    is_of_training: bool
     rivals: tuple[Rival, ...]
     duels: tuple[Duel, ...]
 
@@ -162,7 +164,12 @@ class Board:
 
     @property
     def reading_note(self) -> str:
-        """How places and letters are to be read on this board."""
+        """How figures, places and letters are to be read on this board."""
+        seen = "These images were trained on, so the figures say nothing about new ones. "
+        return (seen if self.is_of_training else "") + self._order_note
+
+    @property
+    def _order_note(self) -> str:
         few = [model for model in self.models if model.standing.num_seeds < MIN_SEEDS]
         decided = (
             "Place is the range of ranks that is left when only differences count that are decided "
@@ -292,6 +299,7 @@ def _board(
         models=tuple(models[index] for index in order),
         label_share=_shares(measured[0][0].counts.sums.label),
         training_share=_training_share(entries),
+        is_of_training=protocol.split == record.experiment.train.split,
         rivals=tuple(_rivals(order, models, measured, ranking, resamples)),
         duels=tuple(_duels(order, models, ranking)),
     )

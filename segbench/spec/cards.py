@@ -363,6 +363,14 @@ class DatasetCard(Spec):
         )
         if twice:
             problems.append(f"view: merged or dropped twice: {', '.join(twice)}")
+        for target, members in view.merge.items():
+            if target in self.classes and target not in members:
+                problems.append(
+                    f"view.merge: {target!r} is a class besides: give the merged one another name, or "
+                    f"merge {target!r} into it too"
+                )
+        if view.void_as_class and "void" in {*view.merge, *self.classes}:
+            problems.append("view: void_as_class makes a class `void`, and there is one already")
         if not problems and self.num_classes < 2:
             left = ", ".join(self.class_names) or "no class"
             problems.append(f"view: leaves {left}, where there is nothing to tell apart; keep two")
