@@ -181,4 +181,7 @@ def changed(protocol: Protocol, settings: tuple[str, ...], split: str | None = N
         data = with_setting(data, setting, example="flip=true")
     if split is not None:
         data["split"] = split
-    return yamlfile.validate(yamlfile.Document("--set", data, {}), Protocol, ExperimentError)
+    said: dict[yamlfile.Place, str] = {
+        tuple(setting.partition("=")[0].split(".")): setting for setting in settings
+    }
+    return yamlfile.validate(yamlfile.Document("--set", data, {}, said), Protocol, ExperimentError)

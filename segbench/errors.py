@@ -13,6 +13,8 @@ SegbenchError              the command line prints its message, without a traceb
 A message says where, what was found, what is allowed and what to do.
 """
 
+from collections.abc import Sequence
+
 
 class SegbenchError(Exception):
     """Base of all errors that a user can mend."""
@@ -54,3 +56,9 @@ class OutOfMemoryError(TrialError):
     """The device has too little memory for the trial as declared."""
 
     kind = "out_of_memory"
+
+
+def first_of(problems: Sequence[str], most: int = 20) -> list[str]:
+    """Return the first problems, and how many more there are: hundreds are read by nobody."""
+    more = len(problems) - most
+    return [*problems[:most], *([f"and {more} more"] if more > 0 else [])]

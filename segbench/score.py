@@ -20,7 +20,7 @@ from segbench.data.labels import class_lookup, png_values
 from segbench.data.split import open_scored, view_lookup
 from segbench.engine.device import make_repeatable
 from segbench.engine.evaluate import count, scored_label
-from segbench.errors import DataError
+from segbench.errors import DataError, first_of
 from segbench.external import ExternalMethod
 from segbench.files import sha256_of_file
 from segbench.results import Evaluation
@@ -131,7 +131,7 @@ def score_predictions(
     if problems:
         raise DataError(
             f"{folder}: does not hold one prediction for each of the {len(split)} images of "
-            f"{dataset.name} {protocol.split}:\n" + "\n".join(problems)
+            f"{dataset.name} {protocol.split}:\n" + "\n".join(first_of(problems))
         )
     if lost > MOST * objects:
         raise DataError(

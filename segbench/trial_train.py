@@ -49,7 +49,10 @@ def train_trial(
     with ranks.first_before_others():  # one converts what nobody has converted yet
         split = open_part(work, recipe.split, max_images=recipe.max_images)
     if len(split) == 0:
-        raise DataError(f"{trial.dataset.name} {recipe.split}: has no images to train on")
+        raise DataError(
+            f"{trial.dataset.name} {recipe.split}: has no images to train on; look at the "
+            "card's list and patterns, and at what its view leaves out"
+        )
     if not split.class_pixels().any():
         raise DataError(
             f"{trial.dataset.name} {recipe.split}: every pixel is void: nothing to learn"

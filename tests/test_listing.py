@@ -104,6 +104,14 @@ def test_a_device_that_does_not_exist_anywhere_is_refused_when_read(toy_project)
     assert said == "--device tpu: expected auto, cpu, cuda or cuda:N"
 
 
+def test_a_folder_that_a_variable_names_is_there(toy_run, monkeypatch):
+    monkeypatch.chdir(toy_run.parents[1])
+    monkeypatch.setenv("SEGBENCH_DATA", "/nowhere")
+    code, said = typed("run", "experiments/toy.yaml", "--dry-run")
+    assert code == 2
+    assert "$SEGBENCH_DATA /nowhere: there is no such folder" in said
+
+
 def test_a_dry_run_names_the_trials_and_says_which_are_done(toy_run, monkeypatch):
     project = toy_run.parents[1]
     monkeypatch.chdir(project)

@@ -15,6 +15,7 @@ from segbench.errors import CardError, DataError
 from segbench.models.geometry import Coordinates
 from segbench.models.head import FusionHead, StageShape
 from segbench.models.segmenter import Segmenter, build_segmenter
+from segbench.models.trunk import verify_card
 from segbench.spec.cards import BackboneCard, Input, Stage
 from segbench.spec.catalog import built_in_root, read_card
 from segbench.spec.heads import HEADS, Geometry, Head, Model
@@ -297,6 +298,7 @@ def test_stages_are_not_overwritten_by_the_layer_that_reads_them():
     [
         ({"stride": 16}, "is declared with stride 16 and 256 channels, but has stride 8"),
         ({"channels": 99}, "99 channels, but has stride 8 and 256 channels"),
+        ({"smallest_side": 5}, "smallest_side 5, but has a feature from 9 pixels a side on"),
         ({"module": "features.99"}, "has no module features.99 to cut a stage at; did you mean"),
     ],
 )
@@ -305,6 +307,13 @@ def test_a_card_that_promises_what_the_trunk_does_not_have_is_refused(changes, m
     card = _card(QUICK).revised(stages=(stage,))
     with pytest.raises(CardError, match=message):
         build_segmenter(card, Head(name="x", strides=(stage.stride,)), Model(), CLASSES)
+
+
+def test_a_stage_behind_the_features_is_refused_by_the_name_of_the_layer():
+    card = _card("resnet18")
+    behind = card.stages[-1].revised(module="fc")
+    with pytest.raises(CardError, match="resnet18: the trunk's layer flatten moves features"):
+        verify_card(card.revised(stages=(behind,)))
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,33 @@ def test_rules_between_fields_are_told_along_with_an_unknown_key_of_the_same_rec
     assert "batch_size 4 needs images of one size" in between
 
 
+def test_sentences_speak_of_yaml_and_stand_in_the_order_of_the_lines(write):
+    path = write(
+        "e.yaml",
+        "question: x\n"
+        "sweep: {backbone: a, head: b, dataset: c}\n"
+        "train:\n"
+        "  batch_size: 1\n"
+        "  images: {crop: 96}\n"
+        "  stages: [{name: a, steps: 3, optimizer: {lr: 1e-3, betas: [0.9]}}]\n"
+        "evaluate:\n"
+        "  native: 3\n"
+        "  small: {size: [8, 8]}\n"
+        "claims:\n"
+        "  - {kind: compare, says: a, left: {backbone: a}}\n",
+    )
+    with pytest.raises(ExperimentError) as caught:
+        read_experiment(path)
+    assert str(caught.value).splitlines() == [
+        f"{path}:5: train.images.crop: should be a list, but got 96",
+        f"{path}:6: train.stages[0].optimizer.betas: has too few values",
+        f"{path}:8: evaluate.native: should be `key: value` lines, but got 3",
+        f"{path}:9: evaluate.small.size[0]: should be greater than or equal to 16, but got 8",
+        f"{path}:9: evaluate.small.size[1]: should be greater than or equal to 16, but got 8",
+        f"{path}:11: claims[0].right: is missing",
+    ]
+
+
 def test_a_key_that_stands_twice_is_an_error_not_the_last_one(write):
     path = write("a.yaml", "name: x\ntitle: a\nname: y\n")
     with pytest.raises(CardError, match=r"a\.yaml:3: name: this key stands twice"):

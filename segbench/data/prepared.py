@@ -24,12 +24,11 @@ from segbench.data.drawn import draw_pair
 from segbench.data.labels import class_lookup, decode_label
 from segbench.data.layout import RawPair, find_root, image_names, own_folder, raw_pairs
 from segbench.data.photographs import checked_image
-from segbench.errors import DataError, SegbenchError
+from segbench.errors import DataError, SegbenchError, first_of
 from segbench.files import digest, read_json, write_json
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
 
-_MOST_PROBLEMS = 20
 _ROWS_IN_MEMORY = 64  # photographs of a megabyte each would fill it with the library's 1,000
 Progress = Callable[[int, int], None]  # (done, of)
 
@@ -366,9 +365,7 @@ def _checked_rows(
         if progress is not None:
             progress(index + 1, len(source))
     if problems:
-        more = len(problems) - _MOST_PROBLEMS
-        shown = [*problems[:_MOST_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
-        raise DataError("\n".join(shown))
+        raise DataError("\n".join(first_of(problems)))
 
 
 def _checked_row(card: DatasetCard, pair: RawPair, lookup: NDArray[np.uint16]) -> Row:

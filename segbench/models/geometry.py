@@ -250,8 +250,12 @@ def _coordinates(
         return here.shifted(-padding[2 * (1 - axis)])
     if isinstance(layer, _POINTWISE_MODULES) or node.target in _POINTWISE_FUNCTIONS:
         return here
-    kind = node.target if layer is None else f"{node.target} ({type(layer).__name__})"
-    raise CardError(f"the trunk's layer {kind} moves features in a way that is not known here")
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    kind = name if layer is None else f"{name} ({type(layer).__name__})"
+    raise CardError(
+        f"the trunk's layer {kind} moves features in a way that is not known here; end the stages "
+        "before it"
+    )
 
 
 def _meeting(node: fx.Node, inputs: dict[fx.Node, Coordinates | None]) -> Coordinates | None:

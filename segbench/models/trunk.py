@@ -70,7 +70,10 @@ def build_trunk(
         geometry.pad_aligned(trunk, {card.classifier.fc6, card.classifier.fc7})
     trunk.graph.lint()
     trunk.recompile()
-    coordinates = geometry.stage_coordinates(trunk)
+    try:
+        coordinates = geometry.stage_coordinates(trunk)
+    except CardError as error:
+        raise CardError(f"{card.name}: {error}") from error
     for stage, channels in zip(stages, _channels(trunk, stages), strict=True):
         _check_stage(card, stage, coordinates[stage.name].stride, channels)
     smallest = geometry.smallest_side(trunk)

@@ -4,7 +4,7 @@ Kept out of the trial's identity; a test flips each field and compares the resul
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -60,20 +60,21 @@ class Machine(Spec):
         Flags come first; several folders in a variable are separated by `:`. given: other fields.
 
         Raises:
-            DataError: a folder that a flag names does not exist.
+            DataError: a folder that a flag or a variable names does not exist.
         """
-        for flag, folders in (("--data", data), ("--weights", weights)):
-            for folder in folders:
-                if not folder.expanduser().is_dir():
-                    raise DataError(f"{flag} {folder}: there is no such folder")
 
-        def of_variable(name: str) -> Iterable[str]:
-            return filter(None, environment.get(name, "").split(":"))
+        def named(flag: str, folders: Sequence[Path], variable: str) -> tuple[str, ...]:
+            of_variable = [Path(part) for part in environment.get(variable, "").split(":") if part]
+            for by, given_folders in ((flag, folders), (f"${variable}", of_variable)):
+                for folder in given_folders:
+                    if not folder.expanduser().is_dir():
+                        raise DataError(f"{by} {folder}: there is no such folder")
+            return tuple(map(_absolute, (*folders, *of_variable)))
 
         return cls(
             cache=_absolute(cache or environment.get("SEGBENCH_CACHE") or "~/.cache/segbench"),
-            data=tuple(map(_absolute, (*data, *of_variable("SEGBENCH_DATA")))),
-            weights=tuple(map(_absolute, (*weights, *of_variable("SEGBENCH_WEIGHTS")))),
+            data=named("--data", data, "SEGBENCH_DATA"),
+            weights=named("--weights", weights, "SEGBENCH_WEIGHTS"),
             **given,
         )
 

@@ -354,7 +354,13 @@ class _Expansion:
     ) -> tuple[Cell, ...]:
         starts = {_key(axes): self._start_of(axes, resolved) for axes in points}
         ids: dict[tuple[tuple[str, ...], int], str] = {}
-        ordered = sorted(points, key=lambda axes: _depth(_key(axes), starts))  # stable: file order
+        try:
+            ordered = sorted(
+                points, key=lambda axes: _depth(_key(axes), starts)
+            )  # stable: file order
+        except ExperimentError as error:
+            self._problem(("start_from",), str(error))
+            return ()
         cells = []
         for axes, seed in itertools.product(ordered, self.experiment.sweep.seed_values):
             shared = resolved[_key(axes)]
@@ -462,9 +468,7 @@ def _depth(key: tuple[str, ...], starts: dict[tuple[str, ...], tuple[str, ...] |
     depth, seen = 0, {key}
     while (start := starts.get(key)) is not None:
         if start in seen:
-            raise ExperimentError(
-                f"start_from: {' / '.join(start)} starts from itself, in a circle"
-            )
+            raise ExperimentError(f"{' / '.join(start)} starts from itself, in a circle")
         seen.add(start)
         key, depth = start, depth + 1
     return depth

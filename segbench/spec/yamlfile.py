@@ -44,14 +44,14 @@ class Document(NamedTuple):
         for end in range(len(place), 0, -1):
             if place[:end] in self.settings:
                 return f"--set {self.settings[place[:end]]}: {dotted(place)}"
-        for end in range(len(place), -1, -1):
-            if place[:end] in self.lines:
-                line = self.lines[place[:end]]
-                break
-        else:
-            line = 1
         key = dotted(place)
-        return f"{self.path}:{line}: {key}" if key else f"{self.path}:{line}"
+        at = f"{self.path}:{self.line(place)}"
+        return f"{at}: {key}" if key else at
+
+    def line(self, place: Place) -> int:
+        """Return the line of the nearest place that the file has a line for."""
+        ends = range(len(place), -1, -1)
+        return next((self.lines[place[:end]] for end in ends if place[:end] in self.lines), 1)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -231,14 +231,16 @@ def problems_of(error: ValidationError, spec: type[BaseModel], document: Documen
     for detail, place in zip(details, places, strict=True):
         if not _only_follows(detail, place, list(zip(details, places, strict=True))):
             found.append(
-                (
-                    document.lines.get(place, 0),
-                    f"{document.where(place)}: {_sentence(detail, spec)}",
-                )
+                (document.line(place), f"{document.where(place)}: {_sentence(detail, spec)}")
             )
     return [sentence for _, sentence in sorted(dict.fromkeys(found), key=lambda pair: pair[0])]
 
 
+_IN_YAML = {  # of types that the file's author does not know by pydantic's names
+    "tuple_type": "should be a list",
+    "dict_type": "should be `key: value` lines",
+    "model_type": "should be `key: value` lines",
+}
 _WRONG_TYPES = ("_type", "_parsing", "literal_error")
 
 
@@ -253,6 +255,8 @@ def _only_follows(
     if detail["type"] == "too_short":
         return any(len(other) > len(place) and other[: len(place)] == place for _, other in every)
     if detail["type"].endswith(_WRONG_TYPES):
+        if any(len(other) > len(place) and other[: len(place)] == place for _, other in every):
+            return True  # of a member whose type was right the items are wrong
         beside = [
             one["type"]
             for one, other in every
@@ -271,6 +275,8 @@ def _place_in_file(loc: Place, document: Document) -> Place:
     for index, step in enumerate(loc):
         last = index == len(loc) - 1
         inside = _holds(value, step)
+        if not inside and isinstance(value, Mapping) and step in value.values():
+            continue  # the tag that says which of several records this is, such as `kind: compare`
         if inside or (last and isinstance(step, str) and _is_name(step)):
             place = (*place, step)
             value = value[step] if inside else None
@@ -295,7 +301,7 @@ def _is_name(step: str) -> bool:
 def _sentence(detail: ErrorDetails, spec: type[BaseModel]) -> str:
     kind = detail["type"]
     if kind == "missing":
-        return "is missing"
+        return "is missing" if isinstance(detail["loc"][-1], str) else "has too few values"
     if kind == "extra_forbidden":
         allowed = sorted(_fields_at(spec, detail["loc"][:-1]))
         return f"unknown key{did_you_mean(str(detail['loc'][-1]), allowed)}; allowed: {', '.join(allowed)}"
@@ -307,7 +313,7 @@ def _sentence(detail: ErrorDetails, spec: type[BaseModel]) -> str:
         return _about_tag(detail)
     if kind in {"value_error", "assertion_error"}:
         return str(detail.get("ctx", {}).get("error", detail["msg"]))
-    message = detail["msg"][:1].lower() + detail["msg"][1:]
+    message = _IN_YAML.get(kind, detail["msg"][:1].lower() + detail["msg"][1:])
     return f"{message.replace('input should', 'should')}, but got {_shown(detail['input'])}"
 
 
