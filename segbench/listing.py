@@ -3,10 +3,10 @@
 Loads no torch, but for `prepare` and for `check` of a backbone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,18 +15,24 @@ from segbench.spec import yamlfile
 from segbench.spec.cards import BackboneCard, DatasetCard
 from segbench.spec.catalog import Catalog, built_in_root, read_card
 from segbench.spec.experiment import read_experiment
-from segbench.spec.heads import HEADS
+from segbench.spec.heads import HEADS, Head
 from segbench.spec.machine import Machine
 from segbench.spec.sweep import Plan, expand
 
-Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+class Table(NamedTuple):
+    """Headers, a row for each thing, and a sentence for each that is wrong and has no row."""
+
+    headers: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    problems: list[str]
 
 
 def table_of(kind: str, cards: tuple[Path, ...]) -> Table:
-    """Return headers and rows of everything of a kind.
+    """Return everything of a kind.
 
     Raises:
-        CardError: no such kind, or a broken card.
+        CardError: no such kind.
     """
     tables: dict[str, Callable[[Catalog], Table]] = {
         "backbones": _backbones,
@@ -42,21 +48,37 @@ def table_of(kind: str, cards: tuple[Path, ...]) -> Table:
     return tables[kind](Catalog.on_path(cards))
 
 
+def _table(
+    headers: tuple[str, ...], names: Iterable[Any], row_of: Callable[[Any], tuple[str, ...]]
+) -> Table:
+    table = Table(headers, [], [])
+    for name in names:
+        try:
+            table.rows.append(row_of(name))
+        except SegbenchError as error:
+            table.problems.extend(str(error).splitlines())
+    return table
+
+
 def _backbones(catalog: Catalog) -> Table:
-    rows = []
-    for name in catalog.names("backbones"):
+    def row(name: str) -> tuple[str, ...]:
         card = catalog.backbone(name)
-        strides = ", ".join(map(str, card.strides))
-        rows.append((name, card.title, strides, ", ".join(card.weights) or "none"))
-    return ("backbone", "title", "strides", "weights"), rows
+        return (
+            name,
+            card.title,
+            ", ".join(map(str, card.strides)),
+            ", ".join(card.weights) or "none",
+        )
+
+    return _table(("backbone", "title", "strides", "weights"), catalog.names("backbones"), row)
 
 
 def _datasets(catalog: Catalog) -> Table:
-    rows = []
-    for name in catalog.names("datasets"):
+    def row(name: str) -> tuple[str, ...]:
         card = catalog.dataset(name)
-        rows.append((name, card.title, str(card.num_classes), _splits(card)))
-    return ("data set", "title", "classes", "images"), rows
+        return name, card.title, str(card.num_classes), _splits(card)
+
+    return _table(("data set", "title", "classes", "images"), catalog.names("datasets"), row)
 
 
 def _splits(card: DatasetCard) -> str:
@@ -69,17 +91,18 @@ def _splits(card: DatasetCard) -> str:
 
 
 def _heads(_: Catalog) -> Table:
-    rows = [(h.name, h.title, ", ".join(map(str, h.strides)), h.fuse) for h in HEADS.values()]
-    return ("head", "title", "strides", "joins"), rows
+    def row(head: Head) -> tuple[str, ...]:
+        return head.name, head.title, ", ".join(map(str, head.strides)), head.fuse
+
+    return _table(("head", "title", "strides", "joins"), HEADS.values(), row)
 
 
 def _experiments(catalog: Catalog) -> Table:
-    rows = []
-    for path in experiment_files():
+    def row(path: Path) -> tuple[str, ...]:
         experiment, _ = read_experiment(path)
-        trials = len(expand(experiment, catalog).trials)
-        rows.append((str(path), experiment.question, str(trials)))
-    return ("experiment", "question", "trials"), rows
+        return str(path), experiment.question, str(len(expand(experiment, catalog).trials))
+
+    return _table(("experiment", "question", "trials"), experiment_files(), row)
 
 
 def experiment_files() -> list[Path]:
@@ -135,6 +158,8 @@ def problems_of(path: Path, cards: tuple[Path, ...]) -> list[str]:
         if isinstance(data, dict) and not {"sweep", "question"}.isdisjoint(data):
             _planned(path, cards)
             return []
+        if path.suffix != ".yaml":
+            return [f"{path}: a card is found by the ending .yaml; rename the file"]
         catalog = Catalog.on_path((*cards, *_root_of(path)))
         is_backbone = path.parent.name == "backbones" or (
             isinstance(data, dict) and ("stages" in data or "builder" in data)

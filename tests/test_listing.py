@@ -104,6 +104,21 @@ def test_a_device_that_does_not_exist_anywhere_is_refused_when_read(toy_project)
     assert said == "--device tpu: expected auto, cpu, cuda or cuda:N"
 
 
+def test_a_wrong_card_is_told_behind_those_that_are_right(toy_project):
+    (toy_project / "datasets" / "half.yaml").write_text("name: half\n")
+    code, said = typed("list", "datasets", "--cards", toy_project)
+    assert code == 2
+    assert "8 drawn images" in said
+    assert "half.yaml:1: title: is missing" in said
+
+
+def test_a_card_with_an_ending_that_is_not_looked_for_is_told(toy_project):
+    card = toy_project / "datasets" / "toyshapes.yaml"
+    code, said = typed("check", card.rename(card.with_suffix(".yml")))
+    assert code == 2
+    assert "a card is found by the ending .yaml; rename the file" in said
+
+
 def test_a_folder_that_a_variable_names_is_there(toy_run, monkeypatch):
     monkeypatch.chdir(toy_run.parents[1])
     monkeypatch.setenv("SEGBENCH_DATA", "/nowhere")

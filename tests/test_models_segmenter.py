@@ -309,6 +309,14 @@ def test_a_card_that_promises_what_the_trunk_does_not_have_is_refused(changes, m
         build_segmenter(card, Head(name="x", strides=(stage.stride,)), Model(), CLASSES)
 
 
+def test_every_false_promise_of_a_card_is_told():
+    card = _card(QUICK)
+    stages = [stage.revised(channels=stage.channels + 1) for stage in card.stages]
+    with pytest.raises(CardError) as caught:
+        verify_card(card.revised(stages=tuple(stages)))
+    assert len(str(caught.value).splitlines()) == len(stages)
+
+
 def test_a_stage_behind_the_features_is_refused_by_the_name_of_the_layer():
     card = _card("resnet18")
     behind = card.stages[-1].revised(module="fc")

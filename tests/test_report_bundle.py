@@ -71,6 +71,11 @@ def test_weights_heartbeats_and_strange_files_stay_at_home(made, tmp_path):
         assert b"secret" not in b"".join(map(opened.read, opened.namelist()))
 
 
+def test_a_bundle_is_called_a_zip(made, tmp_path):
+    with pytest.raises(ResultError, match=r"b\.tar: a bundle is a zip file"):
+        write_bundle(made, tmp_path / "b.tar")
+
+
 def test_equal_runs_give_equal_bundles(made, bundle, tmp_path):
     write_bundle(made, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == bundle.read_bytes()

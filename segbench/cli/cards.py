@@ -20,8 +20,10 @@ def list_command(
     """List the cards, heads or experiments at hand."""
     from segbench import listing
 
-    headers, rows = listing.table_of(kind, tuple(cards or ()))
-    OUT.print(console.plain_table(headers, rows))
+    table = listing.table_of(kind, tuple(cards or ()))
+    OUT.print(console.plain_table(table.headers, table.rows))
+    if table.problems:
+        fail("\n".join(table.problems))
 
 
 @app.command()

@@ -74,11 +74,16 @@ def build_trunk(
         coordinates = geometry.stage_coordinates(trunk)
     except CardError as error:
         raise CardError(f"{card.name}: {error}") from error
-    for stage, channels in zip(stages, _channels(trunk, stages), strict=True):
-        _check_stage(card, stage, coordinates[stage.name].stride, channels)
     smallest = geometry.smallest_side(trunk)
+    problems = [
+        problem
+        for stage, channels in zip(stages, _channels(trunk, stages), strict=True)
+        for problem in _stage_problems(stage, coordinates[stage.name].stride, channels)
+    ]
     if padding == "native":
-        _check_smallest_side(card, stages[-1], smallest)
+        problems += _side_problems(stages[-1], smallest)
+    if problems:
+        raise CardError("\n".join(f"{card.name}: {problem}" for problem in problems))
     return Trunk(trunk.train(), coordinates, smallest, full_names)
 
 
@@ -244,18 +249,19 @@ def _channels(trunk: fx.GraphModule, stages: list[Stage]) -> list[int]:
     return [maps[stage.name].shape[1] for stage in stages]
 
 
-def _check_stage(card: BackboneCard, stage: Stage, stride: int, channels: int) -> None:
-    if (stride, channels) != (stage.stride, stage.channels):
-        raise CardError(
-            f"{card.name}: stage {stage.name} ({stage.module}) is declared with stride "
-            f"{stage.stride} and {stage.channels} channels, but has stride {stride} and "
-            f"{channels} channels"
-        )
+def _stage_problems(stage: Stage, stride: int, channels: int) -> list[str]:
+    if (stride, channels) == (stage.stride, stage.channels):
+        return []
+    return [
+        f"stage {stage.name} ({stage.module}) is declared with stride {stage.stride} and "
+        f"{stage.channels} channels, but has stride {stride} and {channels} channels"
+    ]
 
 
-def _check_smallest_side(card: BackboneCard, stage: Stage, smallest: int) -> None:
-    if stage.smallest_side not in {None, smallest}:
-        raise CardError(
-            f"{card.name}: stage {stage.name} ({stage.module}) is declared with smallest_side "
-            f"{stage.smallest_side}, but has a feature from {smallest} pixels a side on"
-        )
+def _side_problems(stage: Stage, smallest: int) -> list[str]:
+    if stage.smallest_side in {None, smallest}:
+        return []
+    return [
+        f"stage {stage.name} ({stage.module}) is declared with smallest_side {stage.smallest_side}, "
+        f"but has a feature from {smallest} pixels a side on"
+    ]

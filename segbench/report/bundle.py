@@ -44,6 +44,8 @@ def write_bundle(run_folder: Path, path: Path) -> int:
     Raises:
         ResultError: the folder holds no run, or the file cannot be written.
     """
+    if path.suffix != ".zip":
+        raise ResultError(f"{path}: a bundle is a zip file; let its name end in .zip")
     record = load_run(run_folder)
     names = list(bundled_names(run_folder, record))
     contents = {name: (run_folder / name).read_bytes() for name in names}
