@@ -3,6 +3,7 @@
 Prints nothing. No torch until something is scored.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,12 +154,17 @@ def _trained(run_folder: Path, prefixes: tuple[str, ...]) -> list[Path]:
 def _protocol_of_run(record: RunRecord, asked: Asked) -> Protocol:
     start = next(iter(record.experiment.evaluate)) if asked.start is None else asked.start
     protocol = changed(_named(record, start), asked.settings, asked.split)
-    name = asked.name or "-".join((start, *map(_word, asked.settings)))
-    return protocol.revised(name=name)
+    if asked.name is not None:
+        try:
+            return protocol.revised(name=checked_name(asked.name))
+        except ValueError as error:
+            raise ExperimentError(f"--name {asked.name!r}: {error}") from error
+    name = "-".join((start, *map(_word, asked.settings)))
+    return protocol.revised(name=name if len(name) <= 64 else f"{name[:55]}-{protocol.digest()}")
 
 
 def _word(setting: str) -> str:
-    return "".join(c if c.isalnum() or c in "._" else "-" for c in setting).strip("-")
+    return re.sub(r"[^a-z0-9._]", "-", setting.lower()).strip("-")
 
 
 def _named(record: RunRecord, name: str) -> Protocol:

@@ -41,35 +41,39 @@ def missing_files(prepared: Prepared) -> list[str]:
     backbones = [
         (trial.backbone, trial.model) for trial in _one_per_part(trials, "backbone", "weights")
     ]
-    sentences += missing_weights(backbones, prepared.machine)
+    lacking_weights = missing_weights(backbones, prepared.machine)
     return [
-        *dict.fromkeys([*_untrue_cards(prepared), *sentences]),
+        *_untrue_cards(prepared, with_weights=not lacking_weights),
+        *sentences,
+        *lacking_weights,
         *_unwritable(Path(prepared.machine.cache), "--cache or $SEGBENCH_CACHE"),
         *_unwritable(prepared.run_folder, "--results"),
     ]
 
 
-def _untrue_cards(prepared: Prepared) -> list[str]:
+def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
     """Return a sentence for each backbone card that is not what its network or its weights are.
 
     Cards that come with segbench are held by its tests. Others are compared once, since that takes
     torch: the cache remembers which were true.
     """
     ours, sentences = Catalog((built_in_root(),)), []
-    for trial in _one_per_part(prepared.asked.trials.values(), "backbone", "weights", "head"):
+    trials = prepared.asked.trials.values()
+    for trial in _one_per_part(trials, "backbone", "weights"):
         card = trial.backbone
         if card.name in ours.names("backbones") and ours.backbone(card.name) == card:
             continue
-        weights = None if trial.weights is None else trial.weights.sha256
+        read = {stride for t in trials if t.backbone is card for stride in t.head.strides}
+        strides = tuple(sorted(read, reverse=True))
+        weights = trial.weights.sha256 if trial.weights is not None and with_weights else None
         known = digest(
-            [card.model_dump(mode="json"), weights, trial.head.strides, version("torchvision")],
-            length=16,
+            [card.model_dump(mode="json"), weights, strides, version("torchvision")], length=16
         )
         mark = Path(prepared.machine.cache) / "true_cards" / f"{card.name}-{known}"
         if mark.exists():
             continue
         try:
-            _compare_card(trial, prepared.machine)
+            _compare_card(trial, strides, prepared.machine if weights else None)
         except (CardError, DataError) as error:
             sentences.append(str(error))
             continue
@@ -78,15 +82,18 @@ def _untrue_cards(prepared: Prepared) -> list[str]:
     return list(dict.fromkeys(sentences))
 
 
-def _compare_card(trial: Trial, machine: Machine) -> None:
+def _compare_card(trial: Trial, strides: tuple[int, ...], machine: Machine | None) -> None:
+    """Compare the card with its network, and with its weights where `machine` says where these lie."""
     from segbench.models.trunk import verify_card
     from segbench.models.trunk_weights import verify_weights
-    from segbench.models.weights import backbone_weights_path
+    from segbench.models.weights import weights_file
 
     verify_card(trial.backbone)
-    path = backbone_weights_path(trial.backbone, trial.model, machine)
+    path = (
+        None if machine is None or trial.weights is None else weights_file(trial.weights, machine)
+    )
     if path is not None:
-        verify_weights(trial.backbone, trial.head.strides, path)
+        verify_weights(trial.backbone, strides, path)
 
 
 def check_same_files(prepared: Prepared) -> None:

@@ -153,13 +153,14 @@ def _as_yaml(value: dict[str, Any]) -> str:
 
 def problems_of(path: Path, cards: tuple[Path, ...]) -> list[str]:
     """Return one sentence for each problem of a card or an experiment, told apart by its keys."""
+    problems: list[str] = []
     try:
         data = yamlfile.read_document(path, CardError).data
         if isinstance(data, dict) and not {"sweep", "question"}.isdisjoint(data):
             _planned(path, cards)
             return []
         if path.suffix != ".yaml":
-            return [f"{path}: a card is found by the ending .yaml; rename the file"]
+            problems.append(f"{path}: a card is found by the ending .yaml; rename the file")
         catalog = Catalog.on_path((*cards, *_root_of(path)))
         is_backbone = path.parent.name == "backbones" or (
             isinstance(data, dict) and ("stages" in data or "builder" in data)
@@ -171,8 +172,8 @@ def problems_of(path: Path, cards: tuple[Path, ...]) -> list[str]:
         else:
             read_card(path, DatasetCard, catalog=catalog)
     except SegbenchError as error:
-        return str(error).splitlines()
-    return []
+        problems += str(error).splitlines()
+    return problems
 
 
 def _root_of(card: Path) -> tuple[Path, ...]:

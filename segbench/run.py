@@ -35,9 +35,8 @@ class CellRecord(Spec):
 
     @model_validator(mode="after")
     def _named(self) -> Self:
-        for (
-            axis
-        ) in NAMED_AXES:  # reports call files by these, and somebody else may have written them
+        # reports call files by these, and somebody else may have written them
+        for axis in NAMED_AXES:
             if axis in self.axes:
                 checked_name(self.axes[axis])
         return self

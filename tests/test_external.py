@@ -125,6 +125,18 @@ def test_predictions_are_scored_by_hand_worked_figures_and_join_the_leaderboard(
     assert results.load_evaluation(trial, Protocol()).split_fingerprint == found.split_fingerprint  # pyright: ignore[reportOptionalMemberAccess]
 
 
+def test_protocols_are_named_by_their_settings_or_as_is_asked(toy_run):
+    crf = "crf={iterations: 1, bilateral_width: 60, bilateral_colour: 5, bilateral_weight: 4}"
+    code, said = segbench("evaluate", toy_run, "--set", crf)
+    assert code == 0, said
+    (name,) = load_run(toy_run).added
+    assert len(name) <= 64
+    assert name.startswith("native-crf--iterations--1")
+    code, said = segbench("evaluate", toy_run, "--set", "flip=true", "--name", "Two Scales")
+    assert code == 2
+    assert "--name 'Two Scales': a name has lower-case letters" in said
+
+
 def test_a_run_without_models_is_told_from_one_that_can_be_scored_again(toy_run):
     first, second = (trial.name for trial in results.trial_folders(toy_run))
     (toy_run / "trials" / first / "model.safetensors").unlink()

@@ -299,6 +299,7 @@ def test_stages_are_not_overwritten_by_the_layer_that_reads_them():
         ({"stride": 16}, "is declared with stride 16 and 256 channels, but has stride 8"),
         ({"channels": 99}, "99 channels, but has stride 8 and 256 channels"),
         ({"smallest_side": 5}, "smallest_side 5, but has a feature from 9 pixels a side on"),
+        ({"stride": 8, "smallest_side": 10}, "smallest_side 10, but has a feature from 9 pixels"),
         ({"module": "features.99"}, "has no module features.99 to cut a stage at; did you mean"),
     ],
 )
@@ -315,6 +316,16 @@ def test_every_false_promise_of_a_card_is_told():
     with pytest.raises(CardError) as caught:
         verify_card(card.revised(stages=tuple(stages)))
     assert len(str(caught.value).splitlines()) == len(stages)
+
+
+def test_the_least_side_of_a_finer_stage_is_compared_too():
+    card = _card(QUICK)
+    first = card.stages[0].revised(smallest_side=7)
+    with pytest.raises(CardError, match="smallest_side 7, but has a feature from 5 pixels"):
+        verify_card(card.revised(stages=(first, *card.stages[1:])))
+    bare = _card("resnet18")  # padded: one feature from one pixel on, but a stride is the least
+    stages = [stage.revised(smallest_side=stage.stride) for stage in bare.stages]
+    verify_card(bare.revised(stages=tuple(stages)))
 
 
 def test_a_stage_behind_the_features_is_refused_by_the_name_of_the_layer():

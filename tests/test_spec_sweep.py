@@ -130,6 +130,36 @@ def test_every_wrong_setting_of_an_override_is_told_also_where_it_reaches_no_cel
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        "{train.stages.all.schedule.name: step, train.stages.all.schedule.milestones: [0.5]}",
+        "{train.stages.all.schedule.milestones: [0.5], train.stages.all.schedule.name: step}",
+        "{train.images.squash: null, train.batch_size: 1}",
+        "{train.images.squash: null, train.images.crop: [32, 32], train.batch_size: 8}",
+    ],
+)
+def test_settings_of_a_cell_are_looked_at_together(plan_of, settings):
+    assert len(plan_of(text=f"variants:\n  a: {settings}\n").trials) == 4
+
+
+def test_an_override_that_a_narrowed_sweep_does_not_reach_is_no_mistake(plan_of):
+    text = (
+        "overrides:\n"
+        "  - where: {head: fcn8s}\n"
+        "    set: {train.images.squash: null, train.batch_size: 1}\n"
+    )
+    assert len(plan_of(text=text).trials) == 4
+    assert len(plan_of("sweep.head=fcn32s").trials) == 2
+
+
+def test_exclusions_stay_right_where_the_sweep_is_narrowed(plan_of):
+    text = "variants:\n  a: {}\n  b: {train.batch_size: 2}\n"
+    exclude = "sweep.exclude=[{variant: b, head: fcn8s}]"
+    assert len(plan_of(exclude, text=text).trials) == 6
+    assert len(plan_of(exclude, "sweep.variant=a").trials) == 4
+
+
+@pytest.mark.parametrize(
     ("exclude", "sentence"),
     [
         ("[{backbon: toynet}]", "no axis 'backbon' in the sweep; did you mean 'backbone'?"),

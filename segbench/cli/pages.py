@@ -168,8 +168,8 @@ def _say_others(run_folder: Path) -> None:
     folders = list(results.trial_folders(run_folder))
     for path in (path for f in folders if f.name in shown for path in results.torn_files(f)):
         OUT.print(
-            f"{console.shown_path(path)}: is damaged and counts as missing; the run's command makes it "
-            "again, from the trained model where that is there"
+            f"{console.shown_path(path)}: is damaged and counts as missing; the command that made it, "
+            "run or evaluate, makes it again (delete it first if evaluate did)"
         )
     others = [f for f in folders if f.name not in shown]
     if others:

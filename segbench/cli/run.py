@@ -211,8 +211,9 @@ def say_plan(prepared: Any, left: dict[str, Any]) -> None:
     seeds = len({cell.seed for cell in plan.cells})
     trials = plan.trials
     points = math.prod(len(values) for values in plan.axes.values()) * seeds
-    equals = "=" if points == len(trials) else "without what is left out:"
     skipped = Counter(cell.skipped for cell in plan.cells if cell.skipped)
+    gaps = "without what is left out:" if skipped or plan.experiment.sweep.exclude else "give"
+    equals = "=" if points == len(trials) else gaps
     OUT.print(
         f"{plan.experiment.name}: {axes} x {seeds} seeds {equals} {len(trials)} trials; "
         f"{len(trials) - len(left)} ended, {len(left)} to run"

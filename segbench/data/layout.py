@@ -18,7 +18,7 @@ from segbench.spec.machine import Machine
 
 _IMAGE_TYPES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG")
 _ANY_TYPE = ", ".join(_IMAGE_TYPES[:-1]) + f" or {_IMAGE_TYPES[-1]}"
-_CARD_LIST = "card:"
+CARD_LIST = "card:"
 
 
 class RawPair(NamedTuple):
@@ -87,7 +87,7 @@ def own_folder(card: DatasetCard, machine: Machine) -> Path:
 def find_root(card: DatasetCard, split: Split, machine: Machine) -> Path | None:
     """Return the first folder that has the split's list, or its first label; None without any."""
     for root in possible_roots(card, machine):
-        if split.list is not None and not split.list.startswith(_CARD_LIST):
+        if split.list is not None and not split.list.startswith(CARD_LIST):
             if (root / split.list).is_file():
                 return root
         elif next(_label_files(root, split), None) is not None:
@@ -132,14 +132,15 @@ def _found_pairs(
     """Return the pairs that are whole and clear, and what is wrong with the others."""
     split = card.splits[split_name]
     pairs, missing, unclear, problems = [], [], [], []
+    listed = _Listed()
     for name in names:
         place = split.images.replace("{name}", name)
         label = root / split.labels.replace("{name}", name)
-        images = [image for image in _image_files(root, place) if image != label]
+        images = [image for image in listed.images(root / place) if image != label]
         if not images:
             has_suffix = Path(place).suffix in _IMAGE_TYPES
             missing.append(f"{root / place}{'' if has_suffix else f' ({_ANY_TYPE})'}")
-        elif not label.is_file():
+        elif not listed.has(label):
             missing.append(str(label))
         elif len(images) > 1:
             unclear.append(" or ".join(map(str, images)))
@@ -194,8 +195,8 @@ def image_names(split: Split, root: Path) -> list[str]:
 
 
 def _read_list(place: str, root: Path) -> list[str]:
-    is_ours = place.startswith(_CARD_LIST)
-    ours = built_in_root() / "datasets" / place.removeprefix(_CARD_LIST)
+    is_ours = place.startswith(CARD_LIST)
+    ours = built_in_root() / "datasets" / place.removeprefix(CARD_LIST)
     path = ours if is_ours else root / place
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -205,7 +206,7 @@ def _read_list(place: str, root: Path) -> list[str]:
         if is_ours:
             raise DataError(
                 f"{place}: segbench brings no such list; put one of your own into the folder of the "
-                f"data and name it without `{_CARD_LIST}`"
+                f"data and name it without `{CARD_LIST}`"
             ) from error
         raise DataError(
             f"{path}: the list of a split's images cannot be read ({error.strerror})"
@@ -230,14 +231,23 @@ def _name_of(path: Path, root: Path, split: Split) -> str:
     return text[len(before) : len(text) - len(after)]
 
 
-def _image_files(root: Path, place: str) -> list[Path]:
-    """Return the file of that name, or all that have it and the ending of an image."""
-    exact = root / place
-    if exact.is_file():
-        return [exact]
-    candidates = (exact.with_name(exact.name + suffix) for suffix in _IMAGE_TYPES)
-    found: list[Path] = []
-    for path in candidates:
-        if path.is_file() and not any(path.samefile(other) for other in found):
-            found.append(path)  # where capitals do not count, .JPG is .jpg again
-    return found
+class _Listed:
+    """The files of folders, each folder listed once: asking for one file at a time is slow."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, frozenset[str]] = {}
+
+    def has(self, path: Path) -> bool:
+        if path.parent not in self._names:
+            try:
+                self._names[path.parent] = frozenset(file.name for file in path.parent.iterdir())
+            except OSError:
+                self._names[path.parent] = frozenset()
+        return path.name in self._names[path.parent]
+
+    def images(self, exact: Path) -> list[Path]:
+        """Return the file of that name, or all that have it and the ending of an image."""
+        if self.has(exact):
+            return [exact]
+        candidates = (exact.with_name(exact.name + suffix) for suffix in _IMAGE_TYPES)
+        return [path for path in candidates if self.has(path)]

@@ -22,7 +22,7 @@ from PIL import Image
 
 from segbench.data.drawn import draw_pair
 from segbench.data.labels import class_lookup, decode_label
-from segbench.data.layout import RawPair, find_root, image_names, own_folder, raw_pairs
+from segbench.data.layout import CARD_LIST, RawPair, find_root, image_names, own_folder, raw_pairs
 from segbench.data.photographs import checked_image
 from segbench.errors import DataError, SegbenchError, first_of
 from segbench.files import digest, read_json, write_json
@@ -207,7 +207,7 @@ def not_here(card: DatasetCard, split: str, machine: Machine) -> str:
         return f"{card.name}: has no split {split!r}; it has: {', '.join(card.split_names)}"
     expected = " or ".join(str(root) for root in _likely_roots(card, machine))
     wanted = card.splits[split]
-    names = wanted.labels if (wanted.list or "card:").startswith("card:") else wanted.list
+    names = wanted.labels if (wanted.list or CARD_LIST).startswith(CARD_LIST) else wanted.list
     fetch = f", or run `segbench prepare {card.name}` on a machine with a network"
     return (
         f"{card.name} {split}: no files here; expected {names} and "
@@ -286,8 +286,12 @@ def _take_place(temporary: Path, folder: Path) -> None:
     except OSError:
         if (folder / "about.json").exists() or not folder.is_dir():
             raise
-        shutil.rmtree(folder)  # what comes by renaming has its notes: this was damaged later
+        # What comes by renaming has its notes: this was damaged later. It goes by renaming too, as
+        # another worker may be at the same.
+        damaged = temporary.with_name(f"{temporary.name}.damaged")
+        folder.rename(damaged)
         temporary.rename(folder)
+        shutil.rmtree(damaged, ignore_errors=True)
 
 
 def _from_generator(dataset_type: Any, examples: Any, features: Any, folder: Path) -> Any:

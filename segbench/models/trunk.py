@@ -95,9 +95,11 @@ def verify_card(card: BackboneCard) -> None:
     Raises:
         CardError: there is no such builder, module or layer, or strides and channels are others.
     """
+    finer = [(stage.stride,) for stage in card.stages[:-1] if stage.smallest_side is not None]
     try:
-        with torch.device("meta"):
-            build_trunk(card, card.strides, padding="native", dropout=0.5)
+        for strides in (card.strides, *finer):
+            with torch.device("meta"):
+                build_trunk(card, strides, padding="native", dropout=0.5)
     except (NotImplementedError, RuntimeError):
         return
 
@@ -259,7 +261,8 @@ def _stage_problems(stage: Stage, stride: int, channels: int) -> list[str]:
 
 
 def _side_problems(stage: Stage, smallest: int) -> list[str]:
-    if stage.smallest_side in {None, smallest}:
+    stated = stage.smallest_side
+    if stated is None or max(stated, stage.stride) == max(smallest, stage.stride):
         return []
     return [
         f"stage {stage.name} ({stage.module}) is declared with smallest_side {stage.smallest_side}, "

@@ -33,7 +33,7 @@ def backbone_weights_path(backbone: BackboneCard, model: Model, machine: Machine
     weights = weights_named(backbone, model)
     if weights is None:
         return None
-    path = _found(weights, machine)
+    path = weights_file(weights, machine)
     if path is None:
         raise DataError(_missing(backbone, model, weights, machine))
     actual = sha256_of_file(path)
@@ -86,7 +86,7 @@ def fetch_weights(
     """
     model = Model(weights=name)
     weights = weights_named(backbone, model)
-    is_here = weights is None or _found(weights, machine) is not None
+    is_here = weights is None or weights_file(weights, machine) is not None
     if weights is not None and weights.url is not None and may_download and not is_here:
         from segbench.data.download import download
 
@@ -94,7 +94,8 @@ def fetch_weights(
     return backbone_weights_path(backbone, model, machine)
 
 
-def _found(weights: Weights, machine: Machine) -> Path | None:
+def weights_file(weights: Weights, machine: Machine) -> Path | None:
+    """Return the file of that name, whatever is in it; None where there is none."""
     places = [Path(folder) / _file_name(weights) for folder in machine.weights]
     places.append(_cached(weights, machine))
     return next((place for place in places if place.is_file()), None)

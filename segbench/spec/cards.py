@@ -141,7 +141,7 @@ class BackboneCard(Spec):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     classifier: Classifier | None = None
     input: Input
-    weights: dict[Name, Weights] = {}
+    weights: dict[Text, Weights] = {}
     default_weights: str | None = None
     licence: Text
     source: Source

@@ -192,7 +192,7 @@ def read_experiment(
                 ) from error
         changed: dict[yamlfile.Place, str] = {}
         for setting in settings:
-            changed[_place_of(data, setting)] = setting
+            changed[place_of(data, setting.partition("=")[0])] = setting
             data = with_setting(data, setting, example="train.batch_size=4")
         _name_parts(data)
         document = document._replace(data=data, settings=changed)
@@ -240,10 +240,10 @@ def with_setting(data: dict[str, Any], setting: str, *, example: str) -> dict[st
         raise ExperimentError(f"--set {setting}: {error}") from error
 
 
-def _place_of(data: Any, setting: str) -> yamlfile.Place:
-    """Return the place that a setting's key leads to; names of items become their index."""
+def place_of(data: Any, key: str) -> yamlfile.Place:
+    """Return the place that a dotted key leads to; names of items become their index."""
     place: yamlfile.Place = ()
-    for step in setting.partition("=")[0].split("."):
+    for step in key.split("."):
         found: str | int = step
         if isinstance(data, tuple):
             try:

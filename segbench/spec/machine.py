@@ -60,21 +60,23 @@ class Machine(Spec):
         Flags come first; several folders in a variable are separated by `:`. given: other fields.
 
         Raises:
-            DataError: a folder that a flag or a variable names does not exist.
+            DataError: a folder that a flag names does not exist, or none of those of a variable does.
         """
+        for flag, folders in (("--data", data), ("--weights", weights)):
+            for folder in folders:
+                if not folder.expanduser().is_dir():
+                    raise DataError(f"{flag} {folder}: there is no such folder")
 
-        def named(flag: str, folders: Sequence[Path], variable: str) -> tuple[str, ...]:
-            of_variable = [Path(part) for part in environment.get(variable, "").split(":") if part]
-            for by, given_folders in ((flag, folders), (f"${variable}", of_variable)):
-                for folder in given_folders:
-                    if not folder.expanduser().is_dir():
-                        raise DataError(f"{by} {folder}: there is no such folder")
-            return tuple(map(_absolute, (*folders, *of_variable)))
+        def of_variable(name: str) -> list[Path]:
+            folders = [Path(part) for part in environment.get(name, "").split(":") if part]
+            if folders and not any(folder.expanduser().is_dir() for folder in folders):
+                raise DataError(f"${name} {environment[name]}: there is no such folder")
+            return folders
 
         return cls(
             cache=_absolute(cache or environment.get("SEGBENCH_CACHE") or "~/.cache/segbench"),
-            data=named("--data", data, "SEGBENCH_DATA"),
-            weights=named("--weights", weights, "SEGBENCH_WEIGHTS"),
+            data=tuple(map(_absolute, (*data, *of_variable("SEGBENCH_DATA")))),
+            weights=tuple(map(_absolute, (*weights, *of_variable("SEGBENCH_WEIGHTS")))),
             **given,
         )
 

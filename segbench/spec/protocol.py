@@ -8,7 +8,6 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from segbench.spec.base import Spec
-from segbench.spec.cards import Name
 from segbench.spec.recipe import Count, Positive, Side
 
 
@@ -55,7 +54,7 @@ class Protocol(Spec):
 
     not_identity = frozenset({"name", "title"})
 
-    name: Name = "native"
+    name: str = "native"
     title: str = ""
     split: str = "val"
     size: tuple[Side, Side] | Literal["native"] = "native"

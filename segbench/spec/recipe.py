@@ -77,14 +77,6 @@ class Schedule(Spec):
     gamma: Positive = 0.1
     warmup_steps: Annotated[int, Field(ge=0)] = 0
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.name == "step") != bool(self.milestones):
-            raise ValueError(
-                "schedule `step` needs milestones, such as [0.5, 0.75], and no other schedule has any"
-            )
-        return self
-
 
 Frozen = Literal["backbone", "batch_norm", "upsampling"]
 
@@ -104,15 +96,6 @@ class Stage(Spec):
     frozen: tuple[Frozen, ...] = ()
     optimizer: Optimizer
     schedule: Schedule = Schedule()
-
-    @model_validator(mode="after")
-    def _warms_up(self) -> Self:
-        if self.schedule.warmup_steps >= self.steps:
-            raise ValueError(
-                f"schedule.warmup_steps {self.schedule.warmup_steps} leaves none of the {self.steps} "
-                "steps at the full rate: lower it, or raise steps"
-            )
-        return self
 
 
 class Recipe(Spec):
@@ -165,3 +148,24 @@ class Recipe(Spec):
     def steps(self) -> int:
         """Optimizer steps over all stages."""
         return sum(stage.steps for stage in self.stages)
+
+
+def idle_schedules(recipe: Recipe) -> list[tuple[int, str]]:
+    """Return the index of each stage whose schedule does nothing of what its name says, and why.
+
+    Looked at when an experiment is read, not part of the record: trials were made with such.
+    """
+    problems = []
+    for index, stage in enumerate(recipe.stages):
+        schedule = stage.schedule
+        if schedule.warmup_steps >= stage.steps:
+            problems.append(
+                (
+                    index,
+                    f"schedule.warmup_steps {schedule.warmup_steps} leaves none of the {stage.steps} "
+                    "steps at the full rate: lower it, or raise steps",
+                )
+            )
+        if schedule.name == "step" and not schedule.milestones:
+            problems.append((index, "schedule `step` needs milestones, such as [0.5, 0.75]"))
+    return problems

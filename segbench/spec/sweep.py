@@ -17,7 +17,7 @@ from segbench.spec.base import Spec, matches
 from segbench.spec.cards import BackboneCard, DatasetCard, Weights
 from segbench.spec.catalog import Catalog
 from segbench.spec.claims import PlannedCell, check_cells, check_selectors
-from segbench.spec.experiment import Experiment, Selector, with_value
+from segbench.spec.experiment import Experiment, Selector, place_of, with_value
 from segbench.spec.heads import (
     HEADS,
     Head,
@@ -27,9 +27,10 @@ from segbench.spec.heads import (
     weights_name,
     why_unsupported,
 )
-from segbench.spec.recipe import Recipe
+from segbench.spec.recipe import Recipe, idle_schedules
 from segbench.spec.trial import Trial, trial_id
 
+Setting = tuple[yamlfile.Place, str, Any]  # where it stands in the file, dotted key, value
 CHANGEABLE = ("backbone", "head", "dataset", "model", "train")  # what settings of a cell may reach
 
 
@@ -99,13 +100,11 @@ class _Expansion:
         self.catalog = catalog
         self.document = document
         self.problems: dict[str, None] = {}
-        self.revised: dict[tuple[int, str, str], tuple[Spec, Spec]] = {}
+        self.revised: dict[tuple[int, str], tuple[Spec, Spec]] = {}
 
     def plan(self) -> Plan:
         every = list(self._points())
-        for index, selector in enumerate(self.experiment.sweep.exclude):
-            for problem in _selector_problems(selector, _values(every), self._names_at_hand()):
-                self._problem(("sweep", "exclude", index), problem)
+        self._check_exclusions(_values(every))
         points = [axes for axes in every if not self._is_excluded(axes)]
         resolved = {key: self._resolve(axes) for axes in points for key in [_key(axes)]}
         if not points:
@@ -154,13 +153,10 @@ class _Expansion:
             "model": experiment.model,
             "train": experiment.train,
         }
-        is_wrong = False
-        for setting in self._settings(axes):
-            changed = self._changed(parts, *setting)
-            is_wrong |= changed is None
-            parts = changed or parts
-        if is_wrong:
+        changed = self._changed(parts, list(self._settings(axes)))
+        if changed is None:
             return None
+        parts = changed
         backbone, head, dataset, model, train = parts.values()
         assert isinstance(backbone, BackboneCard)
         assert isinstance(head, Head)
@@ -177,6 +173,8 @@ class _Expansion:
             return reason
         self._check_splits(dataset, train)
         self._check_sides(backbone, head, model, train)
+        for index, sentence in idle_schedules(train):
+            self._problem(("train", "stages", index), sentence)
         chosen = self._weights(backbone, model)
         if chosen is None:
             return None
@@ -194,7 +192,7 @@ class _Expansion:
             self._problem(("sweep", axis), str(error))
             return None
 
-    def _settings(self, axes: dict[str, str]) -> Iterable[tuple[yamlfile.Place, str, Any]]:
+    def _settings(self, axes: dict[str, str]) -> Iterable[Setting]:
         """Yield (place in the file, dotted key, value) of all that changes this cell, in order."""
         experiment = self.experiment
         for index, override in enumerate(experiment.overrides):
@@ -209,35 +207,74 @@ class _Expansion:
             yield ("sweep", "settings", key), key, value
 
     def _changed(
-        self, parts: dict[str, Spec], place: yamlfile.Place, key: str, value: Any
+        self, parts: dict[str, Spec], settings: Sequence[Setting], *, rules: bool = True
     ) -> dict[str, Spec] | None:
-        part, _, rest = key.partition(".")
-        if part not in CHANGEABLE or not rest:
+        """Return the records under the settings, all of a record's at once, or None after a problem.
+
+        rules: whether rules between fields are looked at, or single fields alone.
+        """
+        by_part: dict[str, list[Setting]] = {}
+        is_wrong = False
+        for place, key, value in settings:
+            part, _, rest = key.partition(".")
+            if part in parts and rest:
+                by_part.setdefault(part, []).append((place, rest, value))
+                continue
+            is_wrong = True
             self._problem(
                 place,
                 f"expected a dotted key that begins with {', '.join(CHANGEABLE)}"
                 f"{yamlfile.did_you_mean(part, CHANGEABLE)}",
             )
-            return None
-        try:
-            return {**parts, part: self._with_setting(parts[part], rest, value)}
-        except ValidationError as error:
-            document = self.document or yamlfile.Document("experiment", {}, {})
-            for sentence in yamlfile.problems_of(
-                error, type(parts[part]), yamlfile.Document("", {}, {})
-            ):
-                self.problems[f"{document.where(place)}: {sentence.removeprefix(':1: ')}"] = None
-        except (ValueError, KeyError) as error:
-            self._problem(place, str(error.args[0]))
-        return None
+        changed = dict(parts)
+        for part, own in by_part.items():
+            revised = self._with_settings(parts[part], own, rules=rules)
+            is_wrong |= revised is None
+            changed[part] = revised or parts[part]
+        return None if is_wrong else changed
 
-    def _with_setting(self, part: Spec, key: str, value: Any) -> Spec:
-        """Return the record with one dotted field changed; once for each record and value."""
-        known = (id(part), key, repr(value))
-        if known not in self.revised:
-            changed = type(part).model_validate(with_value(part.model_dump(), key, value))
-            self.revised[known] = (part, changed)  # the old record is kept, so its id stays its own
-        return self.revised[known][1]
+    def _with_settings(self, part: Spec, settings: list[Setting], *, rules: bool) -> Spec | None:
+        """Return the record with dotted fields changed; once for each record and its values."""
+        known = (id(part), repr([(key, value) for _, key, value in settings]))
+        if known in self.revised:
+            return self.revised[known][1]
+        data = part.model_dump()
+        is_wrong = False
+        lines: dict[yamlfile.Place, int] = {}  # of each place the number of its setting
+        for number, (place, key, value) in enumerate(settings):
+            try:
+                data = with_value(data, key, value)
+            except (ValueError, KeyError) as error:
+                self._problem(place, str(error.args[0]))
+                is_wrong = True
+                continue
+            steps = place_of(data, key)
+            lines |= {steps[:end]: number for end in range(len(steps)) if steps[:end] not in lines}
+            lines[steps] = number
+        try:
+            revised = type(part).model_validate(data)
+        except ValidationError as error:
+            every = error.errors(include_url=False)
+            if rules or any(detail["type"] != "value_error" for detail in every):
+                self._tell(error, type(part), yamlfile.Document("", data, lines), settings)
+                return None
+            revised = part
+        if is_wrong:
+            return None
+        self.revised[known] = (part, revised)  # the old record is kept, so its id stays its own
+        return revised
+
+    def _tell(
+        self,
+        error: ValidationError,
+        spec: type[Spec],
+        changed: yamlfile.Document,
+        settings: list[Setting],
+    ) -> None:
+        """Tell each problem of a changed record at the setting that made it."""
+        for sentence in yamlfile.problems_of(error, spec, changed):
+            number, _, told = sentence.removeprefix(":").partition(":")
+            self._problem(settings[int(number)][0], told.strip())
 
     def _weights(self, backbone: BackboneCard, model: Model) -> tuple[Model, Weights | None] | None:
         try:
@@ -274,6 +311,15 @@ class _Expansion:
                 f"{least} pixels a side",
             )
 
+    def _check_exclusions(self, axes: dict[str, tuple[str, ...]]) -> None:
+        sweep = self.experiment.sweep
+        at_hand = {**self._names_at_hand(), "variant": set(self.experiment.variants)}
+        loose = set(sweep.settings) if self._is_narrowed else set()
+        for index, selector in enumerate(sweep.exclude):
+            known = {axis: value for axis, value in selector.items() if axis not in loose}
+            for problem in _selector_problems(known, axes, at_hand):
+                self._problem(("sweep", "exclude", index), problem)
+
     def _check_selectors(self, axes: dict[str, tuple[str, ...]]) -> None:
         experiment = self.experiment
         sections: list[tuple[str, tuple[Selector, ...]]] = [
@@ -290,14 +336,17 @@ class _Expansion:
                     self._problem((section,), problem)
 
     def _check_idle_overrides(self, points: list[dict[str, str]]) -> None:
-        """Look at settings that reach no cell of this sweep, as far as they need no card."""
+        """Look at settings that reach no cell of this sweep, as far as they need nothing else."""
         parts: dict[str, Spec] = {"model": self.experiment.model, "train": self.experiment.train}
         for index, override in enumerate(self.experiment.overrides):
             if any(matches(axes, override.where) for axes in points):
                 continue
-            for key, value in override.set.items():
-                if key.partition(".")[0] not in {"backbone", "head", "dataset"}:
-                    self._changed(parts, ("overrides", index, "set", key), key, value)
+            alone = [
+                (("overrides", index, "set", key), key, value)
+                for key, value in override.set.items()
+                if key.partition(".")[0] not in {"backbone", "head", "dataset"}
+            ]
+            self._changed(parts, alone, rules=False)
 
     def _check_launch(
         self, axes: dict[str, tuple[str, ...]], resolved: Iterable[_Resolved | str | None]
@@ -319,10 +368,8 @@ class _Expansion:
         """Check each claim against the sweep's values, and if there are cells against them."""
         experiment, has_cells = self.experiment, not self.problems
         with_protocol = {**axes, "protocol": tuple(experiment.evaluate)}
-        for (
-            axis,
-            names,
-        ) in self._names_at_hand().items():  # where the sweep is wrong, claims are not
+        for axis, names in self._names_at_hand().items():
+            # where the sweep is wrong, claims are not
             if axis in axes and not set(axes[axis]) <= set(names):
                 with_protocol[axis] = (*axes[axis], *names)
         at_hand = self._names_at_hand() if self._is_narrowed else {}
@@ -355,9 +402,8 @@ class _Expansion:
         starts = {_key(axes): self._start_of(axes, resolved) for axes in points}
         ids: dict[tuple[tuple[str, ...], int], str] = {}
         try:
-            ordered = sorted(
-                points, key=lambda axes: _depth(_key(axes), starts)
-            )  # stable: file order
+            # stable: otherwise in the order of the file
+            ordered = sorted(points, key=lambda axes: _depth(_key(axes), starts))
         except ExperimentError as error:
             self._problem(("start_from",), str(error))
             return ()

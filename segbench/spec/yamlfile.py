@@ -275,8 +275,8 @@ def _place_in_file(loc: Place, document: Document) -> Place:
     for index, step in enumerate(loc):
         last = index == len(loc) - 1
         inside = _holds(value, step)
-        if not inside and isinstance(value, Mapping) and step in value.values():
-            continue  # the tag that says which of several records this is, such as `kind: compare`
+        if not inside and isinstance(value, Mapping) and step == value.get("kind"):
+            continue  # the tag that says which of several records this is
         if inside or (last and isinstance(step, str) and _is_name(step)):
             place = (*place, step)
             value = value[step] if inside else None
