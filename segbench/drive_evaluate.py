@@ -93,11 +93,7 @@ def score_external(
         ExperimentError: the protocol's settings are wrong.
         ResultError: the name stands for another method.
     """
-    method_name = asked.name or source.folder.resolve().name.lower()
-    try:
-        checked_name(method_name)
-    except ValueError as error:
-        raise ExperimentError(f"--name {method_name!r}: {error}") from error
+    method_name = _given_name(asked.name or source.folder.resolve().name.lower())
     start = Protocol()
     if asked.start is not None:
         if run_folder is None:
@@ -155,12 +151,16 @@ def _protocol_of_run(record: RunRecord, asked: Asked) -> Protocol:
     start = next(iter(record.experiment.evaluate)) if asked.start is None else asked.start
     protocol = changed(_named(record, start), asked.settings, asked.split)
     if asked.name is not None:
-        try:
-            return protocol.revised(name=checked_name(asked.name))
-        except ValueError as error:
-            raise ExperimentError(f"--name {asked.name!r}: {error}") from error
+        return protocol.revised(name=_given_name(asked.name))
     name = "-".join((start, *map(_word, asked.settings)))
     return protocol.revised(name=name if len(name) <= 64 else f"{name[:55]}-{protocol.digest()}")
+
+
+def _given_name(name: str) -> str:
+    try:
+        return checked_name(name)
+    except ValueError as error:
+        raise ExperimentError(f"--name {name!r}: {error}") from error
 
 
 def _word(setting: str) -> str:

@@ -13,8 +13,8 @@ from segbench import results
 from segbench.drive import Prepared
 from segbench.errors import CardError, DataError, ResultError
 from segbench.files import digest, write_text
+from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import Catalog, built_in_root
-from segbench.spec.machine import Machine
 from segbench.spec.trial import Trial
 
 
@@ -57,6 +57,8 @@ def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
     Cards that come with segbench are held by its tests. Others are compared once, since that takes
     torch: the cache remembers which were true.
     """
+    from segbench.models.weights import weights_file
+
     ours, sentences = Catalog((built_in_root(),)), []
     trials = prepared.asked.trials.values()
     for trial in _one_per_part(trials, "backbone", "weights"):
@@ -65,15 +67,22 @@ def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
             continue
         read = {stride for t in trials if t.backbone is card for stride in t.head.strides}
         strides = tuple(sorted(read, reverse=True))
-        weights = trial.weights.sha256 if trial.weights is not None and with_weights else None
+        weights = trial.weights if with_weights else None
         known = digest(
-            [card.model_dump(mode="json"), weights, strides, version("torchvision")], length=16
+            [
+                card.model_dump(mode="json"),
+                weights and weights.sha256,
+                strides,
+                version("torchvision"),
+            ],
+            length=16,
         )
         mark = Path(prepared.machine.cache) / "true_cards" / f"{card.name}-{known}"
         if mark.exists():
             continue
         try:
-            _compare_card(trial, strides, prepared.machine if weights else None)
+            path = None if weights is None else weights_file(weights, prepared.machine)
+            _compare_card(card, strides, path)
         except (CardError, DataError) as error:
             sentences.append(str(error))
             continue
@@ -82,18 +91,14 @@ def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
     return list(dict.fromkeys(sentences))
 
 
-def _compare_card(trial: Trial, strides: tuple[int, ...], machine: Machine | None) -> None:
-    """Compare the card with its network, and with its weights where `machine` says where these lie."""
+def _compare_card(card: BackboneCard, strides: tuple[int, ...], weights: Path | None) -> None:
+    """Compare the card with its network, and with its weights' file where there is one."""
     from segbench.models.trunk import verify_card
     from segbench.models.trunk_weights import verify_weights
-    from segbench.models.weights import weights_file
 
-    verify_card(trial.backbone)
-    path = (
-        None if machine is None or trial.weights is None else weights_file(trial.weights, machine)
-    )
-    if path is not None:
-        verify_weights(trial.backbone, strides, path)
+    verify_card(card)
+    if weights is not None:
+        verify_weights(card, strides, weights)
 
 
 def check_same_files(prepared: Prepared) -> None:

@@ -62,3 +62,9 @@ def first_of(problems: Sequence[str], most: int = 20) -> list[str]:
     """Return the first problems, and how many more there are: hundreds are read by nobody."""
     more = len(problems) - most
     return [*problems[:most], *([f"and {more} more"] if more > 0 else [])]
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Return the first names, and how many more there are, within a sentence."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

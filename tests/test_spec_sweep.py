@@ -150,6 +150,10 @@ def test_an_override_that_a_narrowed_sweep_does_not_reach_is_no_mistake(plan_of)
     )
     assert len(plan_of(text=text).trials) == 4
     assert len(plan_of("sweep.head=fcn32s").trials) == 2
+    with pytest.raises(ExperimentError, match="greater than or equal to 1, but got -2"):
+        plan_of(
+            "sweep.head=fcn32s", text="  - {where: {head: fcn8s}, set: {train.accumulate: -2}}\n"
+        )
 
 
 def test_exclusions_stay_right_where_the_sweep_is_narrowed(plan_of):

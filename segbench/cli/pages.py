@@ -160,7 +160,7 @@ def show_report(run_folder: Path) -> None:
 
 
 def _say_others(run_folder: Path) -> None:
-    """Say which files are torn, and how many trials the run's settings no longer contain."""
+    """Say which of the run's files are torn, and how many trials its settings no longer contain."""
     from segbench import results
     from segbench.run import load_run
 

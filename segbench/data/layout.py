@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from segbench.errors import DataError
+from segbench.errors import DataError, listed
 from segbench.files import digest
 from segbench.spec.cards import Archive, DatasetCard, Split
 from segbench.spec.catalog import built_in_root
@@ -114,12 +114,12 @@ def raw_pairs(card: DatasetCard, split_name: str, root: Path) -> list[RawPair]:
         without = [str(path) for path in _images_without_label(root, split)]
         if without:
             problems.append(
-                f"{card.name} {split_name}: images without a label: {_listed(without)}; a label is "
+                f"{card.name} {split_name}: images without a label: {listed(without)}; a label is "
                 f"{split.labels}, where {{name}} is the image's without its ending; add labels, or "
                 "take the images out of the folder"
             )
     if twice := [name for name, number in Counter(names).items() if number > 1]:
-        problems.append(f"{card.name} {split_name}: {split.list} names twice: {_listed(twice)}")
+        problems.append(f"{card.name} {split_name}: {split.list} names twice: {listed(twice)}")
     pairs, wrong = _found_pairs(card, split_name, names, root)
     if problems + wrong:
         raise DataError("\n".join(problems + wrong))
@@ -132,15 +132,15 @@ def _found_pairs(
     """Return the pairs that are whole and clear, and what is wrong with the others."""
     split = card.splits[split_name]
     pairs, missing, unclear, problems = [], [], [], []
-    listed = _Listed()
+    files = _Folders()
     for name in names:
         place = split.images.replace("{name}", name)
         label = root / split.labels.replace("{name}", name)
-        images = [image for image in listed.images(root / place) if image != label]
+        images = [image for image in files.images(root / place) if image != label]
         if not images:
             has_suffix = Path(place).suffix in _IMAGE_TYPES
             missing.append(f"{root / place}{'' if has_suffix else f' ({_ANY_TYPE})'}")
-        elif not listed.has(label):
+        elif not files.has(label):
             missing.append(str(label))
         elif len(images) > 1:
             unclear.append(" or ".join(map(str, images)))
@@ -148,20 +148,16 @@ def _found_pairs(
             pairs.append(RawPair(name, images[0], label))
     if unclear:
         problems.append(
-            f"{card.name} {split_name}: which is the image: {_listed(unclear)}? Keep one of each, or "
+            f"{card.name} {split_name}: which is the image: {listed(unclear)}? Keep one of each, or "
             "write the ending into the pattern, such as {name}.jpg"
         )
     if missing:
         problems.append(
-            f"{card.name} {split_name}: missing files: {_listed(missing)}; add them, take their "
+            f"{card.name} {split_name}: missing files: {listed(missing)}; add them, take their "
             f"names out of {'the labels' if split.list is None else split.list}, or mend the card's "
             "patterns (other types of image need their ending there, such as {name}.tif)"
         )
     return pairs, problems
-
-
-def _listed(paths: list[str]) -> str:
-    return ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
 
 
 def _images_without_label(root: Path, split: Split) -> list[Path]:
@@ -231,7 +227,7 @@ def _name_of(path: Path, root: Path, split: Split) -> str:
     return text[len(before) : len(text) - len(after)]
 
 
-class _Listed:
+class _Folders:
     """The files of folders, each folder listed once: asking for one file at a time is slow."""
 
     def __init__(self) -> None:

@@ -96,12 +96,21 @@ def verify_card(card: BackboneCard) -> None:
         CardError: there is no such builder, module or layer, or strides and channels are others.
     """
     finer = [(stage.stride,) for stage in card.stages[:-1] if stage.smallest_side is not None]
+    for strides in (card.strides, *finer):
+        trunk_without_memory(card, strides)
+
+
+def trunk_without_memory(card: BackboneCard, strides: tuple[int, ...]) -> Trunk | None:
+    """Return the trunk with shapes and names but no numbers; None where it cannot be built so.
+
+    Raises:
+        CardError: as `build_trunk`.
+    """
     try:
-        for strides in (card.strides, *finer):
-            with torch.device("meta"):
-                build_trunk(card, strides, padding="native", dropout=0.5)
+        with torch.device("meta"):
+            return build_trunk(card, strides, padding="native", dropout=0.5)
     except (NotImplementedError, RuntimeError):
-        return
+        return None
 
 
 class _Tracer(fx.Tracer):

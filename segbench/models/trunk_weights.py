@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from segbench.errors import DataError
-from segbench.models.trunk import Trunk, build_trunk
+from segbench.errors import DataError, listed
+from segbench.models.trunk import Trunk, trunk_without_memory
 from segbench.spec.cards import BackboneCard
 
 _MOST_NAMES_SHOWN = 8
@@ -28,12 +28,9 @@ def verify_weights(card: BackboneCard, strides: tuple[int, ...], path: Path) -> 
     Raises:
         DataError: as `fitting_weights`.
     """
-    try:
-        with torch.device("meta"):
-            trunk = build_trunk(card, strides, padding="native", dropout=0.5)
-    except (NotImplementedError, RuntimeError):
-        return  # as for `verify_card`: the trial that builds it in earnest will tell
-    fitting_weights(trunk, path)
+    trunk = trunk_without_memory(card, strides)
+    if trunk is not None:  # else the trial that builds it in earnest will tell
+        fitting_weights(trunk, path)
 
 
 def fitting_weights(trunk: Trunk, path: Path) -> dict[str, Tensor]:
@@ -99,8 +96,4 @@ def _flattened(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _shown(what: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    more = len(names) - _MOST_NAMES_SHOWN
-    rest = f" and {more} more" if more > 0 else ""
-    return [f"{what}: {', '.join(names[:_MOST_NAMES_SHOWN])}{rest}"]
+    return [f"{what}: {listed(names, _MOST_NAMES_SHOWN)}"] if names else []

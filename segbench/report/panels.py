@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
 from segbench import results
 from segbench.counts import Counts, per_image_iou
@@ -108,12 +108,13 @@ def load_panels(run_folder: Path) -> Iterator[tuple[Path, Panels]]:
     """
     for path in sorted((run_folder / "panels").glob("*/panels.json")):
         try:
-            panels = Panels.model_validate_json(path.read_bytes())
-        except (ValidationError, ValueError, OSError) as error:
+            panels = results.load_record(path, Panels)
+        except ResultError as error:
             raise ResultError(
-                f"{path}: is damaged or of another version ({str(error).splitlines()[0]}); "
-                "write it again with segbench report --panels, or delete its folder"
+                f"{error}; write it again with segbench report --panels, or delete its folder"
             ) from error
+        if panels is None:  # deleted since it was found
+            continue
         for panel in panels.panels:
             for name in panel.files.values():
                 if not (path.parent / name).is_file():

@@ -257,8 +257,7 @@ class _Expansion:
             every = error.errors(include_url=False)
             if rules or any(detail["type"] != "value_error" for detail in every):
                 self._tell(error, type(part), yamlfile.Document("", data, lines), settings)
-                return None
-            revised = part
+            return None if rules else part
         if is_wrong:
             return None
         self.revised[known] = (part, revised)  # the old record is kept, so its id stays its own
