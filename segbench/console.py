@@ -121,8 +121,14 @@ def shown_path(path: Path) -> str:
 
 
 def new_console(*, stderr: bool = False) -> Console:
-    """Return a console that leaves words in brackets and numbers as they are."""
-    console = Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+    """Return a console that prints text as it is: no markup, colours of numbers, emoji codes."""
+    console = Console(
+        stderr=stderr,
+        highlight=False,
+        markup=False,
+        emoji=False,  # else line 100 in `e.yaml:100:` is a picture
+        soft_wrap=True,
+    )
     if not console.is_terminal:
         console.width = 200  # files and pipes have no edge to wrap at
     return console

@@ -43,9 +43,9 @@ def progress_bars() -> Iterator[Callable[[str, int, int | None], None]]:
         return decimal(number) if what.startswith("downloading") else str(number)
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[amount]}"),
+        TextColumn("{task.fields[amount]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as bars:
