@@ -8,12 +8,16 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from segbench.errors import ResultError
+from segbench.errors import DataError, ResultError
+
+# Control characters, line ends of Unicode, and what Python makes of bytes that are not UTF-8.
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -54,6 +58,20 @@ def make_folder(folder: Path) -> None:
         raise ResultError(
             f"{folder}: cannot be made ({error.strerror}); name another folder"
         ) from error
+
+
+def check_file_names(where: Path | str, names: Iterable[str]) -> None:
+    """Refuse names that cannot stand in a file of names, one a line.
+
+    Raises:
+        DataError: says how many there are, and the first.
+    """
+    wrong = [name for name in names if _NOT_IN_NAMES.search(name)]
+    if wrong:
+        raise DataError(
+            f"{where}: has file names with control characters or that are not UTF-8 ({len(wrong)}, the "
+            f"first is {wrong[0]!r}); rename these files, since results list images by name"
+        )
 
 
 def remove_leftovers(folder: Path, *names: str) -> None:

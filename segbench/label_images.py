@@ -19,7 +19,7 @@ from segbench.engine.crf import refine, require_crf
 from segbench.engine.device import chosen_device, make_repeatable
 from segbench.engine.predict import unrefined
 from segbench.errors import DataError
-from segbench.files import write_atomically
+from segbench.files import check_file_names, write_atomically
 from segbench.models.segmenter import Segmenter
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
@@ -91,6 +91,7 @@ def _images(given: Sequence[Path]) -> dict[str, Path]:
             named = [(place.stem, place)]
         if not named or not all(path.is_file() for _, path in named):
             problems.append(f"{place}: no such image, or no image in it")
+        check_file_names(place, (name for name, _ in named))
         for name, path in named:
             if found.setdefault(name, path) != path:
                 problems.append(f"{path}: would be written over {found[name]}; label them apart")

@@ -22,7 +22,7 @@ from segbench.engine.device import make_repeatable
 from segbench.engine.evaluate import count, scored_label
 from segbench.errors import DataError, first_of
 from segbench.external import ExternalMethod
-from segbench.files import sha256_of_file
+from segbench.files import check_file_names, sha256_of_file
 from segbench.results import Evaluation
 from segbench.spec import yamlfile
 from segbench.spec.cards import IGNORE_INDEX, DatasetCard
@@ -105,6 +105,7 @@ def score_predictions(
     split = open_scored(dataset, protocol, machine)
     whole = open_scored(dataset, protocol.revised(max_images=None), machine)
     files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in _pngs(folder)}
+    check_file_names(folder, files)
     problems = [f"missing: {n}.png" for n in split.names if n not in files]
     problems += [f"surplus: {n}.png" for n in sorted(set(files) - set(whole.names))]
     lookup, is_foreign = _prediction_lookup(dataset, mapping)

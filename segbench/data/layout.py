@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from segbench.errors import DataError, listed
-from segbench.files import digest
+from segbench.files import check_file_names, digest
 from segbench.spec.cards import Archive, DatasetCard, Split
 from segbench.spec.catalog import built_in_root
 from segbench.spec.machine import Machine
@@ -181,11 +181,16 @@ def _images_without_label(root: Path, split: Split) -> list[Path]:
 
 
 def image_names(split: Split, root: Path) -> list[str]:
-    """Return the names of a split's images: its list's, or those of the label files, sorted."""
+    """Return the names of a split's images: its list's, or those of the label files, sorted.
+
+    Raises:
+        DataError: a list cannot be read, or results could not hold a name.
+    """
     if split.list is None:
         names = sorted(_name_of(path, root, split) for path in _label_files(root, split))
     else:
         names = _read_list(split.list, root)
+    check_file_names(root if split.list is None else root / split.list, names)
     without = {name for path in split.minus for name in _read_list(path, root)}
     return [name for name in names if name not in without]
 
