@@ -306,16 +306,18 @@ def schedule_factor(schedule: Schedule, step: int, steps: int) -> float:
 
 
 def set_frozen(segmenter: Segmenter, stage: Stage, kinds: Mapping[str, str]) -> None:
-    """Put the model into training mode with what the stage freezes standing still."""
+    """Put the model into training mode with what the stage freezes standing still.
+
+    A frozen trunk's parameters and batch statistics stay. Its random layers draw as in any training:
+    Caffe's dropout knows nothing of learning rates, and dropout behind fc7 is the score layer's.
+    """
     segmenter.train()
     frozen = set(stage.frozen)
     for name, parameter in segmenter.named_parameters():
         parameter.requires_grad_(kinds[name] not in frozen)
-    if "backbone" in frozen:
-        segmenter.trunk.eval()
-    elif "batch_norm" in frozen:
+    if frozen & {"backbone", "batch_norm"}:
         for module in segmenter.trunk.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, nn.modules.batchnorm._NormBase):
                 module.eval()
 
 

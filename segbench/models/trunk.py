@@ -113,6 +113,15 @@ def trunk_without_memory(card: BackboneCard, strides: tuple[int, ...]) -> Trunk 
         return None
 
 
+def random_layers(trunk: nn.Module) -> list[str]:
+    """Return the names of the layers that draw at random while training."""
+    return [
+        name
+        for name, layer in trunk.named_modules()
+        if isinstance(layer, nn.modules.dropout._DropoutNd | StochasticDepth) and layer.p > 0
+    ]
+
+
 class _Tracer(fx.Tracer):
     """Looks into every block, torchvision's too, but not into what only training switches on."""
 

@@ -141,6 +141,12 @@ def least_side(backbone: BackboneCard, head: Head, model: Model) -> int:
     return max([deepest, *(stated if model.geometry == "native" else ())])
 
 
+def reads_behind_dropout(backbone: BackboneCard, head: Head, model: Model) -> bool:
+    """Return whether a stage that the head reads lies behind the dropout of fc6 and fc7."""
+    has_classifier = backbone.classifier is not None and max(backbone.strides) in head.strides
+    return has_classifier and model.dropout > 0
+
+
 def why_unsupported(backbone: BackboneCard, head: Head, model: Model) -> str | None:
     """Return why the trunk cannot serve the head, in one sentence, or None where it can."""
     if head.alignment == "stretch" and model.geometry == "caffe":

@@ -84,8 +84,9 @@ Frozen = Literal["backbone", "batch_norm", "upsampling"]
 class Stage(Spec):
     """One part of the training: which parameters move, for how many optimizer steps, and how.
 
-    frozen `backbone`: the trunk's parameters and its batch statistics stay. frozen `batch_norm`:
-    the trunk's batch norm layers stay in evaluation mode. frozen `upsampling`: learned upsampling
+    frozen `backbone`: the trunk's parameters and its batch statistics stay; its random layers
+    (dropout behind fc6 and fc7, stochastic depth) draw as in any training. frozen `batch_norm`: the
+    trunk's batch norm layers stay in evaluation mode. frozen `upsampling`: learned upsampling
     kernels stay.
     """
 
@@ -106,7 +107,8 @@ class Recipe(Spec):
     pixels of the batch; `sum` is the unnormalised loss of the FCN paper's solver.
     loss_stride: the loss is taken at every n-th pixel of the label in both directions, 1 = all.
     cache_features: compute a frozen trunk's feature maps once, for each image and its mirror image,
-    stored as float16; needs `squash`, no scale, no crop, and `backbone` frozen in every stage.
+    stored as float16; needs `squash`, no scale, no crop, `backbone` frozen in every stage, and no
+    random layer in front of what the head reads.
     """
 
     images: TrainImages = TrainImages()

@@ -24,6 +24,7 @@ from segbench.spec.heads import (
     Model,
     head_named,
     least_side,
+    reads_behind_dropout,
     weights_name,
     why_unsupported,
 )
@@ -173,6 +174,7 @@ class _Expansion:
             return reason
         self._check_splits(dataset, train)
         self._check_sides(backbone, head, model, train)
+        self._check_cached(backbone, head, model, train)
         for index, sentence in idle_schedules(train):
             self._problem(("train", "stages", index), sentence)
         chosen = self._weights(backbone, model)
@@ -308,6 +310,17 @@ class _Expansion:
                 ("train", "images", key),
                 f"{list(sides)} is too small for {backbone.name} with {head.name}: it takes at least "
                 f"{least} pixels a side",
+            )
+
+    def _check_cached(
+        self, backbone: BackboneCard, head: Head, model: Model, train: Recipe
+    ) -> None:
+        """Features that dropout draws anew at each step cannot be computed once."""
+        if train.cache_features and reads_behind_dropout(backbone, head, model):
+            self._problem(
+                ("train", "cache_features"),
+                f"{head.name} reads {backbone.name} behind the dropout of fc6 and fc7, which draws "
+                "anew at each step: take cache_features false, or model.dropout 0",
             )
 
     def _check_exclusions(self, axes: dict[str, tuple[str, ...]]) -> None:
