@@ -53,7 +53,7 @@ def card(**changes) -> DatasetCard:
         },
         "classes": ("road", "car", "person"),
         "palette": ((1, 1, 1), (2, 2, 2), (3, 3, 3)),
-        "encoding": {"vanish": (255,)},
+        "encoding": {"ignore": (255,)},
         "licence": "ours",
         "source": {"paper": "none"},
         **changes,
@@ -129,7 +129,7 @@ def test_a_palette_label_is_read_as_indices_not_colours(folder, machine):
 
 
 def test_raw_values_are_mapped_as_the_card_says(folder, machine):
-    mapped = card(encoding={"ids": (2, 0, 1), "vanish": (255,)})
+    mapped = card(encoding={"ids": (2, 0, 1), "ignore": (255,)})
     raw = np.asarray(Image.open(folder / "masks" / "val" / "im0.png"))
     label = open_split(mapped, "val", machine).sample(0).label.numpy()
     for klass, value in enumerate((2, 0, 1)):
@@ -143,7 +143,7 @@ def test_a_matlab_label_is_read_from_its_variable(folder, machine):
     for path in list((folder / "masks" / "val").iterdir()):
         savemat(path.with_suffix(".mat"), {"GTcls": {"Segmentation": np.asarray(Image.open(path))}})
     splits = {"val": {"images": "photos/val/{name}", "labels": "masks/val/{name}.mat"}}
-    encoding = {"format": "mat", "variable": "GTcls.Segmentation", "vanish": (255,)}
+    encoding = {"format": "mat", "variable": "GTcls.Segmentation", "ignore": (255,)}
     label = open_split(card(splits=splits, encoding=encoding), "val", machine).sample(1).label
     raw = np.asarray(Image.open(folder / "masks" / "val" / "im1.png"))
     np.testing.assert_array_equal(label.numpy(), raw)
@@ -352,7 +352,7 @@ def test_a_matlab_label_of_other_than_whole_numbers_is_refused(folder, machine, 
 
     savemat(folder / "masks" / "val" / "im0.mat", {"S": np.full((33, 47), value)})
     splits = {"val": {"images": "photos/val/{name}", "labels": "masks/val/{name}.mat", "count": 1}}
-    encoding = {"format": "mat", "variable": "S", "vanish": (255, 65535)}
+    encoding = {"format": "mat", "variable": "S", "ignore": (255, 65535)}
     with pytest.raises(DataError, match="must be a matrix of whole numbers"):
         open_split(card(splits=splits, encoding=encoding), "val", machine)
 
@@ -429,7 +429,7 @@ def test_a_label_of_16_bits_keeps_its_values(folder, machine):
         (folder / "photos" / "val" / f"{other}.jpg").unlink()
     path.write_bytes(buffer.getvalue())
     label = (
-        open_split(card(encoding={"ids": (0, 1, 700), "vanish": (255,)}), "val", machine)
+        open_split(card(encoding={"ids": (0, 1, 700), "ignore": (255,)}), "val", machine)
         .sample(0)
         .label
     )

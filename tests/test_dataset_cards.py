@@ -110,7 +110,7 @@ def test_coco_stuff_leaves_out_the_eleven_classes_that_were_never_segmented():
     ids = big.raw_values
     unused = set(range(182)) - set(ids)
     assert len(unused) == 11
-    assert not unused & set(big.encoding.vanish)
+    assert not unused & set(big.encoding.ignored_values)
     assert small.raw_values == tuple(value + 1 for value in ids)
     assert big.palette == tuple(bit_interleaved(value) for value in small.raw_values)
     official = official_coco_labels()
@@ -183,7 +183,7 @@ def test_every_list_of_a_card_is_there_and_as_long_as_the_card_says(name):
 def test_real_label_files_hold_declared_values_alone(name):
     machine = Machine(cache="/nowhere", data=(str(SHARED),))
     read = card(name)
-    declared = {*read.raw_values, *read.encoding.vanish}
+    declared = {*read.raw_values, *read.encoding.ignored_values}
     found: set[int] = set()
     for split_name in ("train", "val"):
         root = find_root(read, read.splits[split_name], machine)
@@ -193,7 +193,7 @@ def test_real_label_files_hold_declared_values_alone(name):
             with Image.open(pair.label) as label:
                 found |= {value for value, pixels in enumerate(label.histogram()) if pixels}
     assert found <= declared
-    assert found & set(read.encoding.vanish)
+    assert found & set(read.encoding.ignored_values)
     if name in {"voc2012_2007", "camvid"}:
         assert found == declared
 

@@ -75,7 +75,7 @@ splits:
   val: {images: "photographs/{name}.png", labels: "masks/{name}.png"}
 classes: [background, circle]
 palette: [[0, 0, 0], [255, 0, 0]]
-encoding: {vanish: [255]}
+encoding: {ignore: [255]}
 licence: CC0
 source: {paper: none}
 """
@@ -119,7 +119,7 @@ def street(project) -> None:
         "name: street\ntitle: street\nsplits:\n"
         '  train: {images: "photos/train/{name}", labels: "masks/train/{name}.png"}\n'
         '  val: {images: "photos/val/{name}", labels: "masks/val/{name}.png"}\n'
-        "classes: [road, car]\npalette: [[0, 0, 0], [255, 0, 0]]\nencoding: {vanish: [255]}\n"
+        "classes: [road, car]\npalette: [[0, 0, 0], [255, 0, 0]]\nencoding: {ignore: [255]}\n"
         "licence: ours\nsource: {paper: none}\n"
     )
     rng = np.random.default_rng(0)

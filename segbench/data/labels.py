@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segbench.errors import DataError
-from segbench.spec.cards import IGNORE_INDEX, DatasetCard
+from segbench.spec.cards import IGNORE_INDEX, OTHERS, DatasetCard
 
 _UNDECLARED = 256
 _GREY_STEP = {2: 85, 4: 17}  # Pillow spreads 2 and 4 bit grey over 0..255
 
 
 def class_lookup(card: DatasetCard) -> NDArray[np.uint16]:
-    """Return (65536,) raw value -> class index, 255 where it vanishes, 256 where undeclared."""
-    lookup = np.full(65536, _UNDECLARED, dtype=np.uint16)
-    lookup[list(card.encoding.vanish)] = IGNORE_INDEX
+    """Return (65536,) raw value -> class index, 255 where it is ignored, 256 where undeclared."""
+    rest = IGNORE_INDEX if OTHERS in card.encoding.ignore else _UNDECLARED
+    lookup = np.full(65536, rest, dtype=np.uint16)
+    lookup[list(card.encoding.ignored_values)] = IGNORE_INDEX
     lookup[list(card.raw_values)] = np.arange(len(card.classes))
     return lookup
 
@@ -44,7 +45,7 @@ def decode_label(
         found = ", ".join(map(str, np.unique(undeclared)[:8]))
         raise DataError(
             f"{name}: {undeclared.size} pixels have the label value {found}, which {card.name} "
-            "declares neither as a class nor to vanish; mend the file, or the card's `encoding`"
+            "declares neither as a class nor as ignored; mend the file, or the card's `encoding`"
         )
     return indices.astype(np.uint8)
 

@@ -7,7 +7,15 @@ are given. Knows nothing of where cards lie (catalog.py) or of how they are used
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from segbench.spec.base import Spec
 
@@ -189,25 +197,49 @@ class Split(Spec):
         return self
 
 
+RawValue = Annotated[int, Field(ge=0, le=65535)]
+OTHERS = "others"  # in `encoding.ignore`: every raw value that is no class
+
+
+def _several(value: Any) -> Any:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def _raw_or_others(value: Any) -> Any:
+    if value != OTHERS and not (type(value) is int and 0 <= value <= 65535):
+        raise ValueError(f"expected raw values in 0..65535 or the word `others`, but got {value!r}")
+    return value
+
+
+IgnoredValue = Annotated[int | Literal["others"], BeforeValidator(_raw_or_others)]
+
+
 class LabelEncoding(Spec):
     """How a label file's raw values read as classes.
 
     `first` is the raw value of class 0; the classes follow one by one unless `ids` lists the raw
-    value of each. `vanish` are the raw values that count nowhere (void, unlabelled). Any other raw
-    value is an error that names the file.
+    value of each. `ignore` are the raw values that count nowhere (void, unlabelled); the word
+    `others` stands for all that are no class. Any other raw value is an error that names the file.
     """
 
     format: Literal["png", "mat"] = "png"
     variable: str | None = None
-    first: Annotated[int, Field(ge=0, le=65535)] = 0
-    ids: tuple[Annotated[int, Field(ge=0, le=65535)], ...] | None = None
-    vanish: tuple[Annotated[int, Field(ge=0, le=65535)], ...] = ()
+    first: RawValue = 0
+    ids: tuple[RawValue, ...] | None = None
+    ignore: Annotated[tuple[IgnoredValue, ...], BeforeValidator(_several)] = Field(
+        default=(), validation_alias=AliasChoices("ignore", "vanish")
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.format == "mat" and not self.variable:
             raise ValueError("a MATLAB label needs `variable`, such as `GTcls.Segmentation`")
         return self
+
+    @property
+    def ignored_values(self) -> tuple[int, ...]:
+        """The raw values that are ignored by name."""
+        return tuple(value for value in self.ignore if value != OTHERS)
 
 
 class Archive(Spec):
@@ -266,7 +298,7 @@ class View(Spec):
     """A controlled change of a data set, applied when labels are read, so that nothing else varies.
 
     merge: new class name -> the classes that become it. drop: classes whose pixels count nowhere.
-    keep: the only classes that stay (the others are dropped). void_as_class: the vanished pixels
+    keep: the only classes that stay (the others are dropped). void_as_class: the ignored pixels
     become one more class, as the KTH study did. thin: class name -> the share of the training
     images with that class that stay. holdout: the share of the training images that become the
     split `holdout`, for searches that must not see the reported split.
@@ -342,8 +374,8 @@ class DatasetCard(Spec):
             return [f"encoding.ids: {len(ids)} values for {len(self.classes)} classes"]
         if ids is not None and len(set(ids)) != len(ids):
             return ["encoding.ids: a raw value stands twice"]
-        both = sorted(set(self.raw_values) & set(self.encoding.vanish))
-        return [f"encoding: raw values {both} are classes and vanish too"] if both else []
+        both = sorted(set(self.raw_values) & set(self.encoding.ignored_values))
+        return [f"encoding.ignore: the raw values {both} are classes too"] if both else []
 
     def _view_problems(self) -> list[str]:
         view = self.view

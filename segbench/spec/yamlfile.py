@@ -5,21 +5,24 @@ booleans, nothing but plain data can be written. Knows nothing of any particular
 """
 
 import difflib
+import functools
+import logging
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from segbench.errors import SegbenchError
 
 AnySpec = TypeVar("AnySpec", bound=BaseModel)
 Place = tuple[str | int, ...]
+LOG = logging.getLogger(__name__)
 
 _MAX_BYTES = 8 * 1024 * 1024  # a card of 1,000 classes has 100 kB; more is not a card
 _MAX_DEPTH = 32
@@ -180,11 +183,34 @@ def validate(document: Document, spec: type[AnySpec], error_type: type[SegbenchE
             f"{document.path}:1: expected `key: value` lines, but got {_shown(document.data)}"
         )
     try:
-        return spec.model_validate(document.data)
+        record = spec.model_validate(document.data)
     except ValidationError as error:
         problems = problems_of(error, spec, document)
         problems += _problems_without_unknown_keys(error, spec, document)
         raise error_type("\n".join(dict.fromkeys(problems))) from error
+    for place, new in _old_keys(record, document.data):
+        _warn_once(
+            f"{document.where(place)} is called {dotted((*place[:-1], new))} now; the old name is "
+            "read until the next release"
+        )
+    return record
+
+
+def _old_keys(record: BaseModel, data: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    """Yield the place of each key that stands under an older name, and its name now."""
+    for name, field in type(record).model_fields.items():
+        names = field.validation_alias
+        if isinstance(names, AliasChoices):
+            yield from (((old,), name) for old in map(str, names.choices[1:]) if old in data)
+        value = getattr(record, name)
+        if isinstance(value, BaseModel) and isinstance(data.get(name), Mapping):
+            for place, new in _old_keys(value, data[name]):
+                yield (name, *place), new
+
+
+@functools.cache
+def _warn_once(sentence: str) -> None:
+    LOG.warning(sentence)
 
 
 def _problems_without_unknown_keys(
