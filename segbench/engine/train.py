@@ -326,20 +326,33 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return the moving parameters in groups of one learning rate and weight decay each."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    of_norms = _normalisation_parameters(segmenter)
     for name, parameter in segmenter.named_parameters():
         if not parameter.requires_grad:
             continue
         is_bias = name.endswith(".bias")
         rate = optimizer.lr * (1.0 if kinds[name] == "backbone" else optimizer.head_lr_factor)
-        decay = optimizer.weight_decay
-        if is_bias:
-            rate *= optimizer.bias_lr_factor
-            decay = decay if optimizer.bias_weight_decay is None else optimizer.bias_weight_decay
+        rate *= optimizer.bias_lr_factor if is_bias else 1.0
+        special = optimizer.bias_weight_decay if is_bias else None
+        if name in of_norms and optimizer.norm_weight_decay is not None:
+            special = optimizer.norm_weight_decay
+        decay = optimizer.weight_decay if special is None else special
         groups.setdefault((rate, decay), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
+
+
+def _normalisation_parameters(segmenter: Segmenter) -> set[str]:
+    """Return the names of the scales and shifts of normalisation layers."""
+    kinds = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+    return {
+        f"{module_name}.{name}"
+        for module_name, module in segmenter.named_modules()
+        if isinstance(module, kinds)
+        for name, _ in module.named_parameters(recurse=False)
+    }
 
 
 def _optimizer(groups: list[dict[str, Any]], optimizer: Optimizer) -> torch.optim.Optimizer:

@@ -48,6 +48,9 @@ class Optimizer(Spec):
     """An optimizer and its per-parameter rules.
 
     bias_lr_factor and bias_weight_decay: Caffe's rule for biases (FCN: twice the rate, no decay).
+    norm_weight_decay: that of the scales and shifts of normalisation layers, whatever the rules of
+    others (mmsegmentation's norm_decay_mult 0 and torchvision's norm_weight_decay 0 are 0 here);
+    without it scales decay as weights and shifts as biases.
     head_lr_factor multiplies the rate of everything that is not the trunk.
     """
 
@@ -61,6 +64,7 @@ class Optimizer(Spec):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     bias_lr_factor: Positive = 1.0
     bias_weight_decay: Annotated[float, Field(ge=0)] | None = None
+    norm_weight_decay: Annotated[float, Field(ge=0)] | None = None
     head_lr_factor: Positive = 1.0
 
 
