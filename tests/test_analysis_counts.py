@@ -177,3 +177,9 @@ def test_models_on_other_images_cannot_share_draws():
     renamed = Counts(other.tp, other.label, other.pred, [f"x{n}" for n in other.names])
     with pytest.raises(ValueError, match="the same images"):
         image_draws([Scored(other), Scored(renamed)], "mean_iou", resamples=5, seed=0)
+
+
+def test_the_digest_of_names_is_pinned_since_files_of_results_hold_it():
+    """The first 16 digits of sha256 over the text `["2007_000033","2007_000042"]`."""
+    ones = np.ones((2, 1), dtype=np.int64)
+    assert Counts(ones, ones, ones, ["2007_000033", "2007_000042"]).images == "f775aaf3d35d03b8"

@@ -21,6 +21,7 @@ from segbench.analysis.inference import (
     holm,
     name_of_test,
     permutation_p,
+    sides_of,
     tails,
 )
 from segbench.analysis.pairwise import class_differences, compare_two
@@ -370,7 +371,7 @@ def test_holm_agrees_with_statsmodels_bit_for_bit():
 def test_nothing_that_varies_needs_no_chance():
     result = seeds_only([3.0, 3.0, 3.0, 3.0], [2.0, 2.0, 2.0, 2.0])
     assert result.interval() == (1.0, 1.0)
-    assert direction(result, 0.0) == 1
+    assert direction(result, 0.0, alpha=0.05) == 1
 
 
 @pytest.mark.parametrize("seeds", [4, 5, 8])
@@ -503,3 +504,15 @@ def test_what_seeds_show_already_does_not_come_in_again_with_the_images(image_sd
     assert result.image_variance == pytest.approx(image_sd**2, abs=0.03)  # not + 1.5**2 / 5
     fixed = estimate((Term(1.0, Sample(values[:1], draws[:1]), "a"),), resamples=4000)
     assert fixed.image_variance == pytest.approx(image_sd**2 + 1.5**2, rel=0.06)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25, 1e-3, 3.0])
+def test_sides_hang_on_the_signs_of_weights_not_on_their_size(scale: float):
+    weights = [(1, "a"), (1, "b"), (-1, "c"), (-2, "d"), (1, "e"), (-1, "e")]
+    sides = sides_of([(scale * weight, training) for weight, training in weights])
+    assert sides == {"a": 1, "b": 1, "c": -1, "d": -1, "e": 0}
+
+
+@pytest.mark.parametrize(("bound", "expected"), [(-5.0, 1), (1.0, 0), (5.0, -1)])
+def test_an_effect_lies_above_or_below_a_bound_or_on_no_shown_side(bound: float, expected: int):
+    assert direction(seeds_only(LEFT, RIGHT), bound, alpha=0.05) == expected

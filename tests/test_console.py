@@ -5,7 +5,7 @@ import importlib
 import io
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
@@ -47,6 +47,7 @@ _words = st.lists(
 ).map("".join)
 
 
+@settings(deadline=None)
 @given(_words)
 @example("e.yaml:100: train.lr: expected [red]more than 0[/red]")
 @example(":dog:/e.yaml:1234: cuda:x:0 https://a.b/c 'word' " + 30 * "long/path/")
@@ -54,6 +55,7 @@ def test_a_message_is_printed_as_it_is(message):
     assert _printed(message) == f"{message}\n"
 
 
+@settings(deadline=None)
 @given(_words)
 @example(":100:[bold]x[/bold]")
 def test_the_cells_of_a_table_are_printed_as_they_are(word):

@@ -128,6 +128,17 @@ def test_a_palette_label_is_read_as_indices_not_colours(folder, machine):
     np.testing.assert_array_equal(open_split(card(), "val", machine).sample(0).label.numpy(), label)
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_palette_label_of_few_bits_keeps_its_indices(folder, machine, bits):
+    label = np.arange(33 * 47, dtype=np.uint8).reshape(33, 47) % min(2**bits, 3)
+    image = Image.fromarray(label)
+    image.putpalette([17 * (v % 13) for v in range(3 * 2**bits)])  # its length makes the bits
+    path = folder / "masks" / "val" / "im0.png"
+    image.save(path)
+    assert path.read_bytes()[24:26] == bytes([bits, 3])  # bits per value; 3 is a palette
+    np.testing.assert_array_equal(open_split(card(), "val", machine).sample(0).label.numpy(), label)
+
+
 def test_raw_values_are_mapped_as_the_card_says(folder, machine):
     mapped = card(encoding={"ids": (2, 0, 1), "ignore": (255,)})
     raw = np.asarray(Image.open(folder / "masks" / "val" / "im0.png"))

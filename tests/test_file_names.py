@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_data_files import card, save
@@ -26,6 +26,7 @@ _names = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(_names)
 @example(["a\nb"])
 @example(["a\udcff"])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from segbench.engine.evaluate import count
-from segbench.engine.metrics import confusion_matrix
+from segbench.engine.metrics import boundary_counts, confusion_matrix, void_predictions
 from segbench.engine.torchmetric import ConfusionMatrix
 from segbench.spec.protocol import Protocol
 
@@ -119,3 +119,20 @@ def test_void_as_false_positive_counts_predictions_on_unlabelled_pixels():
     assert ignored.pred.tolist() == [[1, 0]]
     assert counted.pred.tolist() == [[2, 1]]
     assert counted.label.tolist() == ignored.label.tolist() == [[1, 0]]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000))
+def test_void_and_boundary_counts_pass_over_predictions_that_are_no_class(seed):
+    num_classes, prediction, label = random_maps(seed)
+    prediction.flat[0], label.flat[0] = num_classes, 255  # the first value that is no class
+    maps = torch.from_numpy(prediction), torch.from_numpy(label)
+    void = [np.count_nonzero((label == 255) & (prediction == c)) for c in range(num_classes)]
+    assert void_predictions(*maps, num_classes).tolist() == void
+    whole = max(label.shape)  # so wide that each pixel sees the border
+    counted = boundary_counts(*maps, num_classes, width_px=whole, counts_void=True)
+    assert counted.tolist() == [
+        [np.count_nonzero((label == c) & (prediction == c)) for c in range(num_classes)],
+        [np.count_nonzero(label == c) for c in range(num_classes)],
+        [np.count_nonzero(prediction == c) for c in range(num_classes)],
+    ]

@@ -276,7 +276,7 @@ def name_of_test(result: Estimate) -> str:
     return "Welch" if len(_by_side(result.terms)) > 1 else "t over seeds"
 
 
-def direction(result: Estimate, bound: float, *, alpha: float = 0.05) -> int:
+def direction(result: Estimate, bound: float, *, alpha: float) -> int:
     """Return 1 or -1 where the effect is shown to lie above or below the bound, else 0.
 
     Both the p value (two-sided) and the interval must say so.
