@@ -27,12 +27,14 @@ class Counts:
     tp, label, pred: (N, C) integers: rightly predicted, labelled, and predicted pixels. `pred` sees
     labelled pixels alone; a prediction outside the classes is in `label` and in no `pred`.
     names: (N,) the images' names; counts with equal names are compared image by image.
+    foreground: the class that figures of single images score where there are two classes.
     """
 
     tp: NDArray[np.integer]
     label: NDArray[np.integer]
     pred: NDArray[np.integer]
     names: Sequence[str]
+    foreground: int = 1
 
     def __post_init__(self) -> None:
         shapes = {self.tp.shape, self.label.shape, self.pred.shape}
@@ -81,9 +83,14 @@ class Counted(NamedTuple):
     confusion: NDArray[np.int64]
     boundary: NDArray[np.int64] | None = None
 
-    def as_counts(self) -> Counts:
-        """Return what figures and statistics are computed from."""
-        return Counts(self.tp, self.label, self.pred, self.names)
+    def as_counts(self, background: int | None = None) -> Counts:
+        """Return what figures and statistics are computed from; background: its class, if any."""
+        return Counts(self.tp, self.label, self.pred, self.names, foreground_of(background))
+
+
+def foreground_of(background: int | None) -> int:
+    """Return which of two classes is the foreground: 1, or 0 where the card calls 1 background."""
+    return 0 if background == 1 else 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,18 +158,25 @@ def frequency_weighted_iou(sums: Sums) -> float:
 
 
 def image_ious(counts: Counts, class_indices: Sequence[int] = ()) -> Floats:
-    """Return (N, C) the IoU of each class in each image, NaN where the image has no label of it.
+    """Return (N, C) the IoU of each class in each image, NaN where the class does not count there.
 
+    A class counts in an image if it is labelled there. Of two classes the foreground alone counts,
+    in every image with a labelled pixel: 1 where it is neither labelled nor predicted. If one class
+    is chosen, that one is the foreground.
     Source: Wang et al., Revisiting Evaluation Metrics for Semantic Segmentation, NeurIPS 2023
-    Datasets and Benchmarks: a class counts in an image if it is labelled there.
+    Datasets and Benchmarks; two classes: the authors' code, JDTLosses, metrics/miouic_metric.py.
     """
     union = counts.label.astype(np.int64) + counts.pred - counts.tp
+    if counts.label.shape[1] == 2:
+        own = class_indices[0] if len(class_indices) == 1 else counts.foreground
+        there = (counts.label.sum(axis=1, keepdims=True) > 0) & _chosen(2, [own])
+        return np.where(there, _ratio(counts.tp, union, empty=1.0), np.nan)
     there = (counts.label > 0) & _chosen(counts.label.shape[1], class_indices)
     return np.where(there, _ratio(counts.tp, union), np.nan)
 
 
 def per_image_iou(counts: Counts, class_indices: Sequence[int] = ()) -> Floats:
-    """Return (N,) the mean over an image's labelled classes, NaN for an image without any."""
+    """Return (N,) the mean over the classes that count in an image, NaN for one without any."""
     ious = image_ious(counts, class_indices)
     return _ratio(np.nansum(ious, axis=1), (~np.isnan(ious)).sum(axis=1), empty=np.nan)
 

@@ -15,7 +15,7 @@ difference is tested.
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from segbench import results
 from segbench.analysis.pairwise import Comparison, compare_two
-from segbench.counts import Counts
+from segbench.counts import Counts, foreground_of
 from segbench.errors import ExperimentError, ResultError
 from segbench.report.observed import load_counts
 from segbench.results import Evaluation
@@ -216,6 +216,7 @@ def _of_file(path: Path, asked: Asked, card: DatasetCard | None) -> _Seed:
         raise ResultError(
             f"{path}: has {counts.tp.shape[1]} classes, but {card.name} has {card.num_classes}"
         )
+    counts = replace(counts, foreground=foreground_of(card.seen_background))
     indices = results.scored_classes(card, asked.protocol)
     return _Seed(counts, None, card.class_names, indices)
 
@@ -311,4 +312,5 @@ def _protocol_name(where: str, known: tuple[str, ...], asked: Asked) -> str:
 
 
 def _seed(counts: Counts, evaluation: Evaluation) -> _Seed:
+    counts = replace(counts, foreground=foreground_of(evaluation.background))
     return _Seed(counts, evaluation.protocol, evaluation.class_names, evaluation.scored_classes)

@@ -116,9 +116,9 @@ def evaluation_of(
     if not counts.label.any():
         raise DataError(f"{dataset.name} {protocol.split}: every pixel is void: nothing to score")
     kept = scored_classes(dataset, protocol)
-    sums = counts.as_counts().sums
-    iou = per_class_iou(sums, protocol.absent_class)
-    found = figures(counts.as_counts(), protocol.absent_class, kept)
+    scored = counts.as_counts(dataset.seen_background)
+    iou = per_class_iou(scored.sums, protocol.absent_class)
+    found = figures(scored, protocol.absent_class, kept)
     if counts.boundary is not None:
         found["boundary_iou"] = mean_iou(Sums(*counts.boundary.sum(1)), protocol.absent_class, kept)
     return Evaluation(

@@ -10,6 +10,7 @@ from segbench.counts import (
     Counts,
     Sums,
     figures,
+    foreground_of,
     mean_accuracy,
     mean_iou,
     per_class_iou,
@@ -100,11 +101,57 @@ def test_a_prediction_outside_the_classes_is_a_miss_and_nobodys_false_positive()
 
 def test_means_run_over_the_chosen_classes_alone():
     counts = random_counts(3)
-    chosen = figures(counts, class_indices=(1, 2))
-    only = Counts(counts.tp[:, 1:3], counts.label[:, 1:3], counts.pred[:, 1:3], counts.names)
+    chosen = figures(counts, class_indices=(1, 2, 3))
+    only = Counts(counts.tp[:, 1:4], counts.label[:, 1:4], counts.pred[:, 1:4], counts.names)
     for name in ("mean_iou", "mean_accuracy", "mean_iou_per_image", "mean_iou_per_class"):
         assert chosen[name] == pytest.approx(figures(only)[name])
     assert chosen["pixel_accuracy"] == figures(counts)["pixel_accuracy"]
+
+
+FOUR_IMAGES = Counts(  # background and foreground, as in the two columns
+    # found; nothing there and nothing predicted; missed; a false alarm
+    tp=np.array([[6, 3], [10, 0], [6, 0], [8, 0]]),
+    label=np.array([[6, 4], [10, 0], [6, 4], [10, 0]]),
+    pred=np.array([[7, 3], [10, 0], [10, 0], [8, 2]]),
+    names=["found", "empty", "missed", "alarm"],
+)
+
+
+@pytest.mark.parametrize("chosen", [(), (0, 1), (1,)])
+def test_of_two_classes_the_foreground_alone_counts_in_an_image_as_worked_by_hand(chosen):
+    found = figures(FOUR_IMAGES, class_indices=chosen)
+    for name in ("mean_iou_per_image", "mean_iou_per_class"):
+        assert found[name] == pytest.approx((3 / 4 + 1 + 0 + 0) / 4)
+    assert found["worst_images_iou"] == found["worst_class_images_iou"] == 0
+
+
+def test_the_foreground_is_the_class_that_is_not_the_cards_background():
+    swapped = Counts(
+        FOUR_IMAGES.tp[:, ::-1], FOUR_IMAGES.label[:, ::-1], FOUR_IMAGES.pred[:, ::-1],
+        FOUR_IMAGES.names, foreground=foreground_of(1),
+    )  # fmt: skip
+    assert figures(swapped) == figures(FOUR_IMAGES)
+    assert [foreground_of(background) for background in (None, 0, 1)] == [1, 1, 0]
+
+
+def test_an_image_without_a_labelled_pixel_counts_in_no_figure_of_images():
+    empty = np.array([[0, 0], [6, 4]])
+    counts = Counts(np.array([[0, 0], [6, 3]]), empty, np.array([[0, 0], [7, 3]]), ["void", "seen"])
+    assert figures(counts)["mean_iou_per_image"] == pytest.approx(3 / 4)
+
+
+def test_draws_of_images_of_two_classes_give_the_figure_of_the_drawn_images():
+    counts = random_counts(6, classes=2)
+    model = Scored(counts)
+    for metric in ("mean_iou_per_image", "mean_iou_per_class", "worst_images_iou"):
+        drawn = image_draws([model], metric, resamples=30, seed=5)
+        weights = np.concatenate(list(image_weights(counts.images, 30, resamples=30, seed=5)))
+        for draw, row in enumerate(weights.astype(int)):
+            rows = np.repeat(np.arange(30), row)
+            again = Counts(
+                counts.tp[rows], counts.label[rows], counts.pred[rows], list(map(str, rows))
+            )
+            assert drawn.values[0, draw] == pytest.approx(point(Scored(again), metric), abs=2e-6)
 
 
 def test_the_worst_share_holds_at_least_one_image():

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -235,5 +235,6 @@ def _on_the_same_images(models: Sequence[Counts]) -> list[Counts]:
                 "compare results on the same images"
             )
         order = np.argsort([place[name] for name in model.names])
-        ordered.append(Counts(model.tp[order], model.label[order], model.pred[order], first.names))
+        rows = {key: getattr(model, key)[order] for key in ("tp", "label", "pred")}
+        ordered.append(replace(model, **rows, names=first.names))
     return ordered

@@ -274,7 +274,9 @@ def _board(
         ]
         measured.append(
             [
-                _observation(entry.axes, name, evaluation, counts.as_counts(), seed)
+                _observation(
+                    entry.axes, name, evaluation, counts.as_counts(evaluation.background), seed
+                )
                 for seed, (evaluation, counts) in enumerate(
                     zip(entry.evaluations, stored, strict=True)
                 )

@@ -45,7 +45,7 @@ def observed(row: Row, protocol_name: str, stored: Counted) -> Observation:
         axes=row.cell.axes,
         protocol=protocol_name,
         seed=row.cell.seed,
-        counts=stored.as_counts(),
+        counts=stored.as_counts(evaluation.background),
         class_names=evaluation.class_names,
         absent_class=evaluation.protocol.absent_class,
         class_indices=evaluation.scored_classes,

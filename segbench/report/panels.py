@@ -160,7 +160,8 @@ def write_panels(
         raise ResultError(
             f"{workdir}: holds no {results.WEIGHTS}; pictures are drawn where the weights are"
         )
-    counts = results.load_counts(results.counts_path(workdir, protocol)).as_counts()
+    stored = results.load_counts(results.counts_path(workdir, protocol))
+    counts = stored.as_counts(evaluation.background)
     split = open_scored(trial.dataset, protocol, machine)
     if split.fingerprint != evaluation.split_fingerprint:
         raise DataError(
