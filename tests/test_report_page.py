@@ -226,6 +226,17 @@ def test_costs_and_training_shares_reach_the_charts(text):
     assert board["share_of"] == "training split's labelled pixels"
 
 
+def test_the_script_subtracts_figures_that_were_not_rounded(made, found):
+    """Rounded first, -0.5551 points of a class once stood as -0.55 on the page, and as -0.56 above."""
+    boards = data_of(page_of(made, found))["boards"]
+    for board, shown in zip(found.boards, boards, strict=True):
+        for model, on_page in zip(board.models, shown["models"], strict=True):
+            assert on_page["iou"] == [iou and iou.mean for iou in model.class_iou]
+            assert on_page["figures"]["mean_iou"][0] == model.figures["mean_iou"].mean
+            assert (on_page["low"], on_page["high"]) == (model.standing.low, model.standing.high)
+            assert on_page["seeds"] == [e.figures["mean_iou"] for e in model.evaluations]
+
+
 def test_an_external_method_is_on_the_page_with_how_it_was_scored(tmp_path):
     run_folder = made_run(tmp_path, datasets={"few": ("background", "cat", "dog")}, seeds=1)
     external_in(run_folder, name="their-net")

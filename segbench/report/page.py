@@ -191,21 +191,22 @@ def _model_data(
     places: Mapping[tuple[str, ...], int],
     seeds: int | None,
 ) -> dict[str, Any]:
+    """Return what the script knows of a model; figures whole: it subtracts them, then rounds once."""
     return {
         "name": model.name,
         "axes": model.axes,
         "figures": {
-            key: [_rounded(figure.mean), _rounded(figure.deviation)]
+            key: [figure.mean, figure.deviation]
             for key, figure in model.figures.items()
             if key in FIGURES
         },
-        "low": round(model.standing.low, 3),
-        "high": round(model.standing.high, 3),
-        "iou": [None if iou is None else _rounded(iou.mean) for iou in model.class_iou],
+        "low": model.standing.low,
+        "high": model.standing.high,
+        "iou": [None if iou is None else iou.mean for iou in model.class_iou],
         "costs": {key: _short(value) for key, value in model.costs.items()},
         "devices": model.devices,
         "trials": [places[_row_key(row)] for row in model.rows],
-        "seeds": [_rounded(each.figures["mean_iou"]) for each in model.evaluations],
+        "seeds": [each.figures["mean_iou"] for each in model.evaluations],
         "confusions": [_permille(each, board) for each in model.confusions[:seeds]],
         "command": _external_command(record, model)
         if model.is_external
@@ -236,10 +237,6 @@ def _external_command(record: RunRecord, model: Model) -> str:
     run = f"results/{record.experiment.name}"
     words = ["--dataset", dataset, "--name", name, "--run", run]
     return f"segbench evaluate --predictions DIR {shlex.join(words)}"
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 5)
 
 
 def _short(value: float) -> float:

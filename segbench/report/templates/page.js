@@ -22,7 +22,7 @@
   const svg = (tag, attributes, ...children) =>
     put(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
   const percent = (value, digits = 2) => (value === null || value === undefined ? "–" : (100 * value).toFixed(digits));
-  const signed = (value) => (value >= 0 ? "+" : "−") + Math.abs(value).toFixed(2);
+  const signed = (value) => (value <= -0.005 ? "−" : "+") + Math.abs(value).toFixed(2);
   function amount(value) {
     if (value === null || value === undefined) return "–";
     for (const [size, unit] of [[1e12, " T"], [1e9, " G"], [1e6, " M"], [1e4, " k"]])
