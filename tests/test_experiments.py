@@ -97,6 +97,18 @@ def test_only_the_fixed_32s_freezes_its_trunk():
         assert frozen == (("backbone",) if cell.axes["head"] == "fcn32s_fixed" else ())
 
 
+@pytest.mark.parametrize(
+    "name", ["fcn_table1", "fcn_googlenet_two_stage", "kth_protocol", "kth_search"]
+)
+def test_no_googlenet_trains_batch_norm_on_a_few_images_at_a_time(name):
+    for cell in cells(name):
+        stages = cell.trial.train.stages
+        if cell.axes["backbone"] in {"alexnet", "vgg16"}:  # which have none
+            assert [stage.frozen for stage in stages] == [()]
+        else:
+            assert all(set(stage.frozen) & {"batch_norm", "backbone"} for stage in stages)
+
+
 def test_each_backbone_of_table_1_has_its_own_rate():
     rates = {c.axes["backbone"]: c.trial.train.stages[0].optimizer.lr for c in cells("fcn_table1")}
     assert rates == {"alexnet": 1e-3, "vgg16": 1e-4, "googlenet": 5e-5}
