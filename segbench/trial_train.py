@@ -17,13 +17,13 @@ from segbench.engine import ranks
 from segbench.engine.checkpoint import load_weights
 from segbench.engine.evaluate import scored_label
 from segbench.engine.features import CachedFeatures, cached_features
+from segbench.engine.loss import image_losses, image_weights, labelled_pixels
 from segbench.engine.predict import score_map
 from segbench.engine.train import (
     Batch,
     BatchSource,
     Hooks,
     Interrupted,
-    segmentation_loss,
     train,
 )
 from segbench.errors import CardError, DataError
@@ -75,6 +75,7 @@ def train_trial(
             work.pause_at_step is not None and reached >= work.pause_at_step
         )
 
+    class_weights = _class_weights(work, split)
     work.report(phase="train", step=0, steps=recipe.steps)
     loss = train(
         segmenter,
@@ -83,8 +84,10 @@ def train_trial(
         folder=work.workdir,
         monitor=work.machine.monitor,
         device=work.device,
-        hooks=Hooks(on_step, should_stop, _validation_loss(work, segmenter, protocols)),
-        class_weights=_class_weights(work, split),
+        hooks=Hooks(
+            on_step, should_stop, _validation_loss(work, segmenter, protocols, class_weights)
+        ),
+        class_weights=class_weights,
     )
     return loss, steps_done, split.fingerprint
 
@@ -114,7 +117,7 @@ def _image_source(work: Work, split: SegmentationSplit) -> BatchSource:
             rank=ranks.rank(),
             ranks=ranks.count(),
         ):
-            yield Batch(batch.image.to(work.device, non_blocking=True).float() / 255, batch.label)
+            yield Batch(batch.image, batch.label)
 
     return batches
 
@@ -169,29 +172,39 @@ def _class_weights(work: Work, split: SegmentationSplit) -> Tensor | None:
         return None
     pixels = np.asarray(split.class_pixels(), dtype=np.float64)
     weights = np.where(pixels > 0, pixels.sum() / (len(pixels) * np.maximum(pixels, 1)), 0.0)
-    return torch.from_numpy(weights).float().to(work.device)
+    return torch.from_numpy(weights).float()
 
 
 def _validation_loss(
-    work: Work, segmenter: Segmenter, protocols: tuple[Protocol, ...]
+    work: Work,
+    segmenter: Segmenter,
+    protocols: tuple[Protocol, ...],
+    class_weights: Tensor | None,
 ) -> Callable[[], float] | None:
     """Return a function that measures the loss on the first images of the reported split.
 
-    It is drawn in the learning curves and decides nothing. None where there is nothing to report.
+    It is the training's loss, of one batch of all these images; `sum` is brought to the images of a
+    step. It is drawn in the learning curves and decides nothing. None where there is nothing to report.
     """
     if not protocols or not ranks.is_first():
         return None
+    recipe = work.trial.train
     split = open_part(work, protocols[0].split, max_images=work.machine.monitor.validate_images)
+    on_device = None if class_weights is None else class_weights.to(work.device)
 
     @torch.inference_mode()
     def measure() -> float:
         segmenter.eval()
-        total = 0.0
+        losses, labelled = torch.zeros(2, len(split), dtype=torch.float64)
         for index in range(len(split)):
             sample = split.sample(index)
             scores = score_map(segmenter, sample.image.to(work.device), protocols[0])
-            label = scored_label(sample.label, protocols[0]).to(work.device)
-            total += float(segmentation_loss(scores[None], label[None].long()))
-        return total / max(len(split), 1)
+            label = scored_label(sample.label, protocols[0])[None].long()
+            losses[index] = image_losses(scores[None], label.to(work.device), on_device)[0]
+            labelled[index] = labelled_pixels(label, class_weights)[0]
+        total = float((losses * image_weights(labelled, recipe.loss_reduction)).sum())
+        if recipe.loss_reduction == "sum":
+            return total / max(len(split), 1) * recipe.batch_size * recipe.accumulate
+        return total
 
     return measure

@@ -87,10 +87,11 @@ def test_a_device_that_is_too_small_is_told_with_the_way_out(outcome_of, monkeyp
     def too_small(*_args, **_kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("segbench.engine.train.segmentation_loss", too_small)
+    monkeypatch.setattr("segbench.engine.train.image_losses", too_small)
     outcome, result, _ = outcome_of()
     assert (outcome, result.kind) == ("failed", "out_of_memory")
     assert "lower train.batch_size and raise train.accumulate" in result.message
+    assert "batch norm, where it trains, sees the smaller batches" in result.message
 
 
 def test_a_broken_photograph_fails_its_trial_with_the_files_name(toy_project, outcome_of, tmp_path):

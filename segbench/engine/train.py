@@ -6,23 +6,22 @@ Letters: N images, C classes, H W input size. Knows nothing of files of images o
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from segbench.engine import ranks
 from segbench.engine.checkpoint import load_checkpoint, save_checkpoint
+from segbench.engine.loss import image_losses, image_weights, labelled_pixels
 from segbench.engine.training_log import TrainingLog
 from segbench.errors import DivergedError, OutOfMemoryError
 from segbench.models.segmenter import Segmenter
-from segbench.spec.cards import IGNORE_INDEX
 from segbench.spec.machine import Monitor
 from segbench.spec.recipe import Optimizer, Recipe, Schedule, Stage
 
@@ -30,7 +29,10 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Batch(NamedTuple):
-    """inputs: (N, 3, H, W) images in [0, 1], or the feature maps of a frozen trunk; label (N, H, W)."""
+    """inputs: (N, 3, H, W) uint8 images, or the feature maps of a frozen trunk; label (N, H, W).
+
+    On the CPU: all parts of a step are there before the first is trained on.
+    """
 
     inputs: Tensor | tuple[Tensor, ...]
     label: Tensor
@@ -71,9 +73,12 @@ def train(
     Continues from the newest sound checkpoint in `folder`. On a CPU an interrupted training gives
     the same bits as one that was not.
 
-    In several ranks each has an equal share of every batch, and the gradients are those of the whole
-    batch, batch statistics included: batch size and learning rate stay the recipe's. Weights then
-    differ from those of one rank by the order of sums, and by what dropout draws.
+    Loss and gradients of a step are those of its whole batch, into however many parts (`accumulate`)
+    and ranks it is cut; batch norm sees one part over all ranks. In several ranks each has an equal
+    share of every part: batch size and learning rate stay the recipe's. Weights then differ from
+    those of one rank by the order of sums, and by what dropout draws.
+
+    class_weights: (C,) on the CPU.
 
     Raises:
         DivergedError: the loss is not finite. OutOfMemoryError: the device is too small.
@@ -85,7 +90,8 @@ def train(
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(
             f"{device} has too little memory for batch_size {recipe.batch_size}; lower "
-            "train.batch_size and raise train.accumulate by the same factor"
+            "train.batch_size and raise train.accumulate by the same factor: the loss stays that of "
+            "the whole batch, and batch norm, where it trains, sees the smaller batches"
         ) from error
 
 
@@ -178,11 +184,11 @@ class _Loop:
         optimizer.zero_grad(set_to_none=True)
         if ranks.count() > 1:  # draws of its own for each rank, the same after a resume
             torch.manual_seed((self.seed * 2**20 + self.step) * 2**10 + ranks.rank())
-        for part in range(self.recipe.accumulate):
-            batch = next(batches)
-            is_last = part == self.recipe.accumulate - 1
-            with contextlib.nullcontext() if is_last else _gradients_kept(model):
-                loss = self._loss(model, batch) / self.recipe.accumulate
+        parts = list(itertools.islice(batches, self.recipe.accumulate))
+        for part, weights in zip(parts, self._image_weights(parts), strict=True):
+            with contextlib.nullcontext() if part is parts[-1] else _gradients_kept(model):
+                # ranks' gradients are averaged, and the whole batch's is their sum
+                loss = self._loss(model, part, weights) * ranks.count()
                 self.scaler.scale(loss).backward()
             self.loss_sum += ranks.mean_of(loss.detach())
         if self.recipe.clip_grad_norm is not None:
@@ -192,20 +198,25 @@ class _Loop:
         self.scaler.update()
         self.loss_steps += 1
 
-    def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        inputs = _to(batch.inputs, self.device)
-        label = batch.label.to(self.device, non_blocking=True)
+    def _image_weights(self, parts: list[Batch]) -> tuple[Tensor, ...]:
+        """Return what each image's loss counts for in the step's, (N,) for each part."""
+        every = self.recipe.loss_stride
+        labelled = [
+            labelled_pixels(part.label[:, ::every, ::every], self.class_weights) for part in parts
+        ]
+        weights = image_weights(torch.cat(labelled), self.recipe.loss_reduction, over_ranks=True)
+        return weights.split([len(count) for count in labelled])
+
+    def _loss(self, model: nn.Module, part: Batch, weights: Tensor) -> Tensor:
+        inputs = _to(part.inputs, self.device)
+        label = part.label.to(self.device, non_blocking=True)
         every = self.recipe.loss_stride
         dtype = _AUTOCAST.get(self.recipe.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             score_map = model(inputs, label.shape[-2:], every)  # (N, C, H/every, W/every)
-        return segmentation_loss(
-            score_map.float(),
-            label[:, ::every, ::every],
-            reduction=self.recipe.loss_reduction,
-            class_weights=self.class_weights,
-            over_ranks=True,
-        )
+        class_weights = None if self.class_weights is None else self.class_weights.to(self.device)
+        losses = image_losses(score_map.float(), label[:, ::every, ::every], class_weights)
+        return (losses * weights.to(losses)).sum()
 
     def _after_step(self, stage: Stage, end: int, log: "TrainingLog | _NoLog") -> None:
         monitor, step = self.monitor, self.step
@@ -259,37 +270,6 @@ class _Loop:
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         save_checkpoint(self.folder, state)
-
-
-def segmentation_loss(
-    score_map: Tensor,
-    label: Tensor,
-    *,
-    reduction: str = "mean",
-    class_weights: Tensor | None = None,
-    over_ranks: bool = False,
-) -> Tensor:
-    """Return the cross-entropy of (N, C, H, W) score maps over labelled pixels, a scalar.
-
-    `mean` divides by the labelled pixels (or their class weights) of the whole batch; a batch
-    without any gives 0. `sum` is the FCN paper's unnormalised loss. over_ranks: the batch is one of
-    equal shares; the mean over ranks is the whole batch's loss, as is that of the gradients.
-    """
-    total = F.cross_entropy(
-        score_map, label, weight=class_weights, ignore_index=IGNORE_INDEX, reduction="sum"
-    )
-    shares = ranks.count() if over_ranks else 1
-    if reduction == "sum":
-        return total * shares
-    labelled = label[label != IGNORE_INDEX]
-    count = torch.as_tensor(
-        labelled.numel() if class_weights is None else class_weights[labelled].sum(),
-        dtype=torch.float32,
-        device=score_map.device,
-    )
-    if shares > 1:
-        dist.all_reduce(count)
-    return total * shares / count.clamp(min=1e-12 if class_weights is not None else 1)
 
 
 def schedule_factor(schedule: Schedule, step: int, steps: int) -> float:
@@ -391,8 +371,9 @@ def _gradients_kept(model: nn.Module) -> contextlib.AbstractContextManager[None]
 
 
 def _to(inputs: Tensor | tuple[Tensor, ...], device: torch.device) -> Tensor | tuple[Tensor, ...]:
+    """Return images in [0, 1], or feature maps, on the device."""
     if isinstance(inputs, Tensor):
-        return inputs.to(device, non_blocking=True)
+        return inputs.to(device, non_blocking=True).float() / 255
     return tuple(item.to(device, non_blocking=True) for item in inputs)
 
 

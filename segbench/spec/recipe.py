@@ -82,6 +82,7 @@ class Schedule(Spec):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
 
 
+Reduction = Literal["mean", "mean_per_image", "sum"]
 Frozen = Literal["backbone", "batch_norm", "upsampling"]
 
 
@@ -106,9 +107,13 @@ class Stage(Spec):
 class Recipe(Spec):
     """How a model is trained.
 
-    batch_size images make one optimizer step's gradient together with `accumulate` (batches added
-    up before a step), on all devices together. loss_reduction `mean` divides by the labelled
-    pixels of the batch; `sum` is the unnormalised loss of the FCN paper's solver.
+    batch_size x accumulate images make one optimizer step: `accumulate` parts of batch_size images
+    (on all devices together) go through the model one after another, and their gradients add up.
+    The loss is that of all images of the step, however they are cut; batch norm sees one part.
+    loss_reduction `mean` divides the summed loss by the labelled pixels of the step, each counted
+    as its class weighs. `mean_per_image` divides each image's loss by its own labelled pixels, then
+    takes the mean over images: Caffe's normalised loss with iter_size and one image a pass. `sum`
+    divides by nothing: the unnormalised loss of the FCN paper's solver.
     loss_stride: the loss is taken at every n-th pixel of the label in both directions, 1 = all.
     cache_features: compute a frozen trunk's feature maps once, for each image and its mirror image,
     stored as float16; needs `squash`, no scale, no crop, `backbone` frozen in every stage, and no
@@ -119,7 +124,7 @@ class Recipe(Spec):
     batch_size: Count
     accumulate: Count = 1
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    loss_reduction: Literal["mean", "sum"] = "mean"
+    loss_reduction: Reduction = "mean"
     loss_stride: Annotated[int, Field(ge=1, le=32)] = 1
     class_weights: Literal["none", "inverse_frequency"] = "none"
     clip_grad_norm: Positive | None = None
