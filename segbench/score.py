@@ -16,7 +16,9 @@ from torch import Tensor
 
 from segbench import results
 from segbench.counts import Counted
+from segbench.data.chosen import fingerprint_here, stored_split
 from segbench.data.labels import class_lookup, png_values
+from segbench.data.prepared import changed_since
 from segbench.data.split import open_scored, view_lookup
 from segbench.engine.device import make_repeatable
 from segbench.engine.evaluate import count, scored_label
@@ -68,16 +70,36 @@ def score_trial(
     """Return a trained trial's figures under a protocol; nothing is computed twice.
 
     Raises:
-        DataError: the trial has no trained weights, or the split's files are not here.
+        DataError: the trial has no trained weights, or the split's files are not here; or they were
+            changed since they were converted, or since the trial was scored.
     """
     known = results.load_evaluation(workdir, protocol)
     if known is not None:
+        _check_same_files(workdir, known, machine)
         return known
+    split = open_scored(results.load_trial(workdir).dataset, protocol, machine)
     trial, segmenter = load_segmenter(workdir, machine)
     make_repeatable(machine, trial.seed)
-    evaluation, counted = scored_on(segmenter, trial, protocol, machine, progress)
+    evaluation, counted = scored_on(split, segmenter, trial, protocol, machine, progress)
     results.write_evaluation(workdir, evaluation, counted)
     return evaluation
+
+
+def _check_same_files(workdir: Path, known: Evaluation, machine: Machine) -> None:
+    """Refuse figures of other files than are here; where none are here, nothing is known."""
+    card, protocol = results.load_trial(workdir).dataset, known.protocol
+    if changed := changed_since(card, stored_split(protocol.split), machine):
+        raise DataError(changed)
+    here = fingerprint_here(
+        card, protocol.split, machine,
+        max_images=protocol.max_images, subset_seed=protocol.subset_seed,
+    )  # fmt: skip
+    if here not in {None, known.split_fingerprint}:
+        raise DataError(
+            f"{results.evaluation_path(workdir, protocol)}: was scored on other files of {card.name} "
+            f"{protocol.split} than are here now; name the folder of those files with --data, or "
+            "delete that file to score the trial again"
+        )
 
 
 def score_predictions(
@@ -103,7 +125,8 @@ def score_predictions(
             or they are encoded in another way.
     """
     split = open_scored(dataset, protocol, machine)
-    whole = open_scored(dataset, protocol.revised(max_images=None), machine)
+    every = protocol.revised(max_images=None)
+    whole = open_scored(dataset, every, machine, if_changed="pass_over")
     files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in _pngs(folder)}
     check_file_names(folder, files)
     problems = [f"missing: {n}.png" for n in split.names if n not in files]

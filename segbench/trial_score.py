@@ -41,7 +41,7 @@ def evaluate_trial(work: Work, segmenter: Segmenter, protocol: Protocol, *, of: 
     trial = work.trial
     with ranks.first_before_others():
         machine = staged(trial.dataset, protocol.split, work.machine)
-        split = open_scored(trial.dataset, protocol, machine)
+        split = open_scored(trial.dataset, protocol, machine, if_changed="pass_over")
     share = split.share(ranks.rank(), ranks.count())
     work.report(phase=f"evaluate {of}", step=0, steps=len(share))
 
@@ -84,11 +84,13 @@ def score_checkpoint(
         raise DataError(f"{workdir}: holds no sound checkpoint to score")
     segmenter = new_segmenter(trial)
     segmenter.load_state_dict(saved["model"])
-    evaluation, _ = scored_on(segmenter.to(device), trial, protocol, machine)
+    split = open_scored(trial.dataset, protocol, machine, if_changed="pass_over")
+    evaluation, _ = scored_on(split, segmenter.to(device), trial, protocol, machine)
     return evaluation
 
 
 def scored_on(
+    split: SegmentationSplit,
     segmenter: Segmenter,
     trial: Trial,
     protocol: Protocol,
@@ -97,12 +99,9 @@ def scored_on(
 ) -> tuple[Evaluation, Counted]:
     """Return the figures of a trial's model on all that the protocol scores, and their counts.
 
-    segmenter: on the machine's device. on_image(done, of): called after each image.
-
-    Raises:
-        DataError: the split's files are not here.
+    split: what `open_scored` gives. segmenter: on the machine's device. on_image(done, of): called
+    after each image.
     """
-    split = open_scored(trial.dataset, protocol, machine)
     counted = evaluate(
         segmenter,
         split,

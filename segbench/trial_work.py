@@ -28,7 +28,8 @@ class Work(NamedTuple):
 def open_part(work: Work, split: str, **chosen: Any) -> SegmentationSplit:
     """Return a split, from the node's own disk where the machine names one."""
     card = work.trial.dataset
-    return open_split(card, split, staged(card, split, work.machine), **chosen)
+    machine = staged(card, split, work.machine)
+    return open_split(card, split, machine, if_changed="pass_over", **chosen)
 
 
 def new_segmenter(trial: Trial, weights_path: Path | None = None) -> Segmenter:

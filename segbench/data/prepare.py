@@ -23,7 +23,7 @@ def prepare(
 ) -> str:
     """Make every split of the data set ready; return what there is now, in words.
 
-    Files that changed since they were converted are converted again: `open_split` would not notice.
+    Files that changed since they were converted are converted again: `open_split` refuses them.
 
     Splits whose files are nowhere, and cannot be fetched, are named and passed over as long as
     another is ready.
@@ -46,7 +46,7 @@ def prepare(
             continue
         try:
             prepared = open_prepared(
-                card, split, machine, _named(progress, f"converting {split}"), notice_changes=True
+                card, split, machine, _named(progress, f"converting {split}"), if_changed="convert"
             )
             ready.append(f"{split} {len(prepared.contents.names)} images")
         except DataError as error:

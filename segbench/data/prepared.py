@@ -14,7 +14,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from segbench.spec.machine import Machine
 
 _ROWS_IN_MEMORY = 64  # photographs of a megabyte each would fill it with the library's 1,000
 Progress = Callable[[int, int], None]  # (done, of)
+IfChanged = Literal["refuse", "convert", "pass_over"]
 
 
 class Row(NamedTuple):
@@ -66,17 +67,19 @@ def open_prepared(
     machine: Machine,
     progress: Progress | None = None,
     *,
-    notice_changes: bool = False,
+    if_changed: IfChanged = "refuse",
 ) -> Prepared:
     """Return the split's Arrow table; converts local raw files where that was not done yet.
 
-    Raw files are told apart by their folder and names. notice_changes: look at each one's size and
-    time too, and convert again what changed; for `prepare` alone, since others may be reading.
+    if_changed: what to do where raw files have other sizes or times than when they were converted.
+    `convert` is for `prepare` alone, since others may be reading. `pass_over` looks at no file: for
+    trials of a run, which all read one copy and whose files were looked at before the run.
 
     Raises:
-        DataError: the files are not here, or something is wrong with them; all problems at once.
+        DataError: the files are not here, something is wrong with them (all problems at once), or
+            they were changed since they were converted.
     """
-    return _opened(prepared_folder(card, split, machine, progress, notice_changes=notice_changes))
+    return _opened(prepared_folder(card, split, machine, progress, if_changed=if_changed))
 
 
 def prepared_folder(
@@ -85,7 +88,7 @@ def prepared_folder(
     machine: Machine,
     progress: Progress | None = None,
     *,
-    notice_changes: bool = False,
+    if_changed: IfChanged = "refuse",
 ) -> Path:
     """Return the folder of the split's Arrow files, made where that was not done yet.
 
@@ -97,8 +100,10 @@ def prepared_folder(
     if card.drawn is None and root is None:
         return _without_raw_files(card, split, machine)
     folder = _folder(card, split, machine, root)
+    if if_changed == "refuse" and (changed := changed_since(card, split, machine)):
+        raise DataError(changed)
     is_made = (folder / "about.json").exists()
-    if notice_changes and root is not None and is_made and _has_changed(card, split, root, folder):
+    if if_changed == "convert" and root and is_made and _has_changed(card, split, root, folder):
         shutil.rmtree(folder)
     if not (folder / "about.json").exists():
         source = None if root is None else raw_pairs(card, split, root)
@@ -126,20 +131,33 @@ def lacking(card: DatasetCard, split: str, machine: Machine) -> str:
     root = _root(card, split, machine)
     if root is None:
         return ""
-    is_made = False
+    try:
+        if not (_folder(card, split, machine, root) / "about.json").exists():
+            raw_pairs(card, split, root)
+    except DataError as error:
+        return str(error)
+    return changed_since(card, split, machine)
+
+
+def changed_since(card: DatasetCard, split: str, machine: Machine) -> str:
+    """Return a sentence if raw files were changed since they were converted, else an empty one.
+
+    Their sizes and times are compared. What was converted does without them: where they are gone,
+    nothing has changed. No file is opened.
+    """
+    root = _root(card, split, machine)
+    if root is None:
+        return ""
     try:
         folder = _folder(card, split, machine, root)
         is_made = (folder / "about.json").exists()
-        if not is_made:
-            raw_pairs(card, split, root)
-        elif _has_changed(card, split, root, folder):
-            return (
-                f"{card.name} {split}: files under {root} were changed since they were converted; "
-                f"`segbench prepare {card.name}` with the same --data converts them again"
-            )
-    except DataError as error:
-        return "" if is_made else str(error)
-    return ""
+        has_changed = is_made and _has_changed(card, split, root, folder)
+    except DataError:
+        return ""
+    return has_changed * (
+        f"{card.name} {split}: files under {root} were changed since they were converted; "
+        f"`segbench prepare {card.name}` with the same --data converts them again"
+    )
 
 
 def _has_changed(card: DatasetCard, split: str, root: Path, folder: Path) -> bool:

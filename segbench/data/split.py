@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from segbench.data.chosen import chosen_images, fingerprint_of, stored_split
-from segbench.data.prepared import Prepared, open_prepared
+from segbench.data.prepared import IfChanged, Prepared, open_prepared
 from segbench.spec.cards import IGNORE_INDEX, DatasetCard
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
@@ -91,23 +91,28 @@ def open_split(
     *,
     max_images: int | None = None,
     subset_seed: int = 0,
+    if_changed: IfChanged = "refuse",
 ) -> SegmentationSplit:
     """Return a split of a data set, under the card's view.
 
     `train` leaves out what the view thins and holds out; `holdout` is what it holds out of `train`.
     max_images: the first n in a shuffled order that `subset_seed` fixes, in the split's order.
+    if_changed: see `open_prepared`.
 
     Raises:
-        DataError: the files are not here, or something is wrong with them; all problems at once.
+        DataError: the files are not here, something is wrong with them (all problems at once), or
+            they were changed since they were converted.
     """
-    prepared = open_prepared(card, stored_split(split), machine)
+    prepared = open_prepared(card, stored_split(split), machine, if_changed=if_changed)
     chosen = chosen_images(
         card, split, prepared.contents, max_images=max_images, subset_seed=subset_seed
     )
     return SegmentationSplit(prepared, card, chosen)
 
 
-def open_scored(card: DatasetCard, protocol: Protocol, machine: Machine) -> SegmentationSplit:
+def open_scored(
+    card: DatasetCard, protocol: Protocol, machine: Machine, *, if_changed: IfChanged = "refuse"
+) -> SegmentationSplit:
     """Return the images that the protocol scores; raises as `open_split` does."""
     return open_split(
         card,
@@ -115,6 +120,7 @@ def open_scored(card: DatasetCard, protocol: Protocol, machine: Machine) -> Segm
         machine,
         max_images=protocol.max_images,
         subset_seed=protocol.subset_seed,
+        if_changed=if_changed,
     )
 
 

@@ -29,7 +29,7 @@ def staged(card: DatasetCard, split: str, machine: Machine) -> Machine:
     if machine.stage_data_to is None:
         return machine
     stage = os.path.expandvars(machine.stage_data_to)
-    source = prepared_folder(card, split, machine)
+    source = prepared_folder(card, split, machine, if_changed="pass_over")
     try:
         if "$" in stage or not Path(stage).is_absolute():
             raise DataError(f"{machine.stage_data_to}: is {stage} here, no absolute path")

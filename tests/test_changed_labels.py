@@ -1,0 +1,140 @@
+"""Labels that were changed since they were converted: every reader says so, and reads nothing."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_external import segbench
+from toy_world import new_project
+
+from segbench import drive, results
+from segbench.crf_search import search_crf
+from segbench.data.prepare import prepare
+from segbench.data.split import open_split
+from segbench.errors import DataError
+from segbench.report.panels import write_panels
+from segbench.run import load_run
+from segbench.score import score_trial
+from segbench.spec.cards import DatasetCard
+from segbench.spec.machine import Machine
+from segbench.spec.protocol import Protocol
+from segbench.trial import run_trial
+
+DATASET = """
+name: toyshapes
+title: images in files
+splits:
+  train: {images: "train/{name}", labels: "train_labels/{name}.png"}
+  val: {images: "val/{name}", labels: "val_labels/{name}.png"}
+classes: [background, circle]
+palette: [[0, 0, 0], [255, 0, 0]]
+background: 0
+view: {holdout: 0.5}
+licence: CC0
+source: {paper: none}
+"""
+TOLD = "files under .* were changed since they were converted; `segbench prepare toyshapes` with"
+
+
+class World(NamedTuple):
+    run_folder: Path
+    workdir: Path
+    card: DatasetCard
+    machine: Machine
+
+
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory, toy_cache):
+    """A project whose data set lies in files, and a run of one trial that is done."""
+    folder = tmp_path_factory.mktemp("changed")
+    project = new_project(folder)
+    (project / "datasets" / "toyshapes.yaml").write_text(DATASET)
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for index in range(4):
+            label = (rng.random((32, 32)) < 0.3).astype(np.uint8)
+            for kind, pixels in ((split, label * 200), (f"{split}_labels", label)):
+                (folder / "data" / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / "data" / kind / f"{index}.png")
+    flags = drive.Flags(
+        only=("head=fcn32s",), settings=("train.stages=[{name: all, steps: 1, optimizer: {lr: 0.1}}]",),
+        seeds=1, cache=toy_cache, data=(folder / "data",), device="cpu", results=folder / "results",
+    )  # fmt: skip
+    prepared = drive.prepare_run(folder / "experiments" / "toy.yaml", flags)
+    drive.record(prepared, "segbench run")
+    ((trial_id, trial),) = prepared.asked.trials.items()
+    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    assert run_trial(trial, workdir, machine=prepared.machine, protocols=(Protocol(),)) == "done"
+    return prepared, workdir, trial.dataset
+
+
+@pytest.fixture
+def changed(run_once, tmp_path, monkeypatch):
+    """The run, its data and cache in folders of one's own; the labels of both splits are inverted."""
+    prepared, workdir, card = run_once
+    machine = prepared.machine.revised(cache=str(tmp_path / "cache"))
+    monkeypatch.setenv("SEGBENCH_CACHE", machine.cache)
+    monkeypatch.setenv("SEGBENCH_CARDS", str(prepared.run_folder.parents[1]))
+    prepare(card, machine)
+    paths = sorted((prepared.run_folder.parents[1] / "data").glob("*_labels/*.png"))
+    before = {path: path.read_bytes() for path in paths}
+    for path in paths:
+        Image.fromarray(1 - np.asarray(Image.open(path))).save(path)
+    yield World(prepared.run_folder, workdir, card, machine)
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+READERS = {
+    "a split": lambda world: open_split(world.card, "train", world.machine),
+    "known figures": lambda world: score_trial(world.workdir, Protocol(), world.machine),
+    "another protocol": lambda world: score_trial(
+        world.workdir, Protocol(name="flipped", flip=True), world.machine
+    ),
+    "pictures": lambda world: write_panels(
+        world.run_folder, load_run(world.run_folder), world.workdir.name, world.machine
+    ),
+    "crf": lambda world: search_crf(world.workdir, Protocol(), world.machine, samples=1),
+}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_every_reader_refuses_labels_that_were_changed(changed, reader, monkeypatch):
+    monkeypatch.setattr("segbench.crf_search.require_crf", lambda: None)
+    with pytest.raises(DataError, match=TOLD):
+        reader(changed)
+
+
+def test_evaluate_and_compare_refuse_them_with_exit_code_2(changed, tmp_path):
+    run_folder, _, card, _ = changed
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for index in range(4):
+            Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / name / f"{index}.png")
+    data = "--data", run_folder.parents[1] / "data"
+    of_folders = "--dataset", card.name, *data
+    for words in (
+        ("evaluate", "--predictions", tmp_path / "one", *of_folders),
+        ("compare", tmp_path / "one", tmp_path / "two", *of_folders),
+        ("evaluate", run_folder, *data),
+    ):
+        code, said = segbench(*words)
+        assert code == 2, said
+        assert "val: files under" in said
+        assert "were changed since they were converted" in said
+
+
+def test_figures_of_labels_that_were_converted_again_are_not_given_as_todays(changed):
+    _, workdir, card, machine = changed
+    prepare(card, machine)
+    with pytest.raises(DataError, match="was scored on other files of toyshapes val than are here"):
+        score_trial(workdir, Protocol(), machine)
+    gone = Machine(data=(), cache=str(workdir / "no_cache"))
+    assert score_trial(workdir, Protocol(), gone).num_images == 4  # nothing here to compare with
+
+
+def test_a_trial_of_a_run_reads_what_the_others_read(changed):
+    _, _, card, machine = changed
+    assert len(open_split(card, "val", machine, if_changed="pass_over")) == 4
