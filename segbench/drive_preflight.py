@@ -122,7 +122,7 @@ def check_same_files(prepared: Prepared) -> None:
             )  # fmt: skip
         return known[key]
 
-    stale: dict[str, list[str]] = {}
+    stale = _from_other_weights(prepared)
     for trial_id, trial in prepared.asked.trials.items():
         workdir = results.trial_folder(prepared.run_folder, trial_id)
         provenance = results.load_provenance(workdir)
@@ -143,9 +143,32 @@ def check_same_files(prepared: Prepared) -> None:
             for what, ids in stale.items()
         )
         raise DataError(
-            f"{prepared.run_folder} holds {told}: name the folder of those files with --data, begin "
-            "another --results folder, or delete these trials' folders to make them again"
+            f"{prepared.run_folder} holds {told}: name the folder of those files with --data or "
+            "--weights, begin another --results folder, or delete these trials' folders to make "
+            "them again"
         )
+
+
+def _from_other_weights(prepared: Prepared) -> dict[str, list[str]]:
+    """Return the trials whose trunk started from another file than is here now, by what it is.
+
+    Only for weights of which a card knows leading digits: whole ones are part of a trial's id.
+    """
+    from segbench.models.weights import sha256_here
+
+    known: dict[int, str | None] = {}
+    stale: dict[str, list[str]] = {}
+    for trial_id, trial in prepared.asked.trials.items():
+        weights = trial.weights
+        provenance = results.load_provenance(results.trial_folder(prepared.run_folder, trial_id))
+        if weights is None or provenance is None or not provenance.weights_sha256:
+            continue
+        if id(weights) not in known:
+            known[id(weights)] = sha256_here(weights, prepared.machine)
+        if known[id(weights)] not in {None, provenance.weights_sha256}:
+            what = f"{trial.backbone.name} weights {trial.model.weights}"
+            stale.setdefault(what, []).append(trial_id)
+    return stale
 
 
 def _unwritable(folder: Path, flags: str) -> list[str]:

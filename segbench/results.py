@@ -82,6 +82,7 @@ class Provenance(Spec):
     """Where, when and with what a trial ran; never part of a comparison.
 
     forward_ms: from an image to its score map, see `segbench.engine.cost.forward_ms`.
+    weights_sha256: of the file that the trunk started from; empty where it started from random ones.
     """
 
     code_version: str
@@ -97,6 +98,7 @@ class Provenance(Spec):
     forward_ms: float | None = None
     peak_memory_mib: float
     train_split_fingerprint: str = ""
+    weights_sha256: str = ""
     submitted_code_version: str | None = None
 
 

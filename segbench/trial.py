@@ -30,7 +30,7 @@ from segbench.errors import DataError, ResultError, SegbenchError, TrialError
 from segbench.files import read_json_lines, remove_leftovers, write_text
 from segbench.lease import attempts, claim
 from segbench.models.segmenter import Segmenter
-from segbench.models.weights import backbone_weights_path
+from segbench.models.weights import backbone_weights
 from segbench.results import Provenance, Result
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
@@ -41,7 +41,10 @@ from segbench.trial_work import Work, new_segmenter, open_part
 
 LOG = logging.getLogger(__name__)
 Outcome = Literal["done", "failed", "held", "interrupted", "lost"]
-_OF_THE_TRAINING = ("train_seconds", "step_seconds", "peak_memory_mib", "train_split_fingerprint")
+_OF_THE_TRAINING = (
+    *("train_seconds", "step_seconds", "peak_memory_mib"),
+    *("train_split_fingerprint", "weights_sha256"),
+)
 _REPORTED_PACKAGES = ("torch", "torchvision", "numpy", "datasets", "pydensecrf2")
 
 
@@ -130,8 +133,8 @@ def _run(work: Work, protocols: tuple[Protocol, ...], submitted: str | None) -> 
     make_repeatable(work.machine, work.trial.seed)
     if work.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(work.device)
-    trunk_path = backbone_weights_path(work.trial.backbone, work.trial.model, work.machine)
-    segmenter = new_segmenter(work.trial, trunk_path).to(work.device)
+    trunk = backbone_weights(work.trial.backbone, work.trial.model, work.machine)
+    segmenter = new_segmenter(work.trial, trunk and trunk.path).to(work.device)
     before = results.load_result(work.workdir)
     training = _bring_to_its_end(work, segmenter, protocols, before)
     clock = time.perf_counter()
@@ -157,6 +160,7 @@ def _run(work: Work, protocols: tuple[Protocol, ...], submitted: str | None) -> 
         forward_ms=_forward_ms(work, segmenter, protocols),
         peak_memory_mib=round(peak_memory_mib(work.device), 1),
         train_split_fingerprint=training.split_fingerprint,
+        weights_sha256=trunk.sha256 if trunk else "",
         submitted_code_version=submitted,
     )
     trained_before = results.load_provenance(work.workdir)

@@ -1,7 +1,9 @@
 """Weights files: which one, is it the right one, does it fit; nothing in it is executed."""
 
+import http.server
 import pickle
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -11,17 +13,24 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model
 
-from segbench import drive
-from segbench.drive_preflight import missing_files
+from segbench import drive, results
+from segbench.drive_preflight import check_same_files, missing_files
 from segbench.errors import CardError, DataError
 from segbench.files import sha256_of_file
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.trunk_weights import read_state
-from segbench.models.weights import backbone_weights_path, fetch_weights, missing_weights
+from segbench.models.weights import (
+    backbone_weights,
+    backbone_weights_path,
+    fetch_weights,
+    missing_weights,
+    sha256_here,
+)
 from segbench.spec.cards import BackboneCard, Weights
 from segbench.spec.catalog import built_in_root, read_card
 from segbench.spec.heads import HEADS, Model
 from segbench.spec.machine import Machine
+from segbench.trial import run_trial
 
 HEAD = HEADS["fcn4s_from16"]
 CARD = read_card(built_in_root() / "backbones" / "squeezenet1_1.yaml", BackboneCard)
@@ -253,3 +262,137 @@ def test_weights_that_do_not_fit_a_users_card_are_told_before_anything_starts(to
     prepared = drive.prepare_run(toy_project / "experiments" / "toy.yaml", flags)
     (sentence,) = missing_files(prepared)
     assert sentence.startswith(f"{path}: does not fit the trunk: missing: features.0.0.weight")
+
+
+class _Publisher(http.server.BaseHTTPRequestHandler):
+    """Serves `content` under every name."""
+
+    content = b""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture
+def publisher():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Publisher) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+def _published(source: Path, address: str) -> BackboneCard:
+    """Return a card that knows the first 8 digits of the file that the publisher serves."""
+    _Publisher.content = source.read_bytes()
+    digits = sha256_of_file(source)[:8]
+    url = f"{address}/squeezenet-{digits}.pth"
+    weights = CARD.weights["imagenet"].revised(url=url, sha256=digits)
+    return CARD.revised(weights={"imagenet": weights})
+
+
+def _another(whole: str) -> str:
+    """Return a sha256 with the same 8 leading digits."""
+    return whole[:8] + "".join("1" if digit == "0" else "0" for digit in whole[8:])
+
+
+def test_the_whole_sha256_of_what_was_fetched_is_kept_and_asked_for(tmp_path, publisher):
+    source = _saved(_network(), tmp_path / "source.pth")
+    card, machine = _published(source, publisher), Machine(cache=str(tmp_path / "cache"))
+    path = fetch_weights(card, machine)
+    assert path is not None
+    assert path.read_bytes() == source.read_bytes()
+    whole, record = sha256_of_file(source), path.with_name(f"{path.name}.sha256")
+    assert record.read_text() == f"{whole}  {path.name}\n"
+    assert sha256_here(card.weights["imagenet"], machine) == whole
+    assert backbone_weights(card, Model(), machine) == (path, whole)
+    record.write_text(f"{_another(whole)}  {path.name}\n")  # the file that was here first
+    path.unlink()
+    with pytest.raises(DataError) as caught:
+        fetch_weights(card, machine)
+    assert f"{path}: is another file than was here first: its sha256 is {whole}" in str(
+        caught.value
+    )
+    assert f"delete {record} to take this one" in str(caught.value)
+    assert missing_weights([(card, Model()), (card, Model())], machine) == [str(caught.value)]
+    record.unlink()
+    assert fetch_weights(card, machine) == path
+    assert record.read_text().startswith(whole)
+
+
+@pytest.mark.parametrize("content", ["", "<html>", "f" * 65, "\x00\xff"])
+def test_a_record_that_holds_no_sha256_is_refused(tmp_path, publisher, content):
+    card = _published(_saved(_network(), tmp_path / "source.pth"), publisher)
+    machine = Machine(cache=str(tmp_path / "cache"))
+    path = fetch_weights(card, machine)
+    assert path is not None
+    path.with_name(f"{path.name}.sha256").write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match=r"\.sha256 holds none; put the first file back"):
+        backbone_weights_path(card, Model(), machine)
+
+
+@pytest.mark.parametrize("takes_files", [True, False])
+def test_a_file_of_one_s_own_folder_is_remembered_too(tmp_path, publisher, takes_files):
+    source = _saved(_network(), tmp_path / "source.pth")
+    card = _published(source, publisher)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    name = f"squeezenet-{card.weights['imagenet'].sha256}.pth"
+    (folder / name).write_bytes(source.read_bytes())
+    if not takes_files:
+        (folder / f"{name}.sha256").mkdir()  # so that no file can have the name
+    machine = Machine(cache=str(tmp_path / "cache"), weights=(str(folder),))
+    assert backbone_weights_path(card, Model(), machine) == folder / name
+    place = folder if takes_files else tmp_path / "cache" / "weights"
+    whole, record = sha256_of_file(source), place / f"{name}.sha256"
+    assert record.read_text().startswith(whole)
+    record.write_text(_another(whole))
+    with pytest.raises(DataError, match=f"{folder / name}: is another file than was here first"):
+        backbone_weights_path(card, Model(), machine)
+
+
+def test_a_card_that_knows_the_whole_sha256_needs_no_record(tmp_path):
+    path = _saved(_network(), tmp_path / "own.pth")
+    machine = Machine(cache=str(tmp_path / "cache"), weights=(str(tmp_path),))
+    card = _with_file(path)
+    assert backbone_weights_path(card, Model(), machine) == path
+    assert not path.with_name("own.pth.sha256").exists()
+    assert sha256_here(card.weights["own"], machine) == sha256_of_file(path)
+
+
+def test_a_trial_keeps_the_sha256_that_it_started_from_and_a_run_compares_it(toy_project):
+    folder = toy_project / "weights"
+    folder.mkdir()
+    torch.manual_seed(0)
+    state = get_model("mobilenet_v3_small", weights=None).state_dict()
+    path = _saved(state, folder / "mobilenet_v3_small-047dcff4.pth")
+    whole = sha256_of_file(path)
+    card = toy_project / "backbones" / "toynet.yaml"
+    card.write_text(
+        f"{card.read_text()}weights: {{own: {{url: 'https://example.org/{path.name}', source: here, "
+        f"trained_on: it, licence: ours, sha256: '{whole[:8]}'}}}}\n"
+    )
+    flags = drive.Flags(
+        settings=("model.weights=own",), only=("head=fcn32s",), seeds=1, weights=(folder,),
+        cache=toy_project.parent / "cache", device="cpu", results=toy_project / "results",
+    )  # fmt: skip
+    prepared = drive.prepare_run(toy_project / "experiments" / "toy.yaml", flags)
+    assert missing_files(prepared) == []
+    ((trial_id, trial),) = prepared.asked.trials.items()
+    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    protocols = tuple(prepared.asked.experiment.evaluate.values())
+    assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
+    provenance = results.load_provenance(workdir)
+    assert provenance is not None
+    assert provenance.weights_sha256 == whole
+    check_same_files(prepared)
+    path.with_name(f"{path.name}.sha256").write_text(_another(whole))
+    with pytest.raises(DataError, match="1 trials from other files of toynet weights own than are"):
+        check_same_files(prepared)

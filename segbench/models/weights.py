@@ -1,13 +1,18 @@
 """A trunk's trained parameters: which file, and is it the right one. No torch here.
 
-Knows nothing of what is in a file.
+A publisher's few digits say less than a whole sha256, so the whole one of the first file that had
+them is kept beside it, as `NAME.sha256`, and asked for from then on. Knows nothing of what is in a
+file of weights.
 """
 
+import contextlib
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from segbench.errors import DataError
-from segbench.files import sha256_of_file
+from segbench.errors import DataError, ResultError
+from segbench.files import sha256_of_file, write_text
 from segbench.spec.cards import BackboneCard, Weights
 from segbench.spec.heads import Model, weights_name
 from segbench.spec.machine import Machine
@@ -23,12 +28,20 @@ def weights_named(backbone: BackboneCard, model: Model) -> Weights | None:
     return None if name is None else backbone.weights[name]
 
 
-def backbone_weights_path(backbone: BackboneCard, model: Model, machine: Machine) -> Path | None:
+class WeightsFile(NamedTuple):
+    """A verified file of weights, and its whole sha256."""
+
+    path: Path
+    sha256: str
+
+
+def backbone_weights(backbone: BackboneCard, model: Model, machine: Machine) -> WeightsFile | None:
     """Return the verified file with the weights that `model.weights` chooses; None for random ones.
 
     Raises:
         CardError: the card has no such weights.
-        DataError: the file is not here, or is not the one that the card means.
+        DataError: the file is not here, is not the one that the card means, or is another one than
+            was here first.
     """
     weights = weights_named(backbone, model)
     if weights is None:
@@ -47,7 +60,58 @@ def backbone_weights_path(backbone: BackboneCard, model: Model, machine: Machine
             f"{path}: is not the file that the card {backbone.name} means (its sha256 begins "
             f"{actual[:12]}, expected {weights.sha256[:12]}); {mend}"
         )
-    return path
+    if len(weights.sha256) < len(actual):
+        _compare_with_first(path, actual, machine)
+    return WeightsFile(path, actual)
+
+
+def backbone_weights_path(backbone: BackboneCard, model: Model, machine: Machine) -> Path | None:
+    """Return the path of `backbone_weights`; raises as it does."""
+    found = backbone_weights(backbone, model, machine)
+    return None if found is None else found.path
+
+
+def _compare_with_first(path: Path, actual: str, machine: Machine) -> None:
+    """Compare the whole sha256 with that of the first file of this name; keep it if it is the first.
+
+    Raises:
+        DataError: they differ, or what is kept is no sha256.
+    """
+    records = _records(path, machine)
+    kept = [record for record in records if record.is_file()]
+    for record in kept:
+        first = _first_sha256(record)
+        if first != actual:
+            raise DataError(
+                f"{path}: is another file than was here first: its sha256 is {actual}, but {record} "
+                f"holds {first or 'none'}; put the first file back, or delete {record} to take this "
+                "one"
+            )
+    for record in () if kept else records:  # a folder of others may take no files
+        with contextlib.suppress(ResultError):
+            write_text(record, f"{actual}  {path.name}\n")  # as sha256sum writes it
+            return
+
+
+def sha256_here(weights: Weights, machine: Machine) -> str | None:
+    """Return the whole sha256 of the file that is here; None where there is none."""
+    path = weights_file(weights, machine)
+    if path is None:
+        return None
+    kept = (_first_sha256(record) for record in _records(path, machine) if record.is_file())
+    return next(kept, None) or sha256_of_file(path)
+
+
+def _records(path: Path, machine: Machine) -> list[Path]:
+    """Return where a file's sha256 may be kept: beside it, else in the cache."""
+    cached = Path(machine.cache) / "weights" / path.name
+    return [place.with_name(f"{place.name}.sha256") for place in dict.fromkeys((path, cached))]
+
+
+def _first_sha256(record: Path) -> str | None:
+    text = record.read_text(encoding="utf-8", errors="replace")
+    found = re.match(r"[0-9a-f]{64}(?=\s|$)", text)
+    return None if found is None else found[0]
 
 
 def missing_weights(backbones: Iterable[tuple[BackboneCard, Model]], machine: Machine) -> list[str]:
@@ -61,7 +125,7 @@ def missing_weights(backbones: Iterable[tuple[BackboneCard, Model]], machine: Ma
         if weights is None or weights in right:
             continue
         try:
-            backbone_weights_path(backbone, model, machine)
+            backbone_weights(backbone, model, machine)
             right.add(weights)
         except DataError as error:
             sentences.append(str(error))
