@@ -81,7 +81,8 @@ class Input(Spec):
 class Weights(Spec):
     """One set of trained parameters for a trunk; exactly one of `file` and `url`.
 
-    `sha256` may be the leading digits that a publisher puts into the file's name.
+    `sha256` may be the leading digits that a publisher puts into the file's name. A card may write
+    `torchvision:NAME` instead of all this; `torchvision_weights.py` fills it in.
     `input` replaces the card's where these weights were trained on another scale.
     """
 

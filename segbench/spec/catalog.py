@@ -15,6 +15,7 @@ from segbench.errors import CardError
 from segbench.spec import yamlfile
 from segbench.spec.base import Spec
 from segbench.spec.cards import BackboneCard, DatasetCard, card_stem
+from segbench.spec.torchvision_weights import with_only_weights, with_published_weights
 
 Kind = Literal["backbones", "datasets"]
 AnyCard = TypeVar("AnyCard", BackboneCard, DatasetCard)
@@ -134,7 +135,7 @@ def read_card(path: Path, card_type: type[AnyCard], *, catalog: Catalog | None =
     document = yamlfile.read_document(path, CardError)
     if isinstance(document.data, dict):
         document = document._replace(data=_with_base(path, document, card_type, catalog, ()))
-    card = yamlfile.validate(document, card_type, CardError)
+    card = _validated(document, card_type)
     try:
         expected = card_stem(path.stem)
     except ValueError as error:
@@ -147,6 +148,26 @@ def read_card(path: Path, card_type: type[AnyCard], *, catalog: Catalog | None =
     return card
 
 
+def _validated(document: yamlfile.Document, card_type: type[AnyCard]) -> AnyCard:
+    """Return the card; what is wrong with names of weights is told along with the rest."""
+    problems: list[str] = []
+    if card_type is BackboneCard and isinstance(document.data, dict):
+        data, wrong = with_published_weights(document.data)
+        for place, sentence in wrong.items():
+            written = (
+                place if place in document.lines else place[:1]
+            )  # `weights: NAME` has one line
+            problems.append(f"{document.where(written)}: {sentence}")
+        document = document._replace(data=data)
+    try:
+        card = yamlfile.validate(document, card_type, CardError)
+    except CardError as error:
+        raise CardError("\n".join([*problems, str(error)])) from error
+    if problems:
+        raise CardError("\n".join(problems))
+    return card
+
+
 def _with_base(
     path: Path,
     document: yamlfile.Document,
@@ -154,7 +175,7 @@ def _with_base(
     catalog: Catalog | None,
     seen: tuple[str, ...],
 ) -> dict[str, Any]:
-    data = dict(document.data)
+    data = with_only_weights(dict(document.data))
     base = data.pop("base", None)
     if base is None:
         return data
