@@ -97,12 +97,11 @@ def features(trunk: nn.Sequential, root: Path, split: str) -> tuple[list[Tensor]
 
 def train(head: Head, maps: list[Tensor], labels: list[Tensor], *, epochs: int) -> None:
     """Train the head; an epoch sees each image and each mirror image once, but for the last few."""
-    small = torch.stack(
-        [
-            F.interpolate(label[None, None].float(), (LOSS_SIDE, LOSS_SIDE), mode="nearest")[0, 0]
-            for label in labels
-        ]
-    ).long()
+    size = LOSS_SIDE, LOSS_SIDE
+    small = torch.cat(
+        [F.interpolate(label[None, None].float(), size, mode="nearest-exact") for label in labels]
+    )
+    small = small[:, 0].long()
     batches = 2 * len(labels) // BATCH
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-3)
     steps = epochs * batches

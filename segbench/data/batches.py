@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as TF
 
-from segbench.data.split import SegmentationSplit, resized_label
+from segbench.data.resize import Window, resized_image, resized_label
+from segbench.data.split import SegmentationSplit
 from segbench.spec.cards import IGNORE_INDEX
 from segbench.spec.recipe import TrainImages
 
@@ -98,33 +99,29 @@ def transformed(
 ) -> tuple[Tensor, Tensor]:
     """Return image (3, h, w) and label (h, w) after squash, scale, flip and crop.
 
-    Images are resized bilinearly with antialiasing, labels by the nearest pixel. Where a crop
-    reaches over the border the image is padded with the middle grey 127 and the label with void.
+    The crop is a window of the resized, flipped frame, and its pixels alone are computed: the same
+    as those of the whole frame. Where a crop reaches over the border the image is padded with the
+    middle grey 127 and the label with void, at the bottom and right.
     """
     height, width = images.squash or (int(image.shape[-2]), int(image.shape[-1]))
-    size = [max(round(height * draws.scale), 1), max(round(width * draws.scale), 1)]
-    if size != list(image.shape[-2:]):
-        image = TF.resize(image, size, antialias=True)
-        label = resized_label(label, size)
+    size = max(round(height * draws.scale), 1), max(round(width * draws.scale), 1)
+    crop = images.crop or size
+    window = _window(size, crop, draws)
+    image, label = resized_image(image, size, window), resized_label(label, size, window)
     if draws.is_flipped:
         image, label = image.flip(-1), label.flip(-1)
-    if images.crop is not None:
-        image, label = _cropped(image, label, images.crop, draws)
+    padding = (0, crop[1] - window.width, 0, crop[0] - window.height)
+    if any(padding):
+        image, label = pad(image, padding, value=127), pad(label, padding, value=IGNORE_INDEX)
     return image, label
 
 
-def _cropped(
-    image: Tensor, label: Tensor, crop: tuple[int, int], draws: Draws
-) -> tuple[Tensor, Tensor]:
-    height, width = image.shape[-2:]
-    down, right = max(crop[0] - height, 0), max(crop[1] - width, 0)
-    if down or right:
-        image = torch.nn.functional.pad(image, (0, right, 0, down), value=127)
-        label = torch.nn.functional.pad(label, (0, right, 0, down), value=IGNORE_INDEX)
-    top = int(draws.crop_top * (image.shape[-2] - crop[0] + 1))
-    left = int(draws.crop_left * (image.shape[-1] - crop[1] + 1))
-    window = (..., slice(top, top + crop[0]), slice(left, left + crop[1]))
-    return image[window], label[window]
+def _window(size: tuple[int, int], crop: tuple[int, int], draws: Draws) -> Window:
+    """Return where the crop lies in the resized frame before it is flipped."""
+    height, width = min(crop[0], size[0]), min(crop[1], size[1])
+    top = int(draws.crop_top * (size[0] - height + 1))
+    left = int(draws.crop_left * (size[1] - width + 1))
+    return Window(top, size[1] - width - left if draws.is_flipped else left, height, width)
 
 
 class _Positions(Dataset[tuple[Tensor, Tensor]]):

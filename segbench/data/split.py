@@ -4,7 +4,6 @@ Knows nothing of how files were found or converted.
 """
 
 import io
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as TF
 
 from segbench.data.chosen import chosen_images, fingerprint_of, stored_split
 from segbench.data.prepared import IfChanged, Prepared, open_prepared
+from segbench.data.resize import resized_label  # noqa: F401 - readers of labels alone look here
 from segbench.spec.cards import IGNORE_INDEX, DatasetCard
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
@@ -122,11 +120,6 @@ def open_scored(
         subset_seed=protocol.subset_seed,
         if_changed=if_changed,
     )
-
-
-def resized_label(label: Tensor, size: Sequence[int]) -> Tensor:
-    """Return an (H, W) label at another (height, width), each pixel that of the nearest one."""
-    return TF.resize(label[None], list(size), interpolation=InterpolationMode.NEAREST)[0]
 
 
 def view_lookup(card: DatasetCard) -> NDArray[np.uint8]:

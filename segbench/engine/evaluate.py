@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segbench.counts import Counted
-from segbench.data.split import SegmentationSplit, resized_label
+from segbench.data.resize import resized_label
+from segbench.data.split import SegmentationSplit
 from segbench.engine.crf import Unrefined, refined_predictions
 from segbench.engine.metrics import (
     boundary_counts,

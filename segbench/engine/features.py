@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
-from segbench.data.split import SegmentationSplit, resized_label
+from segbench.data.resize import resized_image, resized_label
+from segbench.data.split import SegmentationSplit
 from segbench.errors import DataError
 from segbench.files import write_atomically
 from segbench.models.segmenter import Segmenter
@@ -107,7 +107,7 @@ def _maps_of(
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Return an image's maps and its mirror image's, each (2, D, h, w), and its (H, W) label."""
     sample = split.sample(index)
-    image = TF.resize(sample.image, list(squash), antialias=True).to(device)
+    image = resized_image(sample.image, squash).to(device)
     pair = torch.stack([image, image.flip(-1)]).float() / 255  # (2, 3, H, W)
     maps = tuple(m.float().cpu() for m in segmenter.feature_maps(pair))
     return maps, resized_label(sample.label, squash)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as TF
 
+from segbench.data.resize import resized_image
 from segbench.engine.crf import Unrefined, refine
 from segbench.models.segmenter import Segmenter
 from segbench.spec.protocol import Protocol, Sliding
@@ -32,10 +32,7 @@ def predict(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
 @torch.inference_mode()
 def unrefined(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Unrefined:
     """Return what the CRF is given: the image at the scored size, and its probability map."""
-    size = _scored_size(image, protocol)
-    seen = (
-        TF.resize(image, list(size), antialias=True) if size != tuple(image.shape[-2:]) else image
-    )
+    seen = resized_image(image, _scored_size(image, protocol))
     probabilities = probability_map(segmenter, image, protocol)
     return seen.permute(1, 2, 0).cpu().numpy(), probabilities.cpu().numpy()
 
@@ -77,10 +74,8 @@ def _versions(image: Tensor, protocol: Protocol) -> Iterator[tuple[Tensor, bool]
         factor = protocol.short_side / min(height, width)
         height, width = round(height * factor), round(width * factor)
     for scale in protocol.scales:
-        size = [max(round(height * scale), 1), max(round(width * scale), 1)]
-        resized = image
-        if size != list(image.shape[-2:]):
-            resized = TF.resize(image, size, antialias=True)
+        size = max(round(height * scale), 1), max(round(width * scale), 1)
+        resized = resized_image(image, size)
         yield resized, False
         if protocol.flip:
             yield resized.flip(-1), True
