@@ -62,7 +62,7 @@ def label_images(
     problems, written = [], []
     for done, (name, path) in enumerate(found.items(), start=1):
         try:
-            image = decoded_image(checked_image(path.read_bytes(), str(path))[0])
+            image = decoded_image(checked_image(path.read_bytes(), str(path)).stored)
         except (DataError, OSError) as error:
             problems.append(str(error))
             continue

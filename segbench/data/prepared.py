@@ -23,7 +23,7 @@ from PIL import Image
 from segbench.data.drawn import draw_pair
 from segbench.data.labels import class_lookup, decode_label
 from segbench.data.layout import CARD_LIST, RawPair, find_root, image_names, own_folder, raw_pairs
-from segbench.data.photographs import checked_image
+from segbench.data.photographs import checked_image, digest_of_pixels
 from segbench.errors import DataError, SegbenchError, first_of
 from segbench.files import digest, read_json, write_json
 from segbench.spec.cards import DatasetCard
@@ -35,23 +35,26 @@ IfChanged = Literal["refuse", "convert", "pass_over"]
 
 
 class Row(NamedTuple):
-    """A checked pair: encoded image, label as (H, W) uint8 class indices."""
+    """A checked pair: encoded image, label as (H, W) uint8 class indices, digest of the pixels."""
 
     name: str
     image: bytes
     label: NDArray[np.uint8]
+    image_digest: str
 
 
 class Contents(NamedTuple):
     """What is known of a converted split without opening its table.
 
     pixels: (N, C) labelled pixels of each image and class of the card, not of its view.
-    fingerprint: sha256 over names, image bytes and class indices.
+    fingerprint: sha256 over names, image bytes and class indices. image_digests: (N,), of each
+    image's decoded pixels; None where the split was converted before they were kept.
     """
 
     names: tuple[str, ...]
     pixels: NDArray[np.int64]
     fingerprint: str
+    image_digests: tuple[str, ...] | None
 
 
 class Prepared(NamedTuple):
@@ -343,10 +346,12 @@ class _Notes:
         self.num_classes = num_classes
         self.names: list[str] = []
         self.rows: list[NDArray[np.int64]] = []
+        self.image_digests: list[str] = []
         self.hash = hashlib.sha256()
 
     def add(self, row: Row) -> None:
         self.names.append(row.name)
+        self.image_digests.append(row.image_digest)
         counts = np.bincount(row.label.ravel(), minlength=256)
         self.rows.append(counts[: self.num_classes].astype(np.int64))
         for part in (row.name.encode(), row.image, row.label.tobytes()):
@@ -362,6 +367,7 @@ class _Notes:
             "split": split,
             "names": self.names,
             "fingerprint": self.hash.hexdigest(),
+            "image_digests": self.image_digests,
             "stamp": stamp,
         }
 
@@ -370,7 +376,8 @@ def _drawn_rows(card: DatasetCard, split: str) -> Iterator[Row]:
     assert card.drawn is not None
     for index in range(getattr(card.drawn, split)):
         pair = draw_pair(card, split, index)
-        yield Row(f"{split}_{index:05d}", _png(pair.image), pair.label)
+        digested = digest_of_pixels(Image.fromarray(pair.image))
+        yield Row(f"{split}_{index:05d}", _png(pair.image), pair.label, digested)
 
 
 def _checked_rows(
@@ -395,19 +402,25 @@ def _checked_row(card: DatasetCard, pair: RawPair, lookup: NDArray[np.uint16]) -
         raw_image, raw_label = pair.image.read_bytes(), pair.label.read_bytes()
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    image, height, width = checked_image(raw_image, str(pair.image))
+    image, height, width, digested = checked_image(raw_image, str(pair.image))
     label = decode_label(raw_label, str(pair.label), card, lookup)
     if label.shape != (height, width):
         raise DataError(
             f"{pair.label}: is {label.shape[1]}x{label.shape[0]} pixels, but its image "
             f"{pair.image.name} is {width}x{height}; a pair must have one size"
         )
-    return Row(pair.name, image, label)
+    return Row(pair.name, image, label, digested)
 
 
 def _contents(folder: Path) -> Contents:
     about = json.loads((folder / "about.json").read_bytes())
-    return Contents(tuple(about["names"]), np.load(folder / "pixels.npy"), about["fingerprint"])
+    digests = about.get("image_digests")
+    return Contents(
+        names=tuple(about["names"]),
+        pixels=np.load(folder / "pixels.npy"),
+        fingerprint=about["fingerprint"],
+        image_digests=None if digests is None else tuple(digests),
+    )
 
 
 def _opened(folder: Path) -> Prepared:
