@@ -185,7 +185,8 @@ def _one(
         return _of_trial(path, asked)
     if card is None:
         raise ExperimentError(f"{path}: to score a folder of predictions, name its --dataset")
-    from segbench.score import read_mapping, score_predictions
+    from segbench.reading import read_mapping
+    from segbench.score import score_predictions
 
     mapping = None if asked.mapping is None else read_mapping(asked.mapping, card)
     shown = path.resolve().name  # any name that a folder can have; the method's own is not kept

@@ -103,7 +103,8 @@ def score_external(
         load_run(run_folder)  # says at once where there is no run
     protocol = changed(start, asked.settings, asked.split)
     dataset = Catalog.on_path(source.cards).dataset(source.dataset)
-    from segbench.score import read_mapping, score_predictions
+    from segbench.reading import read_mapping
+    from segbench.score import score_predictions
 
     mapping = None if source.mapping is None else read_mapping(source.mapping, dataset)
     method, scored, _ = predicted = score_predictions(

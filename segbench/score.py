@@ -17,23 +17,22 @@ from torch import Tensor
 from segbench import results
 from segbench.counts import Counted
 from segbench.data.chosen import fingerprint_here, stored_split
-from segbench.data.labels import class_lookup, png_values
+from segbench.data.labels import image_label, palette_problem
 from segbench.data.prepared import changed_since
-from segbench.data.split import open_scored, view_lookup
+from segbench.data.split import open_scored
 from segbench.engine.device import make_repeatable
 from segbench.engine.evaluate import count, scored_label
 from segbench.errors import DataError, first_of
 from segbench.external import ExternalMethod
 from segbench.files import check_file_names, sha256_of_file
+from segbench.reading import NamedValues, Reading, as_labels, as_mapped
 from segbench.results import Evaluation
-from segbench.spec import yamlfile
 from segbench.spec.cards import IGNORE_INDEX, DatasetCard
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
 from segbench.trial_score import load_segmenter, scored_on
 
 MOST = 0.9  # of the objects' pixels: so many values that are no class are another encoding
-VOID = "void"  # in a mapping: the raw values that stand for no class
 Progress = Callable[[int, int], None]  # (done, of)
 
 
@@ -109,16 +108,15 @@ def score_predictions(
     machine: Machine,
     *,
     name: str,
-    mapping: dict[str, str] | None = None,
+    mapping: NamedValues | None = None,
     progress: Progress = lambda *_: None,
 ) -> Predicted:
     """Return the figures of `<image name>.png` for every image of the split.
 
-    Files are palette or grey PNGs, encoded as the data set's labels or by `mapping` (raw value ->
-    class name or `void`). A pixel whose value is no class is a false negative where it is labelled;
-    a method may leave pixels out, so these are counted and told. Where more than nine tenths of the
-    pixels labelled as anything but background hold such values, the files are encoded in another
-    way and no figure is given.
+    Files are palette or grey PNGs, encoded as the data set's labels or by `mapping`. A pixel whose
+    value is no class is a false negative where it is labelled; a method may leave pixels out, so
+    these are counted and told. Where more than nine tenths of the pixels labelled as anything but
+    background hold such values, the files are encoded in another way and no figure is given.
 
     Raises:
         DataError: files are missing, surplus, unreadable or of another size: all of them listed;
@@ -131,7 +129,7 @@ def score_predictions(
     check_file_names(folder, files)
     problems = [f"missing: {n}.png" for n in split.names if n not in files]
     problems += [f"surplus: {n}.png" for n in sorted(set(files) - set(whole.names))]
-    lookup, is_foreign = _prediction_lookup(dataset, mapping)
+    reading = as_labels(dataset) if mapping is None else as_mapped(dataset, mapping)
     foreign: Counter[int] = Counter()
     background = dataset.seen_background
     objects = lost = 0
@@ -141,14 +139,14 @@ def score_predictions(
         for index, image_name in enumerate(split.names):
             path = files.get(image_name)
             label = scored_label(split.label(index), protocol)
-            values = None if path is None else _values(path, tuple(label.shape), problems)
+            values = None if path is None else _values(path, tuple(label.shape), reading, problems)
             if path is not None and values is not None:
-                strange = is_foreign[values] & (label.numpy() != IGNORE_INDEX)
+                strange = reading.is_foreign[values] & (label.numpy() != IGNORE_INDEX)
                 is_object = (label.numpy() != IGNORE_INDEX) & (label.numpy() != background)
                 foreign.update(values[strange].tolist())
                 objects += np.count_nonzero(is_object)
                 lost += np.count_nonzero(strange & is_object)
-                yield image_name, torch.from_numpy(lookup[values]), label
+                yield image_name, torch.from_numpy(reading.classes[values]), label
             progress(index + 1, len(split))
 
     counted = count(pairs(), num_classes=dataset.num_classes, protocol=protocol)
@@ -167,7 +165,7 @@ def score_predictions(
         name=name,
         dataset=dataset.name,
         predictions_digest=_digest_of(files),
-        mapping=mapping or {},
+        mapping={} if mapping is None else mapping.as_record(),
     )
     evaluation = results.evaluation_of(
         counted,
@@ -177,30 +175,6 @@ def score_predictions(
         split_fingerprint=split.fingerprint,
     )
     return Predicted(method, Scored(evaluation, counted), dict(foreign))
-
-
-def read_mapping(path: Path, dataset: DatasetCard) -> dict[str, str]:
-    """Return the raw value -> class name pairs of a YAML file such as `{0: background, 15: person}`.
-
-    Raises:
-        DataError: not such a file, or a name that is no class of the data set; all problems at once.
-    """
-    document = yamlfile.read_document(path, DataError)
-    if not isinstance(document.data, dict):
-        raise DataError(f"{path}: expected lines such as `15: person`")
-    problems = []
-    for raw, name in document.data.items():
-        where = document.where((raw,))
-        if not (raw.isdigit() and int(raw) <= 65535):
-            problems.append(f"{where}: a raw value must lie in 0..65535, but is {raw!r}")
-        if name not in (*dataset.classes, VOID):
-            problems.append(
-                f"{where}: no class {name!r} in {dataset.name}"
-                f"{yamlfile.did_you_mean(str(name), (*dataset.classes, VOID))}"
-            )
-    if problems:
-        raise DataError("\n".join(problems))
-    return document.data
 
 
 def _pngs(folder: Path) -> list[Path]:
@@ -216,26 +190,6 @@ def _digest_of(files: dict[str, Path]) -> str:
     return hashed.hexdigest()
 
 
-def _prediction_lookup(
-    dataset: DatasetCard, mapping: dict[str, str] | None
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Return (65536,) raw value -> class index under the view, 255 is no class; and which are foreign.
-
-    Foreign is a value that nobody said means anything, the labels' void among them.
-    """
-    if mapping is None:
-        classes = class_lookup(dataset)
-        is_foreign = classes >= IGNORE_INDEX
-    else:
-        classes = np.full(65536, IGNORE_INDEX, dtype=np.uint16)
-        is_foreign = np.ones(65536, dtype=bool)
-        for raw, name in mapping.items():
-            is_foreign[int(raw)] = False
-            if name != VOID:
-                classes[int(raw)] = dataset.classes.index(name)
-    return view_lookup(dataset)[np.minimum(classes, IGNORE_INDEX)], is_foreign
-
-
 def _listed(foreign: dict[int, int]) -> str:
     """Return the most frequent values with their pixels."""
     most = Counter(foreign).most_common(4)
@@ -243,12 +197,18 @@ def _listed(foreign: dict[int, int]) -> str:
     return ", ".join(f"{value}: {pixels} pixels" for value, pixels in most) + more
 
 
-def _values(path: Path, size: tuple[int, ...], problems: list[str]) -> NDArray[np.uint16] | None:
+def _values(
+    path: Path, size: tuple[int, ...], reading: Reading, problems: list[str]
+) -> NDArray[np.uint16] | None:
     """Return the file's raw values, or None after a problem."""
     try:
-        values = png_values(path.read_bytes(), str(path))
+        label = image_label(path.read_bytes(), str(path))
     except DataError as error:
         problems.append(f"unreadable: {error}")
+        return None
+    values = label.values
+    if told := palette_problem(label, reading.named, reading.colours, reading.names):
+        problems.append(f"contradictory: {path}: {told}")
         return None
     if values.shape != size:
         found, expected = (f"{h}x{w}" for h, w in (values.shape, size))

@@ -22,7 +22,7 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (True, ("results",)),
     (True, ("run", "status", "load", "external")),
     (False, ("trial", "trial_score", "trial_train", "trial_work")),
-    (False, ("score", "label_images", "crf_search")),
+    (False, ("score", "reading", "label_images", "crf_search")),
     (False, ("worker",)),
     (True, ("launch",)),
     (True, ("analysis",)),

@@ -4,17 +4,28 @@ Knows nothing of images or folders.
 """
 
 import io
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from segbench.errors import DataError
-from segbench.spec.cards import IGNORE_INDEX, OTHERS, DatasetCard
+from segbench.spec.cards import IGNORE_INDEX, OTHERS, VOID_COLOUR, DatasetCard
 
 _UNDECLARED = 256
 _GREY_STEP = {2: 85, 4: 17}  # Pillow spreads 2 and 4 bit grey over 0..255
+_FORMATS = ("PNG", "TIFF", "BMP", "GIF")  # keep each value; PGM is spread over 0..255 like grey
+_LOSSY = {  # by a file's first bytes
+    b"\xff\xd8\xff": "JPEG",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\xff\x0a": "JPEG XL",
+    b"\x00\x00\x00\x0cJXL ": "JPEG XL",
+}
+_LOSSY_IN_TIFF = {"jpeg", "tiff_jpeg", "webp"}
 
 
 def class_lookup(card: DatasetCard) -> NDArray[np.uint16]:
@@ -26,6 +37,13 @@ def class_lookup(card: DatasetCard) -> NDArray[np.uint16]:
     return lookup
 
 
+class RawLabel(NamedTuple):
+    """The (H, W) uint16 raw values of a label file; its (K, 3) uint8 palette where it has one."""
+
+    values: NDArray[np.uint16]
+    palette: NDArray[np.uint8] | None = None
+
+
 def decode_label(
     raw: bytes, name: str, card: DatasetCard, lookup: NDArray[np.uint16]
 ) -> NDArray[np.uint8]:
@@ -34,46 +52,116 @@ def decode_label(
     Palette images are read as their indices, never as colours.
 
     Raises:
-        DataError: the file is damaged, is not of the card's format, or has undeclared values.
+        DataError: the file is damaged, is not of the card's format, has undeclared values, or has
+            the colours of other classes in its palette.
     """
-    values = (
-        _mat_values(raw, name, card) if card.encoding.format == "mat" else png_values(raw, name)
-    )
-    indices = lookup[values]
-    undeclared = values[indices == _UNDECLARED]
+    is_mat = card.encoding.format == "mat"
+    found = RawLabel(_mat_values(raw, name, card)) if is_mat else image_label(raw, name)
+    indices = lookup[found.values]
+    undeclared = found.values[indices == _UNDECLARED]
     if undeclared.size:
-        found = ", ".join(map(str, np.unique(undeclared)[:8]))
+        listed = ", ".join(map(str, np.unique(undeclared)[:8]))
         raise DataError(
-            f"{name}: {undeclared.size} pixels have the label value {found}, which {card.name} "
+            f"{name}: {undeclared.size} pixels have the label value {listed}, which {card.name} "
             "declares neither as a class nor as ignored; mend the file, or the card's `encoding`"
         )
+    if problem := palette_problem(found, lookup, card.palette, card.classes):
+        raise DataError(f"{name}: {problem}; save it with the right values, or mend the card")
     return indices.astype(np.uint8)
 
 
-def png_values(raw: bytes, name: str) -> NDArray[np.uint16]:
-    """Return the (H, W) raw values of a palette or grey PNG; palettes are read as indices.
+def image_label(raw: bytes, name: str) -> RawLabel:
+    """Return the raw values of a palette or grey image; palettes are read as indices.
 
     Raises:
-        DataError: the file is damaged, or holds colours.
+        DataError: the file is damaged, may have lost values, or holds colours.
     """
+    if lossy := _lossy_format(raw):
+        raise DataError(_not_lossless(name, lossy))
     try:
-        with Image.open(io.BytesIO(raw)) as image:
+        with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
+            if image.info.get("compression") in _LOSSY_IN_TIFF:
+                raise DataError(_not_lossless(name, f"{image.info['compression']} data in a TIFF"))
             image.load()
-            if image.mode not in {"P", "L", "1", "I;16", "I"}:
+            if image.mode not in {"P", "L", "1", "I;16", "I;16B", "I"}:
                 raise DataError(
                     f"{name}: is a {image.mode} image; a label must hold one value per pixel "
                     "(palette or grey), not colours"
                 )
             values = np.asarray(image)
-            if image.format == "PNG" and image.mode == "L":
-                values = values // _GREY_STEP.get(raw[24], 1)  # byte 24: bits per value
+            if image.mode == "L":
+                values = values // _GREY_STEP.get(_grey_bits(image, raw), 1)
+            colours = image.getpalette() if image.mode == "P" else None
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise DataError(
             f"{name}: is not a readable label image ({error}); fetch it again"
         ) from error
     if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
         raise DataError(f"{name}: label values must lie in 0..65535")
-    return values.astype(np.uint16)
+    palette = None if colours is None else np.asarray(colours, dtype=np.uint8).reshape(-1, 3)
+    return RawLabel(values.astype(np.uint16), palette)
+
+
+def _not_lossless(name: str, found: str) -> str:
+    return (
+        f"{name}: a label must be lossless, but the file is {found}, whatever its name says; save it "
+        "as PNG from its source"
+    )
+
+
+def _lossy_format(raw: bytes) -> str:
+    """Return the lossy format that the first bytes tell of, empty for any other."""
+    if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
+        return "WebP data"
+    if raw[4:8] == b"ftyp":
+        return "AVIF or HEIF data"
+    return next((f"{kind} data" for start, kind in _LOSSY.items() if raw.startswith(start)), "")
+
+
+def _grey_bits(image: Image.Image, raw: bytes) -> int:
+    """Return how many bits the file has for a value of a grey image."""
+    if isinstance(image, TiffImageFile):
+        return int(np.ravel(image.tag_v2.get(BITSPERSAMPLE, 8))[0])
+    return raw[24] if image.format == "PNG" else 8
+
+
+def palette_problem(
+    label: RawLabel,
+    lookup: NDArray[np.integer],
+    colours: Sequence[tuple[int, int, int]],
+    names: Sequence[str],
+) -> str:
+    """Return in what the file's palette contradicts the colours of classes, empty if in nothing.
+
+    A tool that saves a palette image anew may renumber its indices; the colours stay. So the file is
+    in order where the colours at the values that it uses are these classes' own, or simply others.
+    The grey ramp, which grey images are given, says nothing.
+
+    lookup: (65536,) raw value -> index into `colours` and `names`; what is not below their length
+    is no class.
+    """
+    if label.palette is None:
+        return ""
+    class_of = {colour: index for index, colour in reversed(list(enumerate(colours)))}
+    swapped, strange = [], 0
+    for value in np.flatnonzero(np.bincount(label.values.ravel())).tolist():
+        meant = int(lookup[value])
+        if meant >= len(colours) or value >= len(label.palette):
+            continue
+        seen = tuple(label.palette[value].tolist())
+        if seen == colours[meant]:
+            continue
+        is_known = (seen in class_of or seen == VOID_COLOUR) and seen != (value, value, value)
+        swapped += [(value, names[meant], seen)] if is_known else []
+        strange += not is_known
+    if not swapped or strange > len(swapped):
+        return ""
+    value, name, seen = swapped[0]
+    owner = names[class_of[seen]] if seen in class_of else "void"
+    return (
+        f"its palette gives {len(swapped)} of its values the colours of other classes (value {value} "
+        f"is {name!r} and has the colour of {owner!r})"
+    )
 
 
 def _mat_values(raw: bytes, name: str, card: DatasetCard) -> NDArray[np.uint16]:

@@ -402,6 +402,8 @@ class DatasetCard(Spec):
                     f"view.merge: {target!r} is a class besides: give the merged one another name, or "
                     f"merge {target!r} into it too"
                 )
+        if view.void_as_class and len(self.class_names) > self._max_classes:
+            problems.append(f"view: void_as_class makes more than {self._max_classes} classes")
         if view.void_as_class and "void" in {*view.merge, *self.classes}:
             problems.append("view: void_as_class makes a class `void`, and there is one already")
         if not problems and self.num_classes < 2:
