@@ -15,6 +15,7 @@ from segbench.errors import CardError, DataError, ResultError
 from segbench.files import digest, write_text
 from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import Catalog, built_in_root
+from segbench.spec.heads import BatchNorm
 from segbench.spec.trial import Trial
 
 
@@ -73,6 +74,7 @@ def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
                 card.model_dump(mode="json"),
                 weights and weights.sha256,
                 strides,
+                trial.model.batch_norm,
                 version("torchvision"),
             ],
             length=16,
@@ -82,7 +84,7 @@ def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
             continue
         try:
             path = None if weights is None else weights_file(weights, prepared.machine)
-            _compare_card(card, strides, path)
+            _compare_card(card, strides, path, trial.model.batch_norm)
         except (CardError, DataError) as error:
             sentences.append(str(error))
             continue
@@ -91,14 +93,16 @@ def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
     return list(dict.fromkeys(sentences))
 
 
-def _compare_card(card: BackboneCard, strides: tuple[int, ...], weights: Path | None) -> None:
+def _compare_card(
+    card: BackboneCard, strides: tuple[int, ...], weights: Path | None, batch_norm: BatchNorm
+) -> None:
     """Compare the card with its network, and with its weights' file where there is one."""
     from segbench.models.trunk import verify_card
     from segbench.models.trunk_weights import verify_weights
 
     verify_card(card)
     if weights is not None:
-        verify_weights(card, strides, weights)
+        verify_weights(card, strides, weights, batch_norm=batch_norm)
 
 
 def check_same_files(prepared: Prepared) -> None:

@@ -89,10 +89,14 @@ def trunk_card(trial: Trial, weights: Path) -> BackboneCard:
         "sha256": sha256_of_file(weights),
         "trained_on": f"{trial.dataset.title}, from {_start(trial)}",
         "licence": trial.backbone.licence if trial.weights is None else trial.weights.licence,
-        "input": None if trial.weights is None else trial.weights.input,
+        "input": trial.model.input or (trial.weights and trial.weights.input),
+        "notes": _NO_BATCH_NORM if trial.model.batch_norm == "removed" else "",
     }
     card = {**trial.backbone.model_dump(), "name": name, "weights": {"trained": trained}}
     return BackboneCard.model_validate({**card, "default_weights": "trained"})
+
+
+_NO_BATCH_NORM = "trained without batch norm layers: fits `model.batch_norm: removed` alone"
 
 
 def render_model_card(trial: Trial, evaluations: list[Evaluation], trunk_name: str) -> str:

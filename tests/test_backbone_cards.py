@@ -9,20 +9,22 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, resize
 
-from segbench.errors import CardError
+from segbench.models.geometry import stage_sizes
 from segbench.models.segmenter import Segmenter, build_segmenter
+from segbench.models.trunk import build_trunk
 from segbench.models.weights import backbone_weights_path
-from segbench.spec import yamlfile
 from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import Catalog, built_in_root
-from segbench.spec.heads import HEADS, Head, Model, least_side
+from segbench.spec.heads import HEADS, Head, Model, least_side, stated_sizes
 from segbench.spec.machine import Machine
 
 PATHS = sorted((built_in_root() / "backbones").glob("*.yaml"))
 SHARED = Path(__file__).parents[2] / "shared"
 LOCAL = {"inception_v3_7a": "imagenet", "squeezenet1_1": "imagenet_caffe"}
 # what the authors' layers leave a feature of: torchvision refuses smaller images likewise
-SMALLEST = {"alexnet": 63, "inception_v3": 75, "inception_v3_7a": 75, "squeezenet1_1": 17}
+SMALLEST = {"alexnet": 63, "squeezenet1_1": 17} | dict.fromkeys(
+    ("inception_v3", "inception_v3_5c", "inception_v3_7a", "inception_v3_7a_5c"), 75
+)
 needs_shared = pytest.mark.skipif(
     not (SHARED / "weights").is_dir(), reason="the pretrained trunks are not on this machine"
 )
@@ -30,7 +32,7 @@ needs_shared = pytest.mark.skipif(
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
 def card(request) -> BackboneCard:
-    return yamlfile.read(request.param, BackboneCard, CardError)
+    return Catalog((built_in_root(),)).backbone(request.param.stem)
 
 
 def test_the_backbones_of_the_literature_are_here():
@@ -75,15 +77,30 @@ def test_the_least_side_that_a_card_states_is_the_trunk_s_for_every_head(card):
         assert built.minimum_side == least_side(card, head, Model())
 
 
+@pytest.mark.parametrize("geometry", ["native", "aligned"])
+def test_the_sizes_that_a_card_states_are_the_trunk_s(card, geometry):
+    head = Head(name="all", strides=tuple(reversed(card.strides)))
+    model = Model(geometry=geometry)
+    stated = stated_sizes(card, head, model)
+    if stated is None:
+        pytest.skip(f"{card.name} states no smallest_side")
+    with torch.device("meta"):
+        trunk = build_trunk(card, card.strides, padding=geometry, dropout=0.5)
+    strides = {stage.name: stage.stride for stage in card.stages}
+    for side in (*range(trunk.smallest_side, 130), 224, 299, 321, 500):
+        sizes = stage_sizes(trunk.network, side)
+        assert {strides[name]: size for name, size in sizes.items()} == stated(side)
+
+
 def test_torchvision_s_own_weights_are_fed_what_they_were_trained_on(card):
-    means = {"googlenet": 0.5, "inception_v3": 0.5, "inception_v3_7a": 0.5}
-    assert card.input.mean[0] == means.get(card.name, 0.485)
-    assert card.input.std[0] == (0.5 if card.name in means else 0.229)
+    is_googles = card.name.startswith(("googlenet", "inception_v3"))
+    assert card.input.mean[0] == (0.5 if is_googles else 0.485)
+    assert card.input.std[0] == (0.5 if is_googles else 0.229)
     assert (card.input.range, card.input.order) == (1, "RGB")
 
 
 def _pretrained(name: str) -> Segmenter:
-    card = yamlfile.read(built_in_root() / "backbones" / f"{name}.yaml", BackboneCard, CardError)
+    card = Catalog((built_in_root(),)).backbone(name)
     model = Model(weights=LOCAL[name])
     machine = Machine(cache="/nowhere", weights=(str(SHARED / "weights"),))
     path = backbone_weights_path(card, model, machine)

@@ -14,15 +14,16 @@ from segbench.models.geometry import Window, pad_aligned, stage_coordinates
 from segbench.models.segmenter import build_segmenter
 from segbench.models.trunk import Trunk, build_trunk
 from segbench.spec.cards import BackboneCard
-from segbench.spec.catalog import built_in_root, read_card
+from segbench.spec.catalog import Catalog, built_in_root
 from segbench.spec.heads import HEADS, Geometry, Model
 
 CARDS = sorted(path.stem for path in (built_in_root() / "backbones").glob("*.yaml"))
-QUICK_CARDS = [pytest.param(name, marks=[pytest.mark.slow] * (name == "vgg16")) for name in CARDS]
+SLOW = {"vgg16", "inception_v3_5c", "inception_v3_7a_5c"}  # large, or the layers of another card
+QUICK_CARDS = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CARDS]
 
 
 def _card(name: str) -> BackboneCard:
-    return read_card(built_in_root() / "backbones" / f"{name}.yaml", BackboneCard)
+    return Catalog((built_in_root(),)).backbone(name)
 
 
 @functools.cache

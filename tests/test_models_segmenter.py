@@ -17,7 +17,7 @@ from segbench.models.head import FusionHead, StageShape
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.trunk import verify_card
 from segbench.spec.cards import BackboneCard, Input, Stage
-from segbench.spec.catalog import built_in_root, read_card
+from segbench.spec.catalog import Catalog, built_in_root
 from segbench.spec.heads import HEADS, Geometry, Head, Model
 
 CLASSES = 4
@@ -29,7 +29,7 @@ ODD_SIZES = [(33, 35), (47, 33), (65, 39), (33, 129), (97, 49)]  # (H, W)
 
 @functools.cache
 def _card(name: str) -> BackboneCard:
-    return read_card(built_in_root() / "backbones" / f"{name}.yaml", BackboneCard)
+    return Catalog((built_in_root(),)).backbone(name)
 
 
 def _every_stage(card: BackboneCard) -> Head:
@@ -58,7 +58,9 @@ def _with_random_scores(segmenter: Segmenter) -> Segmenter:
 
 def _cards(geometry: str) -> list:
     # Fully connected layers and the border of 100 px make these too slow for every run.
-    slow = {"vgg16", "alexnet"} | ({"inception_v3", "resnet50"} if geometry == "caffe" else set())
+    slow = {"vgg16", "alexnet", "inception_v3_5c", "inception_v3_7a_5c"} | (
+        {"inception_v3", "resnet50"} if geometry == "caffe" else set()
+    )
     return [
         pytest.param(name, geometry, marks=[pytest.mark.slow] * (name in slow)) for name in CARDS
     ]

@@ -30,6 +30,9 @@ class Contextual(nn.Module):
 
     minimum_side = 8
 
+    def fitting_side(self, side: int) -> int:
+        return max(side, self.minimum_side)
+
     def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)

@@ -327,3 +327,72 @@ def test_a_trend_along_no_numbers_is_told_with_all_other_problems(plan_of, along
         plan_of(text=claims)
     assert "claims[0].along" in str(caught.value)
     assert "claims[1].where" in str(caught.value)
+
+
+STUDY = """
+question: The study's network?
+sweep: {backbone: [inception_v3_5c], head: [study], dataset: [toyshapes], seeds: 1}
+heads:
+  study:
+    strides: [32, 16, 8]
+    fuse: features
+    deconvolutions:
+      - {kernel: 4, stride: 2, channels: 768}
+      - {kernel: 3, stride: 2, channels: 288}
+      - {kernel: 32, stride: 8}
+model: {batch_norm: removed, input: {mean: [0, 0, 0], std: [1, 1, 1], range: 255}}
+train:
+  images: {squash: [224, 224], flip: false}
+  batch_size: 3
+  stages: [{name: all, steps: 6, optimizer: {name: adam, lr: 3.2e-4}}]
+evaluate: {kth: {size: [224, 224], score_at: input}, whole: {}}
+"""
+
+
+@pytest.fixture
+def study_plan(toy_project):
+    def plan(*settings: str):
+        path = toy_project / "experiments" / "study.yaml"
+        path.write_text(STUDY)
+        experiment, document = read_experiment(path, settings)
+        return expand(experiment, Catalog.on_path(experiment=path), document)
+
+    return plan
+
+
+def test_the_study_s_network_is_written_in_cards_and_fields(study_plan):
+    (trial,) = study_plan().trials.values()
+    assert trial.head.chain is not None
+    assert trial.head.chain.reached == (16, 8, 1)
+    assert trial.model.input is not None
+    assert [stage.module for stage in trial.backbone.stages][1] == "Mixed_5c"
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        (
+            "train.images.squash=[224, 321]",
+            "train.images.squash: [224, 321] does not fit the transposed convolutions of study on "
+            "inception_v3_5c; the next sides that do are 320, 352",
+        ),
+        ("train.images.crop=[250, 250]", "train.images.crop: [250, 250] does not fit"),
+        ("evaluate.kth.size=[225, 224]", "evaluate.kth.size: [225, 224] does not fit"),
+        (
+            "evaluate.whole.sliding={window: [200, 200], stride: [100, 100]}",
+            "evaluate.whole.sliding.window: [200, 200] does not fit",
+        ),
+        ("model.geometry=aligned", "meet the stages of inception_v3_5c at no side of an image"),
+        ("sweep.backbone=[inception_v3_7a_5c]", "batch norm is folded into the kernels of"),
+        ("sweep.backbone=[vgg16]", "makes 768 channels at stride 16, where vgg16 has 512 to add"),
+    ],
+)
+def test_what_does_not_fit_the_study_s_chain_is_told_before_it_runs(study_plan, setting, sentence):
+    with pytest.raises(ExperimentError) as error:
+        study_plan(setting)
+    assert sentence in str(error.value)
+
+
+def test_the_study_s_chain_wants_images_of_a_stated_size(study_plan):
+    with pytest.raises(ExperimentError, match=r"give images\.squash or images\.crop"):
+        study_plan("train.images.squash=null", "train.batch_size=1")

@@ -85,7 +85,7 @@ def _score_map(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tenso
     """Return the (C, h, w) float32 score map of a (3, h, w) uint8 image."""
     batch = image.unsqueeze(0).float() / 255  # (1, 3, h, w)
     height, width = batch.shape[-2:]
-    short = [max(segmenter.minimum_side - side, 0) for side in (height, width)]
+    short = [segmenter.fitting_side(side) - side for side in (height, width)]
     if any(short):
         batch = F.pad(batch, (0, short[1], 0, short[0]))
     scores = _slid(segmenter, batch, protocol.sliding) if protocol.sliding else segmenter(batch)

@@ -78,6 +78,13 @@ def stage_coordinates(trunk: fx.GraphModule) -> dict[str, Coordinates]:
     return found
 
 
+def stage_sizes(trunk: fx.GraphModule, side: int) -> dict[str, int]:
+    """Return the features along one axis of each stage, for an image of `side` pixels."""
+    found = _sizes(trunk, side, 0)
+    stages: Any = trunk.graph.output_node().args[0]
+    return {name: found[node] for name, node in stages.items()}
+
+
 def smallest_side(trunk: fx.GraphModule) -> int:
     """Return the least pixels a side of an image that leave every layer at least one feature."""
     return next(
@@ -162,6 +169,29 @@ def pad_caffe(trunk: fx.GraphModule) -> None:
         readers = [user for user in node.all_input_nodes[0].users if user.op != "output"]
         if len(readers) == 1:
             layer.ceil_mode = True
+
+
+def remove_batch_norm(trunk: fx.GraphModule) -> frozenset[str]:
+    """Take the batch norm layers out; return the names of the biases of 0 that stand in their place.
+
+    A convolution that had a bias of its own keeps it.
+    """
+    biases = set()
+    for node in list(trunk.graph.nodes):
+        if node.op != "call_module":
+            continue
+        if not isinstance(trunk.get_submodule(node.target), nn.BatchNorm2d):
+            continue
+        source = node.all_input_nodes[0]
+        layer = trunk.get_submodule(str(source.target)) if source.op == "call_module" else None
+        if isinstance(layer, nn.Conv2d) and layer.bias is None:
+            layer.bias = nn.Parameter(layer.weight.new_zeros(layer.out_channels))
+            biases.add(f"{source.target}.bias")
+        node.replace_all_uses_with(source)
+        trunk.graph.erase_node(node)
+    trunk.delete_all_unused_submodules()
+    trunk.recompile()
+    return frozenset(biases)
 
 
 def pools_as_modules(trunk: fx.GraphModule) -> None:

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from segbench.errors import CardError, DataError
+from segbench.models.deconvolution import DeconvolutionHead
+from segbench.models.geometry import stage_sizes
 from segbench.models.head import FusionHead, StageShape
 from segbench.models.trunk import build_trunk
 from segbench.models.trunk_weights import load_trunk_weights
 from segbench.models.weights import weights_named
 from segbench.spec.cards import BackboneCard, Input
+from segbench.spec.deconvolutions import Chain
 from segbench.spec.heads import Head, Model, why_unsupported
 
 Kind = Literal["backbone", "head", "upsampling"]
@@ -42,31 +45,43 @@ def build_segmenter(
     reason = why_unsupported(backbone, head, model)
     if reason is not None:
         raise CardError(f"{reason}; choose another head (segbench list heads)")
-    trunk = build_trunk(backbone, head.strides, padding=model.geometry, dropout=model.dropout)
+    trunk = build_trunk(
+        backbone,
+        head.strides,
+        padding=model.geometry,
+        dropout=model.dropout,
+        batch_norm=model.batch_norm,
+    )
     if weights_path is not None:
         load_trunk_weights(trunk, weights_path)
     stages = [s for s in reversed(backbone.stages) if s.stride in head.strides]
-    fusion = FusionHead(
-        head,
-        [StageShape(stage.channels, trunk.coordinates[stage.name]) for stage in stages],
-        num_classes,
-        clamps=model.geometry != "caffe",
+    shapes = [StageShape(stage.channels, trunk.coordinates[stage.name]) for stage in stages]
+    fusion = (
+        FusionHead(head, shapes, num_classes, clamps=model.geometry != "caffe")
+        if head.chain is None
+        else DeconvolutionHead(head, [stage.channels for stage in stages], num_classes)
     )
     weights = weights_named(backbone, model)
-    return Segmenter(
+    segmenter = Segmenter(
         trunk.network,
         fusion,
         stage_names=tuple(stage.name for stage in stages),
-        image_input=(weights and weights.input) or backbone.input,
+        image_input=model.input or (weights and weights.input) or backbone.input,
         minimum_side=max(*head.strides, trunk.smallest_side),
+        chain=head.chain,
     )
+    if not segmenter.takes_images():
+        raise CardError(
+            f"the kernels of {head.name} meet the stages of {backbone.name} at no side of an image"
+        )
+    return segmenter
 
 
 class Segmenter(nn.Module):
     """Images -> score maps. Build it with `build_segmenter`.
 
     minimum_side: the smallest height and width, in pixels: one feature of the coarsest stage, and
-    of every layer before it.
+    of every layer before it. chain: the head's transposed convolutions, which not every side fits.
     """
 
     _scale: Tensor
@@ -75,16 +90,19 @@ class Segmenter(nn.Module):
     def __init__(
         self,
         trunk: nn.Module,
-        head: FusionHead,
+        head: FusionHead | DeconvolutionHead,
         *,
         stage_names: tuple[str, ...],
         image_input: Input,
         minimum_side: int,
+        chain: Chain | None = None,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.head = head
         self.minimum_side = minimum_side
+        self._chain = chain
+        self._sizes: dict[int, dict[int, int]] = {}
         self._stage_names = stage_names
         self._is_bgr = image_input.order == "BGR"
         scale, shift = _normalisation(image_input)
@@ -100,7 +118,7 @@ class Segmenter(nn.Module):
         """Return the stages that the head reads, (N, D, h, w) each, coarse to fine.
 
         Raises:
-            DataError: the image is smaller than `minimum_side`.
+            DataError: the image is smaller than `minimum_side`, or its sides do not fit the chain.
         """
         if min(image.shape[-2:]) < self.minimum_side:
             height, width = image.shape[-2:]
@@ -108,10 +126,39 @@ class Segmenter(nn.Module):
                 f"an image of {height}x{width} pixels is too small: this model needs at least "
                 f"{self.minimum_side} pixels a side; pad or enlarge it"
             )
+        sides = (int(image.shape[-2]), int(image.shape[-1]))
+        misfit = self._chain.misfit(sides, self._sizes_at) if self._chain else None
+        if misfit is not None:
+            raise DataError(
+                f"an image of {sides[0]}x{sides[1]} pixels does not fit the head's transposed "
+                f"convolutions; {misfit}: squash, crop or pad it to these"
+            )
         if self._is_bgr:
             image = image.flip(1)
         maps = self.trunk(image * self._scale + self._shift)
         return tuple(maps[name] for name in self._stage_names)
+
+    def takes_images(self) -> bool:
+        """Return whether any image fits the model."""
+        return self._chain is None or self._chain.next_above(1, self._sizes_at) is not None
+
+    def fitting_side(self, side: int) -> int:
+        """Return the least side of an image, from this one on, that the model takes."""
+        if self._chain is None:
+            return max(side, self.minimum_side)
+        fitting = self._chain.next_above(max(side, self.minimum_side), self._sizes_at)
+        assert fitting is not None  # build_segmenter looked
+        return fitting
+
+    def _sizes_at(self, side: int) -> dict[int, int]:
+        """Return the features of each stage along a side, by stride; each side is counted once."""
+        if side not in self._sizes:
+            assert self._chain is not None
+            assert isinstance(self.trunk, fx.GraphModule)
+            found = stage_sizes(self.trunk, side)
+            sizes = (found[name] for name in self._stage_names)
+            self._sizes[side] = dict(zip(self._chain.strides, sizes, strict=True))
+        return self._sizes[side]
 
     def score_map(
         self, feature_maps: tuple[Tensor, ...], size: tuple[int, int], *, every: int = 1

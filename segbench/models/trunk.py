@@ -19,7 +19,7 @@ from segbench.errors import CardError
 from segbench.models import geometry
 from segbench.models.geometry import Coordinates
 from segbench.spec.cards import BackboneCard, Stage
-from segbench.spec.heads import Geometry
+from segbench.spec.heads import BatchNorm, Geometry
 from segbench.spec.yamlfile import did_you_mean
 
 TRUSTED_VARIABLE = "SEGBENCH_TRUSTED"
@@ -29,13 +29,15 @@ class Trunk(NamedTuple):
     """A network that returns {stage name: (N, D, h, w)}, and where these lie in the image.
 
     smallest_side: the least pixels a side that leave every layer a feature. full_names: the names of
-    all parameters and buffers of the network before it was cut.
+    all parameters and buffers of the network before it was cut. new_biases: those that stand where
+    batch norm was.
     """
 
     network: fx.GraphModule
     coordinates: dict[str, Coordinates]
     smallest_side: int
     full_names: frozenset[str]
+    new_biases: frozenset[str] = frozenset()
 
 
 def build_trunk(
@@ -44,6 +46,7 @@ def build_trunk(
     *,
     padding: Geometry,
     dropout: float,
+    batch_norm: BatchNorm = "keep",
 ) -> Trunk:
     """Return the card's network, cut behind the stages with these strides.
 
@@ -58,6 +61,7 @@ def build_trunk(
     stages = [stage for stage in card.stages if stage.stride in strides]
     trunk = _cut(card, network, stages)
     geometry.pools_as_modules(trunk)
+    new_biases = frozenset[str]() if batch_norm == "keep" else geometry.remove_batch_norm(trunk)
     _keep_stages_intact(trunk)
     if card.classifier is not None and stages[-1] is card.stages[-1]:
         _append_classifier(trunk, network, card, dropout=dropout)
@@ -84,7 +88,7 @@ def build_trunk(
         problems += _side_problems(stages[-1], smallest)
     if problems:
         raise CardError("\n".join(f"{card.name}: {problem}" for problem in problems))
-    return Trunk(trunk.train(), coordinates, smallest, full_names)
+    return Trunk(trunk.train(), coordinates, smallest, full_names | new_biases, new_biases)
 
 
 def verify_card(card: BackboneCard) -> None:
@@ -100,7 +104,9 @@ def verify_card(card: BackboneCard) -> None:
         trunk_without_memory(card, strides)
 
 
-def trunk_without_memory(card: BackboneCard, strides: tuple[int, ...]) -> Trunk | None:
+def trunk_without_memory(
+    card: BackboneCard, strides: tuple[int, ...], *, batch_norm: BatchNorm = "keep"
+) -> Trunk | None:
     """Return the trunk with shapes and names but no numbers; None where it cannot be built so.
 
     Raises:
@@ -108,7 +114,7 @@ def trunk_without_memory(card: BackboneCard, strides: tuple[int, ...]) -> Trunk 
     """
     try:
         with torch.device("meta"):
-            return build_trunk(card, strides, padding="native", dropout=0.5)
+            return build_trunk(card, strides, padding="native", dropout=0.5, batch_norm=batch_norm)
     except (NotImplementedError, RuntimeError):
         return None
 

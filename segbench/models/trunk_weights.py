@@ -13,6 +13,7 @@ from torch import Tensor
 from segbench.errors import DataError, listed
 from segbench.models.trunk import Trunk, trunk_without_memory
 from segbench.spec.cards import BackboneCard
+from segbench.spec.heads import BatchNorm
 
 _MOST_NAMES_SHOWN = 8
 
@@ -22,13 +23,15 @@ def load_trunk_weights(trunk: Trunk, path: Path) -> None:
     trunk.network.load_state_dict(fitting_weights(trunk, path), strict=False)
 
 
-def verify_weights(card: BackboneCard, strides: tuple[int, ...], path: Path) -> None:
+def verify_weights(
+    card: BackboneCard, strides: tuple[int, ...], path: Path, *, batch_norm: BatchNorm = "keep"
+) -> None:
     """Compare the names and shapes in the file with those of the card's trunk, which takes no memory.
 
     Raises:
         DataError: as `fitting_weights`.
     """
-    trunk = trunk_without_memory(card, strides)
+    trunk = trunk_without_memory(card, strides, batch_norm=batch_norm)
     if trunk is not None:  # else the trial that builds it in earnest will tell
         fitting_weights(trunk, path)
 
@@ -45,7 +48,9 @@ def fitting_weights(trunk: Trunk, path: Path) -> dict[str, Tensor]:
     """
     found = _of_trunk(read_state(path))
     own = trunk.network.state_dict()
-    problems = _shown("missing", [n for n in own if n not in found and not n.endswith("_tracked")])
+    needed = own.keys() - trunk.new_biases  # these start at 0, but a trained trunk has them
+    missing = [n for n in own if n in needed and n not in found and not n.endswith("_tracked")]
+    problems = _shown("missing", missing)
     problems += _shown("unknown", [n for n in found if n not in trunk.full_names])
     fitting: dict[str, Tensor] = {}
     misfits = []

@@ -84,9 +84,12 @@ class Weights(Spec):
     `sha256` may be the leading digits that a publisher puts into the file's name. A card may write
     `torchvision:NAME` instead of all this; `torchvision_weights.py` fills it in.
     `input` replaces the card's where these weights were trained on another scale.
+    has_folded_batch_norm: batch norm is multiplied into the kernels, so it cannot be taken out.
     """
 
-    not_identity = frozenset({"url", "file", "source", "trained_on", "licence", "notes"})
+    not_identity = frozenset(
+        {"url", "file", "source", "trained_on", "licence", "has_folded_batch_norm", "notes"}
+    )
 
     source: Text
     sha256: Sha256
@@ -95,6 +98,7 @@ class Weights(Spec):
     file: RelativePath | None = None
     url: str | None = None
     input: Input | None = None
+    has_folded_batch_norm: bool = False
     notes: str = ""
 
     @model_validator(mode="after")

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from segbench.errors import CardError
 from segbench.spec.base import Spec
-from segbench.spec.cards import BackboneCard, Name
+from segbench.spec.cards import BackboneCard, Input, Name
+from segbench.spec.deconvolutions import Chain, Deconvolution, Sizes
 from segbench.spec.yamlfile import did_you_mean
 
 
@@ -26,6 +27,9 @@ class Head(Spec):
     feature_norm `batch` standardises each stage by batch statistics, without scale or shift.
     skip_scale multiplies each stage's features before its score layer (FCN-8s at once:
     1, 0.01, 0.0001); empty means 1 everywhere.
+    deconvolutions: a chain of transposed convolutions from the deepest stage to the image's scores,
+    in place of all upsampling above. Every layer is there whatever `strides` names; a stage that
+    `strides` names is added where the chain reaches its stride, feature i on feature i (the study).
     """
 
     not_identity = frozenset({"name", "title", "notes"})
@@ -39,7 +43,13 @@ class Head(Spec):
     alignment: Literal["coordinates", "stretch"] = "coordinates"
     feature_norm: Literal["none", "batch"] = "none"
     skip_scale: tuple[float, ...] = ()
+    deconvolutions: tuple[Deconvolution, ...] = ()
     notes: str = ""
+
+    @property
+    def chain(self) -> Chain | None:
+        """The chain of transposed convolutions, None for a head that upsamples otherwise."""
+        return Chain(self.strides, self.deconvolutions) if self.deconvolutions else None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -49,7 +59,21 @@ class Head(Spec):
             raise ValueError("skip_scale needs one factor for each stride")
         if self.alignment == "stretch" and "learned" in {self.upsampling, self.final_upsampling}:
             raise ValueError("alignment `stretch` needs fixed upsampling; leave `learned` out")
+        problems = self._chain_problems()
+        if problems:
+            raise ValueError("; ".join(f"deconvolutions: {problem}" for problem in problems))
         return self
+
+    def _chain_problems(self) -> list[str]:
+        if self.chain is None:
+            return []
+        problems = self.chain.problems()
+        if self.fuse != "features":
+            problems.append("they add feature maps: say `fuse: features`, or leave them out")
+        others = (self.upsampling, self.final_upsampling, self.alignment)
+        if others != ("fixed", "fixed", "coordinates"):
+            problems.append("they are the upsampling: leave upsampling and alignment out")
+        return problems
 
 
 HEADS: dict[str, Head] = {
@@ -75,6 +99,7 @@ HEADS: dict[str, Head] = {
 
 
 Geometry = Literal["native", "aligned", "caffe"]
+BatchNorm = Literal["keep", "removed"]
 
 
 class Model(Spec):
@@ -86,6 +111,9 @@ class Model(Spec):
     paper's code.
     weights: `default` (the backbone card's), `none` (random), or a name on the card.
     dropout: probability behind fc6 and fc7.
+    batch_norm `removed`: the trunk's batch norm layers are gone, and biases that start at 0 stand in
+    their place; the kernels are still those of `weights` (the study).
+    input: what the trunk is fed, whatever its card and its weights say.
     """
 
     not_identity = frozenset({"weights"})  # the weights themselves stand in the trial
@@ -93,6 +121,8 @@ class Model(Spec):
     geometry: Geometry = "native"
     weights: str = "default"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    batch_norm: BatchNorm = "keep"
+    input: Input | None = None
 
 
 def head_named(name: str, own: dict[str, Head]) -> Head:
@@ -147,6 +177,21 @@ def reads_behind_dropout(backbone: BackboneCard, head: Head, model: Model) -> bo
     return has_classifier and model.dropout > 0
 
 
+def stated_sizes(backbone: BackboneCard, head: Head, model: Model) -> Sizes | None:
+    """Return the features of each stage that the head reads, as the card states them.
+
+    A stage has (side - smallest_side) // stride + 1, or ceil(side / stride) under geometry aligned.
+    None where the card leaves smallest_side out or the geometry is caffe: the network knows alone.
+    """
+    if model.geometry == "aligned":
+        return lambda side: {stride: -(-side // stride) for stride in head.strides}
+    stages = {stage.stride: stage for stage in backbone.stages if stage.stride in head.strides}
+    least = {stride: stage.smallest_side or 0 for stride, stage in stages.items()}
+    if model.geometry != "native" or 0 in least.values():
+        return None
+    return lambda side: {stride: (side - px) // stride + 1 for stride, px in least.items()}
+
+
 def why_unsupported(backbone: BackboneCard, head: Head, model: Model) -> str | None:
     """Return why the trunk cannot serve the head, in one sentence, or None where it can."""
     if head.alignment == "stretch" and model.geometry == "caffe":
@@ -155,10 +200,41 @@ def why_unsupported(backbone: BackboneCard, head: Head, model: Model) -> str | N
             "beyond it"
         )
     missing = [stride for stride in head.strides if stride not in backbone.strides]
-    if not missing:
+    if missing:
+        has = ", ".join(map(str, backbone.strides))
+        return (
+            f"{head.name} reads stride {', '.join(map(str, missing))}, which {backbone.name} does not "
+            f"have (its stages have strides {has})"
+        )
+    return _why_folded(backbone, model) or _why_not_met(backbone, head, model)
+
+
+def _why_folded(backbone: BackboneCard, model: Model) -> str | None:
+    """Return why batch norm cannot be removed, or None; unknown weights are told elsewhere."""
+    name = backbone.default_weights if model.weights == "default" else model.weights
+    weights = backbone.weights.get(name or "none")
+    if model.batch_norm == "keep" or weights is None or not weights.has_folded_batch_norm:
         return None
-    has = ", ".join(map(str, backbone.strides))
     return (
-        f"{head.name} reads stride {', '.join(map(str, missing))}, which {backbone.name} does not "
-        f"have (its stages have strides {has})"
+        f"batch norm is folded into the kernels of {backbone.name}'s weights {name}, so "
+        "`batch_norm: removed` would leave its scales in"
     )
+
+
+def _why_not_met(backbone: BackboneCard, head: Head, model: Model) -> str | None:
+    """Return why the chain of transposed convolutions cannot be added to the stages, or None."""
+    if head.chain is None:
+        return None
+    channels = {stage.stride: stage.channels for stage in backbone.stages}
+    for layer, stride in zip(head.chain.layers, head.chain.reached, strict=True):
+        if stride in head.strides and layer.channels != channels[stride]:
+            return (
+                f"{head.name} makes {layer.channels} channels at stride {stride}, where "
+                f"{backbone.name} has {channels[stride]} to add"
+            )
+    sizes = stated_sizes(backbone, head, model)
+    if sizes is not None and head.chain.next_above(1, sizes) is None:
+        return (
+            f"the kernels of {head.name} meet the stages of {backbone.name} at no side of an image"
+        )
+    return None

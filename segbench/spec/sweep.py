@@ -7,7 +7,7 @@ seconds: what cells share (cards, recipes) is resolved and hashed once.
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -25,6 +25,7 @@ from segbench.spec.heads import (
     head_named,
     least_side,
     reads_behind_dropout,
+    stated_sizes,
     weights_name,
     why_unsupported,
 )
@@ -302,6 +303,7 @@ class _Expansion:
                 )
 
     def _check_sides(self, backbone: BackboneCard, head: Head, model: Model, train: Recipe) -> None:
+        self._check_chain(backbone, head, model, train)
         key = "crop" if train.images.crop else "squash"
         sides = train.images.crop or train.images.squash
         least = least_side(backbone, head, model)
@@ -322,6 +324,34 @@ class _Expansion:
                 f"{head.name} reads {backbone.name} behind the dropout of fc6 and fc7, which draws "
                 "anew at each step: take cache_features false, or model.dropout 0",
             )
+
+    def _check_chain(self, backbone: BackboneCard, head: Head, model: Model, train: Recipe) -> None:
+        """Look at the sides that the file names, where the head adds features index on index."""
+        sizes = stated_sizes(backbone, head, model)
+        if head.chain is None or sizes is None:
+            return
+        key = "crop" if train.images.crop else "squash"
+        asked: dict[yamlfile.Place, tuple[int, int] | Literal["native"] | None] = {
+            ("train", "images", key): train.images.crop or train.images.squash
+        }
+        for name, protocol in self.experiment.evaluate.items():
+            asked["evaluate", name, "size"] = protocol.size
+            window = protocol.sliding and protocol.sliding.window
+            asked["evaluate", name, "sliding", "window"] = window
+        if not train.images.is_fixed_size:
+            self._problem(
+                ("train", "images"),
+                f"{head.name} does not fit whole images of any size: give images.squash or "
+                "images.crop",
+            )
+        for place, sides in asked.items():
+            misfit = head.chain.misfit(sides, sizes) if isinstance(sides, tuple) else None
+            if misfit is not None:
+                self._problem(
+                    place,
+                    f"{list(sides or ())} does not fit the transposed convolutions of {head.name} on "
+                    f"{backbone.name}; {misfit}",
+                )
 
     def _check_exclusions(self, axes: dict[str, tuple[str, ...]]) -> None:
         sweep = self.experiment.sweep
