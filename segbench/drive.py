@@ -97,6 +97,7 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
         data=flags.data,
         weights=flags.weights,
         cache=flags.cache,
+        code_folders=catalog.code_folders,
         device=flags.device,
         threads=experiment.launch.cpus_per_rank,
         stage_data_to=experiment.launch.stage_data_to,

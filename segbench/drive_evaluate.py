@@ -17,6 +17,7 @@ from segbench.run import RunRecord, add_protocol, find_trial, load_run
 from segbench.spec import yamlfile
 from segbench.spec.cards import checked_name
 from segbench.spec.catalog import Catalog
+from segbench.spec.code import code_of, difference, look_in
 from segbench.spec.experiment import with_setting
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
@@ -32,6 +33,7 @@ class Asked:
     split: str | None = None
     start: str | None = None
     name: str | None = None
+    with_other_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,16 @@ def score_run(
     record = load_run(run_folder)
     protocol = _protocol_of_run(record, asked)
     workdirs = _trained(run_folder, prefixes)
+    lines = []
+    if not prefixes and not asked.with_other_code:
+        workdirs, lines = _of_this_code(workdirs, machine)
     from segbench.score import score_trial
 
-    lines = []
     for workdir in workdirs:
         found = score_trial(
-            workdir, protocol, machine, lambda done, of, w=workdir: progress(w.name, done, of)
-        )
+            workdir, protocol, machine, lambda done, of, w=workdir: progress(w.name, done, of),
+            with_other_code=asked.with_other_code,
+        )  # fmt: skip
         lines.append(f"{workdir.name}: {figures_in_words(found)}")
     name = add_protocol(run_folder, protocol)
     return Done(
@@ -146,6 +151,27 @@ def _trained(run_folder: Path, prefixes: tuple[str, ...]) -> list[Path]:
             "the trials were trained"
         )
     return [w for w in workdirs if w.name not in without]
+
+
+def _of_this_code(workdirs: list[Path], machine: Machine) -> tuple[list[Path], list[str]]:
+    """Return the trials whose code is that which is here, and a line on the others.
+
+    All trials where no trial's is, so that the first says what has changed.
+    """
+    look_in(machine.code_folders)
+    changes: dict[str, str] = {}
+    for workdir in workdirs:
+        trial = results.load_trial(workdir)
+        if changed := difference(trial.code, code_of(trial.functions)):
+            changes[workdir.name] = changed
+    if not changes or len(changes) == len(workdirs):
+        return workdirs, []
+    first = next(iter(changes))
+    line = (
+        f"{len(changes)} trials were made from other code than is here and are left out (trials/"
+        f"{first}: {changes[first]}); --other-code scores them too"
+    )
+    return [w for w in workdirs if w.name not in changes], [line]
 
 
 def _protocol_of_run(record: RunRecord, asked: Asked) -> Protocol:

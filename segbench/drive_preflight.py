@@ -15,6 +15,7 @@ from segbench.errors import CardError, DataError, ResultError
 from segbench.files import digest, write_text
 from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import Catalog, built_in_root
+from segbench.spec.code import difference
 from segbench.spec.heads import BatchNorm
 from segbench.spec.trial import Trial
 
@@ -75,6 +76,7 @@ def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
                 weights and weights.sha256,
                 strides,
                 trial.model.batch_norm,
+                trial.code,
                 version("torchvision"),
             ],
             length=16,
@@ -173,6 +175,29 @@ def _from_other_weights(prepared: Prepared) -> dict[str, list[str]]:
             what = f"{trial.backbone.name} weights {trial.model.weights}"
             stale.setdefault(what, []).append(trial_id)
     return stale
+
+
+def made_from_other_code(prepared: Prepared) -> list[str]:
+    """Return a sentence on trials of the folder that differ from the plan's in the user's code alone."""
+    planned = {
+        trial.model_copy(update={"code": {}}).id(): trial.code
+        for trial in prepared.whole.trials.values()
+        if trial.code
+    }
+    found: dict[str, str] = {}
+    for workdir in results.trial_folders(prepared.run_folder) if planned else ():
+        with contextlib.suppress(ResultError):  # a damaged record is told where it is asked for
+            trial = results.load_trial(workdir)
+            code = planned.get(trial.model_copy(update={"code": {}}).id(), trial.code)
+            if changed := difference(trial.code, code):
+                found[workdir.name] = changed
+    if not found:
+        return []
+    first = next(iter(found))
+    return [
+        f"made from other code: {len(found)} trials of {prepared.run_folder} (trials/{first}: "
+        f"{found[first]}); they stay there, and the code as it is now makes trials of its own"
+    ]
 
 
 def _unwritable(folder: Path, flags: str) -> list[str]:

@@ -40,6 +40,7 @@ def label_images(
     *,
     with_crf: bool = False,
     with_probabilities: bool = False,
+    with_other_code: bool = False,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Path]:
     """Write NAME.png, NAME_overlay.png and, if asked for, NAME_probabilities.npz; return the PNGs.
@@ -48,11 +49,12 @@ def label_images(
     protocol's. Probabilities are float16, (C, H, W), beside their class_names.
 
     Raises:
+        CardError: the user's code has changed since the training, unless `with_other_code`.
         DataError: no images, two of one name, or files that are no images: all listed, the others
             are done.
     """
     found = _images(images)
-    trial, segmenter = load_segmenter(model, machine)
+    trial, segmenter = load_segmenter(model, machine, with_other_code=with_other_code)
     make_repeatable(machine, trial.seed)
     protocol = protocol.revised(score_at="label")
     if with_crf and protocol.crf is None:

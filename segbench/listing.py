@@ -14,6 +14,7 @@ from segbench.errors import CardError, DataError, ExperimentError, SegbenchError
 from segbench.spec import yamlfile
 from segbench.spec.cards import BackboneCard, DatasetCard
 from segbench.spec.catalog import Catalog, built_in_root, read_card
+from segbench.spec.code import code_of, look_in
 from segbench.spec.experiment import read_experiment
 from segbench.spec.heads import HEADS, Head
 from segbench.spec.machine import Machine
@@ -129,12 +130,24 @@ def description_of(name: str, cards: tuple[Path, ...]) -> str:
             card = catalog.backbone(name) if kind == "backbones" else catalog.dataset(name)
             path = catalog.path(kind, name)
             head = f"# {path}\n# sha256 of its numbers: {card.identity_digest()}\n"
+            if isinstance(card, BackboneCard):
+                head += _code_lines(card, catalog)
             return head + _as_yaml(card.model_dump(mode="json"))
     everything = (*catalog.names("backbones"), *catalog.names("datasets"), *HEADS, *experiments)
     raise CardError(
         f"nothing is called {name!r}{yamlfile.did_you_mean(name, everything)} "
         "(segbench list backbones, datasets, heads or experiments)"
     )
+
+
+def _code_lines(card: BackboneCard, catalog: Catalog) -> str:
+    """Return a line for each module of the user's that the card has segbench run."""
+    look_in(catalog.code_folders)
+    try:
+        code = code_of([card.builder])
+    except CardError as error:
+        return f"# {error}\n"
+    return "".join(f"# code of {module}: {digest}\n" for module, digest in code.items())
 
 
 def _planned(path: Path, cards: tuple[Path, ...]) -> Plan:
@@ -162,6 +175,7 @@ def problems_of(path: Path, cards: tuple[Path, ...]) -> list[str]:
         if path.suffix != ".yaml":
             problems.append(f"{path}: a card is found by the ending .yaml; rename the file")
         catalog = Catalog.on_path((*cards, *_root_of(path)))
+        look_in((path.resolve().parent, *catalog.code_folders))
         is_backbone = path.parent.name == "backbones" or (
             isinstance(data, dict) and ("stages" in data or "builder" in data)
         )

@@ -140,6 +140,7 @@ def render_model_card(trial: Trial, evaluations: list[Evaluation], trunk_name: s
             + (f", frozen: {', '.join(stage.frozen)}" if stage.frozen else "")
             for stage in recipe.stages
         ),
+        *_code_paragraph(trial),
         "## Licences",
         f"- training data: {dataset.licence}",
         f"- network: {trial.backbone.licence}",
@@ -153,6 +154,18 @@ def render_model_card(trial: Trial, evaluations: list[Evaluation], trunk_name: s
         "Reading these files executes nothing.",
     ]
     return _joined(parts)
+
+
+def _code_paragraph(trial: Trial) -> list[str]:
+    """Return what a reader must have besides the folder, where the network is somebody's own."""
+    if not trial.code:
+        return []
+    return [
+        "## Code",
+        "The network is built by code that is not in this folder; put its files beside this one, and "
+        "its name into $SEGBENCH_TRUSTED. It is known again by:",
+        *(f"- {module}: {digest}" for module, digest in trial.code.items()),
+    ]
 
 
 def _start(trial: Trial) -> str:

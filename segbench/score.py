@@ -64,11 +64,19 @@ class Predicted(NamedTuple):
 
 
 def score_trial(
-    workdir: Path, protocol: Protocol, machine: Machine, progress: Progress = lambda *_: None
+    workdir: Path,
+    protocol: Protocol,
+    machine: Machine,
+    progress: Progress = lambda *_: None,
+    *,
+    with_other_code: bool = False,
 ) -> Evaluation:
     """Return a trained trial's figures under a protocol; nothing is computed twice.
 
+    with_other_code: see `segbench.trial_score.load_segmenter`.
+
     Raises:
+        CardError: the user's code has changed since the training.
         DataError: the trial has no trained weights, or the split's files are not here; or they were
             changed since they were converted, or since the trial was scored.
     """
@@ -77,7 +85,7 @@ def score_trial(
         _check_same_files(workdir, known, machine)
         return known
     split = open_scored(results.load_trial(workdir).dataset, protocol, machine)
-    trial, segmenter = load_segmenter(workdir, machine)
+    trial, segmenter = load_segmenter(workdir, machine, with_other_code=with_other_code)
     make_repeatable(machine, trial.seed)
     evaluation, counted = scored_on(split, segmenter, trial, protocol, machine, progress)
     results.write_evaluation(workdir, evaluation, counted)

@@ -22,7 +22,7 @@ from torch import Tensor
 from segbench import results
 from segbench.code_version import code_version
 from segbench.engine import ranks
-from segbench.engine.checkpoint import load_weights, remove_checkpoints, save_weights
+from segbench.engine.checkpoint import load_into, load_weights, remove_checkpoints, save_weights
 from segbench.engine.cost import forward_flops, forward_ms
 from segbench.engine.device import chosen_device, device_name, make_repeatable, peak_memory_mib
 from segbench.engine.train import Interrupted
@@ -37,7 +37,7 @@ from segbench.spec.protocol import Protocol
 from segbench.spec.trial import Trial
 from segbench.trial_score import evaluate_trial
 from segbench.trial_train import train_trial
-from segbench.trial_work import Work, new_segmenter, open_part
+from segbench.trial_work import Work, check_code, new_segmenter, open_part
 
 LOG = logging.getLogger(__name__)
 Outcome = Literal["done", "failed", "held", "interrupted", "lost"]
@@ -133,6 +133,7 @@ def _run(work: Work, protocols: tuple[Protocol, ...], submitted: str | None) -> 
     make_repeatable(work.machine, work.trial.seed)
     if work.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(work.device)
+    check_code(work.trial, work.workdir)
     trunk = backbone_weights(work.trial.backbone, work.trial.model, work.machine)
     segmenter = new_segmenter(work.trial, trunk and trunk.path).to(work.device)
     before = results.load_result(work.workdir)
@@ -184,7 +185,7 @@ def _bring_to_its_end(
     # a shared disk may show a file late to another node, so the first rank alone looks
     weights = ranks.agreed(_sound_weights(weights_path) if ranks.is_first() else None)
     if weights is not None:
-        segmenter.load_state_dict(weights)
+        load_into(segmenter, weights, weights_path)
         if before is None:  # killed between the training's end and its record
             loss = _last_logged_loss(work.workdir)
     else:

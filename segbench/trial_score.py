@@ -9,24 +9,38 @@ from segbench.counts import Counted
 from segbench.data.split import SegmentationSplit, open_scored
 from segbench.data.staging import staged
 from segbench.engine import ranks
-from segbench.engine.checkpoint import load_checkpoint, load_weights
+from segbench.engine.checkpoint import load_checkpoint, load_into, load_weights
 from segbench.engine.device import chosen_device, make_repeatable
 from segbench.engine.evaluate import evaluate, merged
 from segbench.engine.train import Interrupted
 from segbench.errors import DataError
 from segbench.models.segmenter import Segmenter
 from segbench.results import Evaluation
+from segbench.spec.code import look_in
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
 from segbench.spec.trial import Trial
-from segbench.trial_work import Work, new_segmenter
+from segbench.trial_work import Work, check_code, new_segmenter
 
 
-def load_segmenter(workdir: Path, machine: Machine) -> tuple[Trial, Segmenter]:
-    """Return a trial that is done and its trained model, in evaluation mode."""
+def load_segmenter(
+    workdir: Path, machine: Machine, *, with_other_code: bool = False
+) -> tuple[Trial, Segmenter]:
+    """Return a trial that is done and its trained model, in evaluation mode.
+
+    with_other_code: whether the user's code may have changed since the training.
+
+    Raises:
+        CardError: it may not, and has; or it is not found.
+        DataError: the weights are damaged, or another network's.
+    """
+    look_in((*machine.code_folders, workdir / "backbones", workdir))
     trial = results.load_trial(workdir)
+    if not with_other_code:
+        check_code(trial, workdir)
     segmenter = new_segmenter(trial)
-    segmenter.load_state_dict(load_weights(workdir / results.WEIGHTS))
+    path = workdir / results.WEIGHTS
+    load_into(segmenter, load_weights(path), path)
     return trial, segmenter.to(chosen_device(machine)).eval()
 
 
@@ -83,7 +97,7 @@ def score_checkpoint(
     if saved is None:
         raise DataError(f"{workdir}: holds no sound checkpoint to score")
     segmenter = new_segmenter(trial)
-    segmenter.load_state_dict(saved["model"])
+    load_into(segmenter, saved["model"], workdir)
     split = open_scored(trial.dataset, protocol, machine, if_changed="pass_over")
     evaluation, _ = scored_on(split, segmenter.to(device), trial, protocol, machine)
     return evaluation

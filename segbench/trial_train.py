@@ -143,7 +143,8 @@ def _feature_source(work: Work, segmenter: Segmenter, split: SegmentationSplit) 
         if done < len(split) and work.should_stop():  # there is no state to save yet
             raise Interrupted
 
-    name = digest([IDENTITY_VERSION, key, split.fingerprint, squash, *own], length=16)
+    made_of = (trial.code,) if trial.code else ()
+    name = digest([IDENTITY_VERSION, key, *made_of, split.fingerprint, squash, *own], length=16)
     with ranks.first_before_others():
         features: CachedFeatures = cached_features(
             segmenter,

@@ -8,7 +8,9 @@ import torch
 
 from segbench.data.split import SegmentationSplit, open_split
 from segbench.data.staging import staged
+from segbench.errors import CardError
 from segbench.models.segmenter import Segmenter, build_segmenter
+from segbench.spec.code import code_in_use, difference
 from segbench.spec.machine import Machine
 from segbench.spec.trial import Trial
 
@@ -30,6 +32,21 @@ def open_part(work: Work, split: str, **chosen: Any) -> SegmentationSplit:
     card = work.trial.dataset
     machine = staged(card, split, work.machine)
     return open_split(card, split, machine, if_changed="pass_over", **chosen)
+
+
+def check_code(trial: Trial, workdir: Path) -> None:
+    """Compare the user's code as it is here with what the trial was planned or trained with.
+
+    Raises:
+        CardError: it has changed, or is not found.
+    """
+    changed = difference(trial.code, code_in_use(trial.functions))
+    if changed:
+        raise CardError(
+            f"{workdir}: was made from other code than is here: {changed}; put that code back, or "
+            "start segbench run, which trains what has changed as a new trial (evaluate and predict "
+            "take --other-code, for a change that alters no prediction)"
+        )
 
 
 def new_segmenter(trial: Trial, weights_path: Path | None = None) -> Segmenter:

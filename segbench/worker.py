@@ -18,6 +18,7 @@ from pathlib import Path
 from segbench import results
 from segbench.code_version import code_version
 from segbench.errors import LaunchError, SegbenchError
+from segbench.spec.code import look_in, move_current_folder_last, trust
 from segbench.spec.job import INTERRUPTED, RANK_LOST, UNRECORDED, Job
 from segbench.trial import Outcome, run_trial
 
@@ -46,6 +47,8 @@ def work(
             code_version(),
             job.code_version,
         )
+    look_in(job.machine.code_folders)
+    trust(job.machine.trusted)
     trial = results.load_trial(workdir)
     if trial.id() != trial_id:
         raise LaunchError(
@@ -100,6 +103,7 @@ def _log_to(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    move_current_folder_last()
     try:
         sys.exit(main(sys.argv[1:]))
     except SegbenchError as error:

@@ -74,4 +74,10 @@ Model = Annotated[
     Path,
     typer.Argument(metavar="MODEL", help="A trial's folder, or one that segbench export wrote."),
 ]
+OtherCode = Annotated[
+    bool,
+    typer.Option(
+        "--other-code", help="Go on where your own network's code has changed since the training."
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the files go.")]

@@ -94,6 +94,8 @@ def run_command(
     prepared = drive.prepare_run(file, flags)
     drive_preflight.check_same_files(prepared)
     left = drive.unfinished(prepared, retry_failed=retry == "failed")
+    for sentence in drive_preflight.made_from_other_code(prepared):
+        ERR.print(sentence)
     say_plan(prepared, left)
     if dry_run:
         _say_cells(prepared, left)

@@ -14,6 +14,7 @@ from segbench.cli.flags import (
     Dataset,
     Device,
     Model,
+    OtherCode,
     Out,
     ProtocolSettings,
     Results,
@@ -61,6 +62,7 @@ def evaluate_command(
         str | None, typer.Option(metavar="NAME", help="One of the run's protocols, to start from.")
     ] = None,
     settings: ProtocolSettings = None,
+    other_code: OtherCode = False,
     data: Data = None,
     cache: Cache = None,
     cards: Cards = None,
@@ -72,10 +74,14 @@ def evaluate_command(
 ) -> None:
     """Score trained trials by another protocol, or a folder of predictions of anybody."""
     from segbench import drive_evaluate as work
+    from segbench.spec.catalog import Catalog
     from segbench.spec.machine import Machine
 
-    asked = work.Asked(tuple(settings or ()), split, protocol, name)
-    machine = Machine.from_environment(data=data or (), cache=cache, device=device, threads=threads)
+    asked = work.Asked(tuple(settings or ()), split, protocol, name, other_code)
+    machine = Machine.from_environment(
+        data=data or (), cache=cache, device=device, threads=threads,
+        code_folders=Catalog.on_path(tuple(cards or ())).code_folders,
+    )  # fmt: skip
     with progress_bars() as progress:
         if predictions is None:
             if run is None:
@@ -219,6 +225,7 @@ def predict_command(
         bool, typer.Option("--probabilities", help="Write NAME_probabilities.npz too.")
     ] = False,
     settings: ProtocolSettings = None,
+    other_code: OtherCode = False,
     device: Device = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:
@@ -235,7 +242,7 @@ def predict_command(
     with progress_bars() as progress:
         written = label_images(
             folder, images, out, protocol, machine,
-            with_crf=crf, with_probabilities=probabilities,
+            with_crf=crf, with_probabilities=probabilities, with_other_code=other_code,
             progress=lambda done, of: progress("images", done, of),
         )  # fmt: skip
     OUT.print(f"{len(written)} images labelled: {console.shown_path(out)}")

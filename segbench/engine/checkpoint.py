@@ -7,14 +7,16 @@ or damaged file is noticed and the one before it is used. Knows nothing of what 
 import hashlib
 import io
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
-from segbench.errors import DataError
+from segbench.errors import DataError, listed
 from segbench.files import write_atomically
 
 LOG = logging.getLogger(__name__)
@@ -89,6 +91,36 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         raise DataError(
             f"{path}: is not a sound safetensors file ({error}); delete it and run again"
         ) from error
+
+
+def load_into(model: nn.Module, state: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Give a model all its parameters and buffers, in place.
+
+    source: the file that has them, for the message.
+
+    Raises:
+        DataError: names or shapes differ, so that these are the weights of another network.
+    """
+    own = model.state_dict()
+    problems = [
+        *(f"{name} is missing" for name in own if name not in state),
+        *(f"{name} is too much" for name in state if name not in own),
+        *(
+            f"{name} is {_shape(state[name])} there and {_shape(own[name])} here"
+            for name in own
+            if name in state and own[name].shape != state[name].shape
+        ),
+    ]
+    if problems:
+        raise DataError(
+            f"{source}: holds the weights of another network than its trial.json and the code here "
+            f"build: {listed(problems, 3)}"
+        )
+    model.load_state_dict(state)
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"
 
 
 def _paths(folder: Path) -> tuple[Path, Path]:

@@ -16,6 +16,7 @@ from segbench.errors import SegbenchError
 from segbench.launch.local import Waited, launch_local
 from segbench.launch.node import end_with_parent, has_given_up, until_visible
 from segbench.launch.work import Work
+from segbench.spec.code import move_current_folder_last
 from segbench.spec.job import INTERRUPTED, UNAVAILABLE, UNRECORDED, Job
 from segbench.spec.launching import Launch
 
@@ -67,5 +68,6 @@ def _run(job_path: Path, trial_ids: list[str], launch: Launch, restarts: int) ->
 
 
 if __name__ == "__main__":
+    move_current_folder_last()
     end_with_parent()
     sys.exit(run(Path(sys.argv[1]), sys.argv[3:], Launch.model_validate_json(sys.argv[2])))

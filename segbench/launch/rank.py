@@ -16,6 +16,7 @@ from pathlib import Path
 from segbench import results
 from segbench.errors import SegbenchError
 from segbench.launch.node import end_with_parent, has_given_up, started_here, until_visible
+from segbench.spec.code import move_current_folder_last
 from segbench.spec.job import RANK_LOST, UNRECORDED, Job
 from segbench.spec.launching import Launch
 
@@ -116,6 +117,7 @@ def worst(codes: list[int | None]) -> int:
 
 
 if __name__ == "__main__":
+    move_current_folder_last()
     end_with_parent()
     try:
         given = Launch.model_validate_json(sys.argv[2])

@@ -14,6 +14,7 @@ from segbench import results
 from segbench.errors import SegbenchError
 from segbench.files import read_json, write_json
 from segbench.launch.node import end_with_parent
+from segbench.spec.code import move_current_folder_last
 from segbench.spec.job import INTERRUPTED, UNRECORDED, Job
 
 
@@ -58,6 +59,7 @@ def run(job_path: Path, trial_id: str, step: int, metric: str) -> int:
 
 
 if __name__ == "__main__":
+    move_current_folder_last()
     end_with_parent()
     try:
         sys.exit(run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]))

@@ -5,7 +5,6 @@ layers that the card names become convolutions behind the deepest stage. Knows n
 """
 
 import importlib
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,10 +18,9 @@ from segbench.errors import CardError
 from segbench.models import geometry
 from segbench.models.geometry import Coordinates
 from segbench.spec.cards import BackboneCard, Stage
+from segbench.spec.code import is_built_in, trusted_function
 from segbench.spec.heads import BatchNorm, Geometry
 from segbench.spec.yamlfile import did_you_mean
-
-TRUSTED_VARIABLE = "SEGBENCH_TRUSTED"
 
 
 class Trunk(NamedTuple):
@@ -173,8 +171,10 @@ def call_builder(card: BackboneCard) -> nn.Module:
     if module_name == "torchvision.models":
         build = _torchvision_builder(card, function_name)
         arguments["weights"] = None
+    elif is_built_in(card.builder):
+        build = _segbench_builder(card, module_name, function_name)
     else:
-        build = _trusted_function(card, module_name, function_name)
+        build = _users_builder(card)
     try:
         network = build(**arguments)
     except (TypeError, ValueError) as error:
@@ -195,21 +195,21 @@ def _torchvision_builder(card: BackboneCard, name: str) -> Callable[..., object]
         ) from error
 
 
-def _trusted_function(card: BackboneCard, module_name: str, name: str) -> Callable[..., object]:
-    trusted = [part for part in os.environ.get(TRUSTED_VARIABLE, "").split(":") if part]
-    is_ours = module_name.startswith("segbench.models.")
-    if not is_ours and not any(f"{module_name}.".startswith(f"{part}.") for part in trusted):
-        raise CardError(
-            f"{card.name}: builder {card.builder} would run code of {module_name!r}, which is not "
-            f"trusted; if you trust it, add it to ${TRUSTED_VARIABLE} (packages separated by `:`)"
-        )
+def _segbench_builder(card: BackboneCard, module_name: str, name: str) -> Callable[..., object]:
     try:
         function = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise CardError(f"{card.name}: builder {card.builder} cannot be found: {error}") from error
-    if is_ours and getattr(function, "__module__", None) != module_name:
+    if getattr(function, "__module__", None) != module_name:
         raise CardError(f"{card.name}: {module_name} does not define {name!r}")
     return function
+
+
+def _users_builder(card: BackboneCard) -> Callable[..., object]:
+    try:
+        return trusted_function(card.builder)
+    except CardError as error:
+        raise CardError(f"{card.name}: builder {error}") from error
 
 
 def _keep_stages_intact(trunk: fx.GraphModule) -> None:

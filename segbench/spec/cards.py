@@ -142,7 +142,8 @@ class BackboneCard(Spec):
     """A classification network without its classifier: how to build it and what it promises.
 
     `builder` is `torchvision.models:NAME`, `segbench.models.NAME:FUNCTION`, or a function of a
-    package that the user has declared trusted ($SEGBENCH_TRUSTED).
+    module that the user has declared trusted ($SEGBENCH_TRUSTED): one that is installed, or that
+    lies beside the card or in the current folder. Its code is part of the trial.
     """
 
     not_identity = frozenset({"title", "weights", "default_weights", "licence", "source", "notes"})

@@ -15,6 +15,7 @@ from segbench.errors import CardError
 from segbench.spec import yamlfile
 from segbench.spec.base import Spec
 from segbench.spec.cards import BackboneCard, DatasetCard, card_stem
+from segbench.spec.code import code_folders
 from segbench.spec.torchvision_weights import with_only_weights, with_published_weights
 
 Kind = Literal["backbones", "datasets"]
@@ -85,6 +86,11 @@ class Catalog:
     def path(self, kind: Kind, name: str) -> Path:
         """Return the file of a card that exists."""
         return self._paths[kind][name]
+
+    @property
+    def code_folders(self) -> tuple[str, ...]:
+        """Where trusted modules are looked for: beside the user's cards, and in the present folder."""
+        return code_folders(root for root in self.roots if root != built_in_root())
 
     @cached_property
     def hidden(self) -> tuple[Hidden, ...]:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from segbench.errors import DataError
 from segbench.spec.base import Spec
+from segbench.spec.code import code_folders, trusted_packages
 
 
 class Monitor(Spec):
@@ -32,13 +33,17 @@ class Machine(Spec):
 
     data: folders in which data sets are looked for. cache: Arrow files, downloaded archives and
     weights, cached features. weights: folders in which cards' weights files are looked for.
-    threads: CPU threads of a trial; equal bits need equal threads. stage_data_to: see `Launch`; may
-    hold variables of the node, so it is the one path that is not absolute.
+    code_folders: where trusted modules are looked for, after Python's own path; trusted: the
+    packages that may run (`segbench.spec.code`). threads: CPU threads of a trial; equal bits need
+    equal threads. stage_data_to: see `Launch`; may hold variables of the node, so it is the one path
+    that is not absolute.
     """
 
     data: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     cache: str
+    code_folders: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
     device: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
     loader_workers: Annotated[int, Field(ge=0)] = 0
@@ -57,7 +62,8 @@ class Machine(Spec):
     ) -> Self:
         """Return the machine that flags and $SEGBENCH_DATA, _CACHE and _WEIGHTS describe.
 
-        Flags come first; several folders in a variable are separated by `:`. given: other fields.
+        Flags come first; several folders in a variable are separated by `:`. given: other fields;
+        trusted modules lie beside the cards of $SEGBENCH_CARDS unless `code_folders` is among them.
 
         Raises:
             DataError: a folder that a flag names does not exist, or none of those of a variable does.
@@ -73,6 +79,9 @@ class Machine(Spec):
                 raise DataError(f"${name} {environment[name]}: there is no such folder")
             return folders
 
+        cards = [Path(part) for part in environment.get("SEGBENCH_CARDS", "").split(":") if part]
+        given.setdefault("code_folders", code_folders(cards))
+        given.setdefault("trusted", trusted_packages())
         return cls(
             cache=_absolute(cache or environment.get("SEGBENCH_CACHE") or "~/.cache/segbench"),
             data=tuple(map(_absolute, (*data, *of_variable("SEGBENCH_DATA")))),

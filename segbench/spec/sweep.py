@@ -17,6 +17,7 @@ from segbench.spec.base import Spec, matches
 from segbench.spec.cards import BackboneCard, DatasetCard, Weights
 from segbench.spec.catalog import Catalog
 from segbench.spec.claims import PlannedCell, check_cells, check_selectors
+from segbench.spec.code import code_of, look_in
 from segbench.spec.experiment import Experiment, Selector, place_of, with_value
 from segbench.spec.heads import (
     HEADS,
@@ -77,6 +78,7 @@ class _Resolved(NamedTuple):
     model: Model
     weights: Weights | None
     train: Recipe
+    code: dict[str, str]
     digests: dict[str, str]
 
 
@@ -103,8 +105,10 @@ class _Expansion:
         self.document = document
         self.problems: dict[str, None] = {}
         self.revised: dict[tuple[int, str], tuple[Spec, Spec]] = {}
+        self.code: dict[str, dict[str, str]] = {}
 
     def plan(self) -> Plan:
+        look_in(self.catalog.code_folders)
         every = list(self._points())
         self._check_exclusions(_values(every))
         points = [axes for axes in every if not self._is_excluded(axes)]
@@ -179,12 +183,13 @@ class _Expansion:
         for index, sentence in idle_schedules(train):
             self._problem(("train", "stages", index), sentence)
         chosen = self._weights(backbone, model)
-        if chosen is None:
+        code = self._code(backbone)
+        if chosen is None or code is None:
             return None
         model, weights = chosen
         records: dict[str, Spec | None] = {**parts, "model": model, "weights": weights}
         digests = {name: _digest(part) for name, part in records.items() if part is not None}
-        return _Resolved(backbone, head, dataset, model, weights, train, digests)
+        return _Resolved(backbone, head, dataset, model, weights, train, code, digests)
 
     def _looked_up(self, axis: str, name: str) -> Spec | None:
         try:
@@ -285,6 +290,16 @@ class _Expansion:
             self._problem(("model", "weights"), str(error))
             return None
         return model.revised(weights=name or "none"), backbone.weights[name] if name else None
+
+    def _code(self, backbone: BackboneCard) -> dict[str, str] | None:
+        """Return what the card's builder is made of, read once for each, None after a problem."""
+        if backbone.builder not in self.code:
+            try:
+                self.code[backbone.builder] = code_of([backbone.builder])
+            except CardError as error:
+                self._problem(("sweep", "backbone"), f"{backbone.name}: builder {error}")
+                return None
+        return self.code[backbone.builder]
 
     def _check_splits(self, dataset: DatasetCard, train: Recipe) -> None:
         has = set(dataset.split_names)
@@ -460,7 +475,7 @@ class _Expansion:
             if start and start_id is None:
                 cells.append(Cell(axes, seed, None, "", "the cell that it starts from is skipped"))
                 continue
-            name = trial_id(shared.digests, seed=seed, start_from=start_id)
+            name = trial_id(shared.digests, seed=seed, start_from=start_id, code=shared.code)
             ids[_key(axes), seed] = name
             fields = {key: value for key, value in shared._asdict().items() if key != "digests"}
             trial = Trial.model_construct(**fields, seed=seed, start_from=start_id)

@@ -26,6 +26,8 @@ class Trial(Spec):
 
     weights: the parameters that the trunk starts from, None = random.
     start_from: the id of the trial whose final weights this one starts from.
+    code: what the user's own functions were made of when the trial was planned, see
+    `segbench.spec.code.code_of`; empty where all are segbench's and torchvision's.
     """
 
     backbone: BackboneCard
@@ -36,6 +38,7 @@ class Trial(Spec):
     train: Recipe
     seed: Seed
     start_from: TrialId | None = None
+    code: dict[str, str] = {}
 
     def id(self) -> str:
         """Return the 12 hexadecimal digits that name the trial and its folder."""
@@ -43,7 +46,13 @@ class Trial(Spec):
             {name: part.identity_digest() for name, part in self.parts().items()},
             seed=self.seed,
             start_from=self.start_from,
+            code=self.code,
         )
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Every `module:name` that the trial's cards have segbench call."""
+        return (self.backbone.builder,)
 
     def parts(self) -> dict[str, Spec]:
         """Return the records that many trials share, by field name."""
@@ -57,13 +66,18 @@ class Trial(Spec):
         return parts if self.weights is None else {**parts, "weights": self.weights}
 
     def card_digests(self) -> dict[str, str]:
-        """Return the full sha256 of each shared record, for provenance."""
-        return {name: part.identity_digest() for name, part in sorted(self.parts().items())}
+        """Return the full sha256 of each shared record, and of the user's code, for provenance."""
+        found = {name: part.identity_digest() for name, part in sorted(self.parts().items())}
+        return {**found, "code": digest(self.code)} if self.code else found
 
 
-def trial_id(part_digests: dict[str, str], *, seed: int, start_from: str | None) -> str:
+def trial_id(
+    part_digests: dict[str, str], *, seed: int, start_from: str | None, code: dict[str, str]
+) -> str:
     """Return the id of the trial with these parts; see `Trial.id`."""
     identity: dict[str, Any] = {"version": IDENTITY_VERSION, "seed": seed, **part_digests}
     if start_from is not None:
         identity["start_from"] = start_from
+    if code:
+        identity["code"] = code
     return digest(identity, length=ID_LENGTH)
