@@ -87,7 +87,7 @@ def test_a_device_that_is_too_small_is_told_with_the_way_out(outcome_of, monkeyp
     def too_small(*_args, **_kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("segbench.engine.train.image_losses", too_small)
+    monkeypatch.setattr("segbench.engine.train.upsampled_losses", too_small)
     outcome, result, _ = outcome_of()
     assert (outcome, result.kind) == ("failed", "out_of_memory")
     assert "lower train.batch_size and raise train.accumulate" in result.message

@@ -20,6 +20,7 @@ from segbench.engine import ranks
 from segbench.engine.checkpoint import load_checkpoint, save_checkpoint
 from segbench.engine.loss import image_losses, image_weights, labelled_pixels
 from segbench.engine.training_log import TrainingLog
+from segbench.engine.upsampled_loss import upsampled_losses
 from segbench.errors import DivergedError, OutOfMemoryError
 from segbench.models.segmenter import Segmenter
 from segbench.spec.machine import Monitor
@@ -150,7 +151,9 @@ class _Loop:
         self, stage: Stage, start: int, end: int, source: BatchSource, log: "TrainingLog | _NoLog"
     ) -> None:
         self._enter(stage, end)
-        model = _parallel(self.segmenter, self.device)
+        class_weights = None if self.class_weights is None else self.class_weights.to(self.device)
+        step = _TrainingStep(self.segmenter, self.recipe, class_weights)
+        model = _parallel(step, self.device)
         batches = source(self.step * self.recipe.accumulate, end * self.recipe.accumulate)
         while self.step < end:
             factor = schedule_factor(stage.schedule, self.step - start, stage.steps)
@@ -209,13 +212,7 @@ class _Loop:
 
     def _loss(self, model: nn.Module, part: Batch, weights: Tensor) -> Tensor:
         inputs = _to(part.inputs, self.device)
-        label = part.label.to(self.device, non_blocking=True)
-        every = self.recipe.loss_stride
-        dtype = _AUTOCAST.get(self.recipe.precision)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            score_map = model(inputs, label.shape[-2:], every)  # (N, C, H/every, W/every)
-        class_weights = None if self.class_weights is None else self.class_weights.to(self.device)
-        losses = image_losses(score_map.float(), label[:, ::every, ::every], class_weights)
+        losses = model(inputs, part.label.to(self.device, non_blocking=True))  # (N,)
         return (losses * weights.to(losses)).sum()
 
     def _after_step(self, stage: Stage, end: int, log: "TrainingLog | _NoLog") -> None:
@@ -345,19 +342,32 @@ def _optimizer(groups: list[dict[str, Any]], optimizer: Optimizer) -> torch.opti
 class _TrainingStep(nn.Module):
     """The forward pass of training as a module, so that DistributedDataParallel can wrap it."""
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(
+        self, segmenter: Segmenter, recipe: Recipe, class_weights: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.segmenter = segmenter
+        self.every = recipe.loss_stride
+        self.dtype = _AUTOCAST.get(recipe.precision)
+        self.class_weights = class_weights
 
-    def forward(
-        self, inputs: Tensor | tuple[Tensor, ...], size: tuple[int, int], every: int
-    ) -> Tensor:
-        maps = self.segmenter.feature_maps(inputs) if isinstance(inputs, Tensor) else inputs
-        return self.segmenter.score_map(maps, size, every=every)
+    def forward(self, inputs: Tensor | tuple[Tensor, ...], label: Tensor) -> Tensor:
+        """Return the loss of each image, (N,) float32, for labels (N, H, W)."""
+        height, width = label.shape[-2:]
+        seen = label[:, :: self.every, :: self.every]
+        head = self.segmenter.head
+        with torch.autocast(label.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            maps = self.segmenter.feature_maps(inputs) if isinstance(inputs, Tensor) else inputs
+            coarse = head(maps)  # (N, C, h, w)
+            bilinear = head.bilinear_to(coarse, (height, width), every=self.every)
+            if bilinear is None:
+                coarse = head.upsample_to(coarse, (height, width), every=self.every)
+        if bilinear is None:
+            return image_losses(coarse.float(), seen, self.class_weights)
+        return upsampled_losses(coarse.float(), bilinear, seen, self.class_weights)
 
 
-def _parallel(segmenter: Segmenter, device: torch.device) -> nn.Module:
-    step = _TrainingStep(segmenter)
+def _parallel(step: nn.Module, device: torch.device) -> nn.Module:
     if ranks.count() == 1:
         return step
     devices = [device] if device.type == "cuda" else None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from segbench.errors import DataError
 from segbench.models.geometry import Coordinates
 from segbench.models.upsampling import (
+    Bilinear,
     FixedUpsampling,
     LearnedUpsampling,
     Step,
@@ -109,8 +110,30 @@ class FusionHead(nn.Module):
         Raises:
             DataError: the image has pixels that no feature reaches.
         """
+        bilinear = self.bilinear_to(coarse, size, every=every)
+        if bilinear is not None:
+            return bilinear.of(coarse)
+        rows, columns = self._reached(coarse, size)
+        return self.final(coarse, rows[::every], columns[::every])
+
+    def bilinear_to(
+        self, coarse: Tensor, size: tuple[int, int], *, every: int = 1
+    ) -> Bilinear | None:
+        """Return what `upsample_to` does to `coarse`; None where that is learned.
+
+        Raises:
+            DataError: the image has pixels that no feature reaches.
+        """
+        h, w = coarse.shape[-2:]
         if isinstance(self.final, StretchedUpsampling):
-            return self.final(coarse, size, every=every)
+            return self.final.bilinear((h, w), size, every=every)
+        if isinstance(self.final, LearnedUpsampling):
+            return None
+        rows, columns = self._reached(coarse, size)
+        return self.final.bilinear((h, w), rows[::every], columns[::every])
+
+    def _reached(self, coarse: Tensor, size: tuple[int, int]) -> tuple[range, range]:
+        """Return all rows and columns of the image, which features must reach."""
         rows, columns = _shared(self.final, coarse, size)
         if (rows, columns) != (range(size[0]), range(size[1])):
             raise DataError(
@@ -118,7 +141,7 @@ class FusionHead(nn.Module):
                 f"(rows {rows}, columns {columns} are reached); take larger images, or geometry "
                 "`aligned`"
             )
-        return self.final(coarse, rows[::every], columns[::every])
+        return rows, columns
 
     def upsampling_parameters(self) -> set[str]:
         """Return the names of the kernels that start bilinear and only upsample.

@@ -9,6 +9,7 @@ sizes. Knows nothing of trunks and heads.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -69,25 +70,36 @@ class Step:
         away = (torch.arange(self.taps) - self.centre).abs()
         return (1 - away / self.factor).clamp(min=0)
 
-    def weights(self, size: int, at: range, like: Tensor) -> Tensor:
-        """Return the share of each of `size` coarse features in the fine indices `at`.
-
-        Returns:
-            (len(at), size), on the device and of the type of `like`.
-        """
-        places = torch.arange(at.start, at.stop, at.step, device=like.device, dtype=torch.float32)
+    def shares(self, size: int, at: range) -> Tensor:
+        """Return the share of each of `size` coarse features in the fine indices `at`."""
+        places = torch.arange(at.start, at.stop, at.step, dtype=torch.float32)
         places = (places - self.delta) / self.factor  # in coarse features
-        return _shares(places.clamp(0, size - 1) if self.clamps else places, size).to(like.dtype)
+        return _shares(places.clamp(0, size - 1) if self.clamps else places, size)
 
 
 def _shares(places: Tensor, size: int) -> Tensor:
     """Return (places, size): the share of each of `size` features in what lies at these places."""
-    features = torch.arange(size, device=places.device, dtype=places.dtype)
+    features = torch.arange(size, dtype=places.dtype)
     return (1 - (places[:, None] - features).abs()).clamp(min=0)
 
 
+class Bilinear(NamedTuple):
+    """Bilinear upsampling of (h, w) to (H, W): the shares of the features, for each axis.
+
+    rows: (H, h). columns: (W, w). float32, on the CPU.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def of(self, coarse: Tensor) -> Tensor:
+        """Return the map (N, C, h, w) as (N, C, H, W), by two small matrix products."""
+        wide = F.linear(coarse, self.columns.to(coarse))  # (N, C, h, W)
+        return self.rows.to(wide) @ wide
+
+
 class FixedUpsampling(nn.Module):
-    """Bilinear upsampling as two small matrix products, one an axis; `project` goes before it."""
+    """Bilinear upsampling by coordinates; `project` goes before it."""
 
     def __init__(self, step: Step, project: nn.Module | None = None) -> None:
         super().__init__()
@@ -97,9 +109,12 @@ class FixedUpsampling(nn.Module):
     def forward(self, coarse: Tensor, rows: range, columns: range) -> Tensor:
         """Return the map (N, C, h, w) at the given rows and columns of the fine grid."""
         h, w = coarse.shape[-2:]
-        coarse = self.project(coarse)
-        wide = F.linear(coarse, self.step.weights(w, columns, coarse))  # (N, C, h, columns)
-        return self.step.weights(h, rows, wide) @ wide  # (N, C, rows, columns)
+        return self.bilinear((h, w), rows, columns).of(self.project(coarse))
+
+    def bilinear(self, size: tuple[int, int], rows: range, columns: range) -> Bilinear:
+        """Return the shares of a coarse map's features of `size` (h, w) in these rows and columns."""
+        h, w = size
+        return Bilinear(self.step.shares(h, rows), self.step.shares(w, columns))
 
 
 class StretchedUpsampling(nn.Module):
@@ -111,17 +126,18 @@ class StretchedUpsampling(nn.Module):
 
     def forward(self, coarse: Tensor, size: tuple[int, int], *, every: int = 1) -> Tensor:
         """Return the map (N, C, h, w) at every n-th row and column of a grid of `size`."""
-        coarse = self.project(coarse)
-        rows, columns = (
-            self._weights(features, fine, every, coarse)
-            for features, fine in zip(coarse.shape[-2:], size, strict=True)
-        )
-        return rows @ F.linear(coarse, columns)
+        h, w = coarse.shape[-2:]
+        return self.bilinear((h, w), size, every=every).of(self.project(coarse))
 
-    def _weights(self, size: int, fine_size: int, every: int, like: Tensor) -> Tensor:
-        fine = torch.arange(0, fine_size, every, device=like.device, dtype=torch.float32)
+    def bilinear(self, size: tuple[int, int], fine: tuple[int, int], *, every: int = 1) -> Bilinear:
+        """Return the shares of features of `size` (h, w) in every n-th row and column of `fine`."""
+        rows, columns = zip(size, fine, strict=True)
+        return Bilinear(self._shares(*rows, every), self._shares(*columns, every))
+
+    def _shares(self, size: int, fine_size: int, every: int) -> Tensor:
+        fine = torch.arange(0, fine_size, every, dtype=torch.float32)
         places = (fine + 0.5) * (size / fine_size) - 0.5
-        return _shares(places.clamp(0, size - 1), size).to(like.dtype)
+        return _shares(places.clamp(0, size - 1), size)
 
 
 class LearnedUpsampling(nn.Module):
