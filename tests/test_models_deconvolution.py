@@ -111,7 +111,7 @@ class Study:
         return self.convolution(x, name, 2, "valid")
 
     def pooled(self, x: Tensor, block: str) -> Tensor:
-        inside = F.avg_pool2d(x, 3, 1, 1, count_include_pad=True)
+        inside = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)  # as TensorFlow pads
         return self.convolution(inside, f"{block}.branch_pool")
 
     def mixed_5(self, x: Tensor, block: str) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -13,7 +14,7 @@ from segbench.errors import CardError
 from segbench.models.geometry import Window, pad_aligned, stage_coordinates
 from segbench.models.segmenter import build_segmenter
 from segbench.models.trunk import Trunk, build_trunk
-from segbench.spec.cards import BackboneCard
+from segbench.spec.cards import BackboneCard, Stage
 from segbench.spec.catalog import Catalog, built_in_root
 from segbench.spec.heads import HEADS, Geometry, Model
 
@@ -62,6 +63,61 @@ def _check_places(trunk: Trunk, image: torch.Tensor, axis: int) -> None:
         assert last < image.shape[2 + axis] - 1
         assert last - first + 1 == here.receptive_field
         assert (first + last) / 2 == here.stride * index + here.offset
+
+
+class Pools(nn.Module):
+    """A pool as a module, then one as a function; both pad."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.AvgPool2d(3, 1, 1)
+        self.last = nn.Identity()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.last(F.avg_pool2d(self.first(image), 3, stride=1, padding=1))
+
+
+def pools() -> nn.Module:
+    return Pools()
+
+
+@pytest.mark.parametrize("padding", ["native", "aligned"])
+@pytest.mark.parametrize(
+    ("counted", "corner"),
+    [
+        # of [[0, 36], [72, 108]]: the mean of all four pixels, and again
+        ("exclude_padding", 54),
+        # 216 / 9 everywhere, then 4 * 24 / 9
+        ("include_padding", 4 * 24 / 9),
+        (None, 4 * 24 / 9),
+    ],
+)
+def test_average_pools_divide_by_what_the_card_says(monkeypatch, counted, corner, padding):
+    monkeypatch.setenv("SEGBENCH_TRUSTED", __name__)
+    stages = (Stage(name="last", module="last", stride=1, channels=3),)
+    card = _card("resnet18").revised(
+        builder=f"{__name__}:pools", stages=stages, average_pools=counted
+    )
+    network = build_trunk(card, (1,), padding=padding, dropout=0.5).network
+    image = torch.tensor([[0.0, 36.0], [72.0, 108.0]]).expand(1, 3, 2, 2)
+    torch.testing.assert_close(network(image)["last"], torch.full((1, 3, 2, 2), float(corner)))
+
+
+@pytest.mark.parametrize("padding", ["native", "aligned", "caffe"])
+@pytest.mark.parametrize("name", ["inception_v3", "inception_v3_7a"])
+def test_inceptions_pools_leave_the_padding_out_as_its_weights_were_trained(name, padding):
+    card = _card(name)
+    with torch.device("meta"):
+        trunk = build_trunk(card, card.strides, padding=padding, dropout=0.5)
+    found = [m for m in trunk.network.modules() if isinstance(m, nn.AvgPool2d)]
+    assert len(found) == (7 if name == "inception_v3_7a" else 9)
+    assert not any(pool.count_include_pad for pool in found)
+
+
+def test_a_card_that_says_nothing_on_pools_keeps_its_identity():
+    card = _card("inception_v3").revised(average_pools=None)
+    assert "average_pools" not in card.identity()
+    assert card.identity_digest() != _card("inception_v3").identity_digest()
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -210,6 +210,13 @@ def pools_as_modules(trunk: fx.GraphModule) -> None:
     trunk.recompile()
 
 
+def set_average_pools(trunk: fx.GraphModule, *, counts_padding: bool) -> None:
+    """Let every average pool divide by its whole window, or by the pixels that lie inside."""
+    for _, layer in _windows(trunk):
+        if isinstance(layer, nn.AvgPool2d):
+            layer.count_include_pad = counts_padding
+
+
 _MAX_POOL = (
     nn.MaxPool2d,
     ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),

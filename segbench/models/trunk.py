@@ -59,6 +59,9 @@ def build_trunk(
     stages = [stage for stage in card.stages if stage.stride in strides]
     trunk = _cut(card, network, stages)
     geometry.pools_as_modules(trunk)
+    if card.average_pools is not None:
+        counts_padding = card.average_pools == "include_padding"
+        geometry.set_average_pools(trunk, counts_padding=counts_padding)
     new_biases = frozenset[str]() if batch_norm == "keep" else geometry.remove_batch_norm(trunk)
     _keep_stages_intact(trunk)
     if card.classifier is not None and stages[-1] is card.stages[-1]:

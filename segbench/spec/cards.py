@@ -144,6 +144,9 @@ class BackboneCard(Spec):
     `builder` is `torchvision.models:NAME`, `segbench.models.NAME:FUNCTION`, or a function of a
     module that the user has declared trusted ($SEGBENCH_TRUSTED): one that is installed, or that
     lies beside the card or in the current folder. Its code is part of the trial.
+    average_pools: whether an average pool at the border divides by the pixels that its window has
+    inside, or by the whole window; as the builder has it where nothing is said. It must be what the
+    weights were trained with.
     """
 
     not_identity = frozenset({"title", "weights", "default_weights", "licence", "source", "notes"})
@@ -154,6 +157,7 @@ class BackboneCard(Spec):
     arguments: dict[str, bool | int | float | str] = {}
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     classifier: Classifier | None = None
+    average_pools: Literal["exclude_padding", "include_padding"] | None = None
     input: Input
     weights: dict[Text, Weights] = {}
     default_weights: str | None = None
