@@ -13,10 +13,8 @@ from segbench import results
 from segbench.drive import Prepared
 from segbench.errors import CardError, DataError, ResultError
 from segbench.files import digest, write_text
-from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import Catalog, built_in_root
 from segbench.spec.code import difference
-from segbench.spec.heads import BatchNorm
 from segbench.spec.trial import Trial
 
 
@@ -70,6 +68,7 @@ def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
         read = {stride for t in trials if t.backbone is card for stride in t.head.strides}
         strides = tuple(sorted(read, reverse=True))
         weights = trial.weights if with_weights else None
+        caches = any(t.train.cache_features for t in trials if t.backbone is card)
         known = digest(
             [
                 card.model_dump(mode="json"),
@@ -77,6 +76,7 @@ def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
                 strides,
                 trial.model.batch_norm,
                 trial.code,
+                caches,
                 version("torchvision"),
             ],
             length=16,
@@ -86,7 +86,7 @@ def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
             continue
         try:
             path = None if weights is None else weights_file(weights, prepared.machine)
-            _compare_card(card, strides, path, trial.model.batch_norm)
+            _compare_card(trial, strides, path, caches=caches)
         except (CardError, DataError) as error:
             sentences.append(str(error))
             continue
@@ -96,15 +96,21 @@ def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
 
 
 def _compare_card(
-    card: BackboneCard, strides: tuple[int, ...], weights: Path | None, batch_norm: BatchNorm
+    trial: Trial, strides: tuple[int, ...], weights: Path | None, *, caches: bool
 ) -> None:
-    """Compare the card with its network, and with its weights' file where there is one."""
-    from segbench.models.trunk import verify_card
+    """Compare the card with its network, and with its weights' file where there is one.
+
+    caches: whether its features are to be computed once for all steps.
+    """
+    from segbench.models.trunk import check_not_random, trunk_without_memory, verify_card
     from segbench.models.trunk_weights import verify_weights
 
+    card = trial.backbone
     verify_card(card)
+    if caches and (trunk := trunk_without_memory(card, strides)) is not None:
+        check_not_random(card, trunk.network)
     if weights is not None:
-        verify_weights(card, strides, weights, batch_norm=batch_norm)
+        verify_weights(card, strides, weights, batch_norm=trial.model.batch_norm)
 
 
 def check_same_files(prepared: Prepared) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from segbench.drive_batch_norm import tiny_batches
 from segbench.errors import CardError, DataError, ExperimentError, SegbenchError
 from segbench.spec import yamlfile
 from segbench.spec.cards import BackboneCard, DatasetCard
@@ -164,14 +165,20 @@ def _as_yaml(value: dict[str, Any]) -> str:
     )
 
 
-def problems_of(path: Path, cards: tuple[Path, ...]) -> list[str]:
-    """Return one sentence for each problem of a card or an experiment, told apart by its keys."""
+class Checked(NamedTuple):
+    """A sentence for each problem of a file, and for each thing to be warned of."""
+
+    problems: list[str]
+    warnings: list[str]
+
+
+def checked(path: Path, cards: tuple[Path, ...]) -> Checked:
+    """Return what is wrong with a card or an experiment, told apart by its keys."""
     problems: list[str] = []
     try:
         data = yamlfile.read_document(path, CardError).data
         if isinstance(data, dict) and not {"sweep", "question"}.isdisjoint(data):
-            _planned(path, cards)
-            return []
+            return _checked_experiment(path, cards)
         if path.suffix != ".yaml":
             problems.append(f"{path}: a card is found by the ending .yaml; rename the file")
         catalog = Catalog.on_path((*cards, *_root_of(path)))
@@ -187,7 +194,14 @@ def problems_of(path: Path, cards: tuple[Path, ...]) -> list[str]:
             read_card(path, DatasetCard, catalog=catalog)
     except SegbenchError as error:
         problems += str(error).splitlines()
-    return problems
+    return Checked(problems, [])
+
+
+def _checked_experiment(path: Path, cards: tuple[Path, ...]) -> Checked:
+    trials = _planned(path, cards).trials
+    tiny = tiny_batches(trials.values(), Path(Machine.from_environment().cache))
+    warnings = [tiny.warning] if tiny.warning else []
+    return Checked(*([f"{path}: {told}" for told in each] for each in (tiny.problems, warnings)))
 
 
 def _root_of(card: Path) -> tuple[Path, ...]:

@@ -26,10 +26,10 @@ from segbench.engine.train import (
     Interrupted,
     train,
 )
-from segbench.errors import CardError, DataError
+from segbench.errors import DataError
 from segbench.files import digest
 from segbench.models.segmenter import Segmenter
-from segbench.models.trunk import random_layers
+from segbench.models.trunk import check_not_random
 from segbench.spec.protocol import Protocol
 from segbench.spec.trial import IDENTITY_VERSION
 from segbench.trial_work import Work, open_part
@@ -127,11 +127,7 @@ def _feature_source(work: Work, segmenter: Segmenter, split: SegmentationSplit) 
     trial, recipe = work.trial, work.trial.train
     squash = recipe.images.squash
     assert squash is not None  # Recipe checks it
-    if drawing := random_layers(segmenter.trunk):
-        raise CardError(
-            f"{trial.backbone.name}: {trial.head.name} reads it behind {drawing[0]}, which draws at "
-            "random at each step: take train.cache_features false, or build it without such layers"
-        )
+    check_not_random(trial.backbone, segmenter.trunk)
     work.report(phase="features", step=0, steps=len(split))
     parts = {name: part.identity_digest() for name, part in trial.parts().items()}
     key = {name: parts.get(name) for name in ("backbone", "model", "weights")}

@@ -31,6 +31,7 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
         True,
         (
             "drive",
+            "drive_batch_norm",
             "drive_compare",
             "drive_evaluate",
             "drive_preflight",
@@ -107,12 +108,14 @@ def test_what_a_run_looks_at_before_it_starts_loads_no_torch(tmp_path):
         [
             "import sys",
             "from pathlib import Path",
-            "from segbench import drive, drive_preflight",
+            "from segbench import drive, drive_batch_norm, drive_preflight",
             "path = Path('experiments/quickstart.yaml')",
             f"flags = drive.Flags(results=Path({str(tmp_path)!r}))",
             "prepared = drive.prepare_run(path, flags)",
             "assert drive_preflight.missing_files(prepared) == []",
             "drive_preflight.check_same_files(prepared)",
+            "trials = prepared.asked.trials.values()",
+            "assert drive_batch_norm.tiny_batches(trials, path).warning",
             f"heavy = [h for h in {HEAVY!r} if h in sys.modules]",
             "assert not heavy, heavy",
         ]

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from segbench import results
+from segbench import drive_preflight, results
 from segbench.drive import Flags, prepare_run
 from segbench.engine.train import set_frozen
-from segbench.errors import ExperimentError
+from segbench.errors import CardError, ExperimentError
 from segbench.models.segmenter import Segmenter, build_segmenter
-from segbench.models.trunk import random_layers
+from segbench.models.trunk import check_not_random
 from segbench.spec.catalog import Catalog, built_in_root
 from segbench.spec.experiment import read_experiment
 from segbench.spec.heads import HEADS, Model
@@ -106,7 +106,14 @@ def test_random_layers_are_dropout_and_stochastic_depth_that_draw():
             "norm": nn.BatchNorm2d(3),
         }
     )
-    assert random_layers(layers) == ["dropout", "channels", "depth"]
+    for name, layer in layers.items():
+        if name in {"idle", "norm"}:
+            check_not_random(CATALOG.backbone("resnet18"), nn.ModuleDict({name: layer}))
+        else:
+            with pytest.raises(
+                CardError, match=f"^resnet18: the head reads it behind {name}, which"
+            ):
+                check_not_random(CATALOG.backbone("resnet18"), nn.ModuleDict({name: layer}))
 
 
 def test_features_behind_stochastic_depth_are_not_cached(toy_project, tmp_path):
@@ -133,4 +140,6 @@ def test_features_behind_stochastic_depth_are_not_cached(toy_project, tmp_path):
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=()) == "failed"
     failure = results.load_failure(workdir)
     assert failure is not None
-    assert "toynet: fcn32s reads it behind features.2.1.stochastic_depth" in failure.message
+    told = "toynet: the head reads it behind features.2.1.stochastic_depth, which draws at random"
+    assert told in failure.message
+    assert told in "".join(drive_preflight.missing_files(prepared))

@@ -42,6 +42,7 @@ stages:
   - {name: s8, module: features.3, stride: 8, channels: 24}
   - {name: s16, module: features.8, stride: 16, channels: 48}
   - {name: s32, module: features.12, stride: 32, channels: 576}
+has_batch_norm: true
 input: {mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}
 licence: Apache-2.0
 source: {paper: none}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from segbench import console
-from segbench.cli.app import OUT, app, fail, progress_bars
+from segbench.cli.app import ERR, OUT, app, fail, progress_bars
 from segbench.cli.flags import Cache, Cards, Data, Weights
 
 
@@ -50,9 +50,10 @@ def check(
     """Check cards and experiments; report all problems of all files at once."""
     from segbench import listing
 
-    problems = [
-        problem for file in files for problem in listing.problems_of(file, tuple(cards or ()))
-    ]
+    found = [listing.checked(file, tuple(cards or ())) for file in files]
+    for warning in (warning for each in found for warning in each.warnings):
+        ERR.print(warning)
+    problems = [problem for each in found for problem in each.problems]
     if problems:
         fail("\n".join(problems))
     OUT.print("the file is in order" if len(files) == 1 else f"{len(files)} files are in order")

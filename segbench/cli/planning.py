@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from segbench.cli.app import OUT, app
+from segbench.cli.app import ERR, OUT, app
 from segbench.cli.flags import Cache, Cards, Data, File, Only, Results, Settings, Weights
-from segbench.cli.run import launch_settings, say_plan
+from segbench.cli.run import launch_settings, say_plan, warning_of_batches
 
 
 @app.command()
@@ -55,6 +55,8 @@ def plan(
     prepared = drive.prepare_run(file, flags)
     left = drive.unfinished(prepared, retry_failed=False)
     say_plan(prepared, left)
+    if warning := warning_of_batches(file, prepared, left):
+        ERR.print(warning)
     found = estimated(prepared.asked.cells, left, prepared.run_folder)
     gpus = _gpus(prepared.asked.experiment.launch, found.devices)
     if found.measured:

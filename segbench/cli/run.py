@@ -97,10 +97,13 @@ def run_command(
     for sentence in drive_preflight.made_from_other_code(prepared):
         ERR.print(sentence)
     say_plan(prepared, left)
+    warning = warning_of_batches(file, prepared, left)
     if dry_run:
+        if warning:
+            ERR.print(warning)
         _say_cells(prepared, left)
         return
-    _work_off(prepared, left, command, wait)
+    _work_off(prepared, left, command, wait, warning)
     while settle and not drive.unfinished(prepared, retry_failed=False) and _add_seeds(prepared):
         prepared = drive.prepare_run(file, flags)
         _work_off(prepared, drive.unfinished(prepared, retry_failed=False), command, wait)
@@ -124,7 +127,9 @@ def _submits(prepared: Any) -> bool:
     return prepared.asked.experiment.launch.launcher == "slurm"
 
 
-def _work_off(prepared: Any, left: dict[str, Any], command: str, wait: bool) -> None:
+def _work_off(
+    prepared: Any, left: dict[str, Any], command: str, wait: bool, warning: str = ""
+) -> None:
     """Record the run, do what is left of it, and report."""
     from segbench import drive, drive_preflight
 
@@ -132,8 +137,8 @@ def _work_off(prepared: Any, left: dict[str, Any], command: str, wait: bool) -> 
         fail("\n".join(missing))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a ctrl-C
     record = drive.record(prepared, command)
-    for warning in record.claim_warnings:
-        ERR.print(warning)
+    for told in (*filter(None, [warning]), *record.claim_warnings):
+        ERR.print(told)
     leaves = _submits(prepared) and not wait
     try:
         if left:
@@ -232,6 +237,16 @@ def say_plan(prepared: Any, left: dict[str, Any]) -> None:
         f"protocols: {', '.join(plan.experiment.evaluate)}; launcher: {plan.experiment.launch.launcher}; "
         f"results: {console.shown_path(prepared.run_folder)}"
     )
+
+
+def warning_of_batches(file: Path, prepared: Any, left: dict[str, Any]) -> str:
+    """Return what to say of batch norm on few images; leave where it cannot train at all."""
+    from segbench.drive_batch_norm import tiny_batches
+
+    tiny = tiny_batches(left.values(), Path(prepared.machine.cache))
+    if tiny.problems:
+        fail("\n".join(f"{file}: {problem}" for problem in tiny.problems))
+    return tiny.warning
 
 
 def _say_cells(prepared: Any, left: dict[str, Any]) -> None:

@@ -101,12 +101,22 @@ def verify_card(card: BackboneCard) -> None:
         CardError: there is no such builder, module or layer, or strides and channels are others.
     """
     finer = [(stage.stride,) for stage in card.stages[:-1] if stage.smallest_side is not None]
-    for strides in (card.strides, *finer):
+    trunk = trunk_without_memory(card, card.strides)
+    if trunk is not None and card.has_batch_norm not in {None, bool(_batch_norms(trunk.network))}:
+        raise CardError(
+            f"{card.name}: is declared with has_batch_norm {str(card.has_batch_norm).lower()}, but its "
+            f"trunk has {'none' if card.has_batch_norm else 'some'}"
+        )
+    for strides in finer:
         trunk_without_memory(card, strides)
 
 
 def trunk_without_memory(
-    card: BackboneCard, strides: tuple[int, ...], *, batch_norm: BatchNorm = "keep"
+    card: BackboneCard,
+    strides: tuple[int, ...],
+    *,
+    padding: Geometry = "native",
+    batch_norm: BatchNorm = "keep",
 ) -> Trunk | None:
     """Return the trunk with shapes and names but no numbers; None where it cannot be built so.
 
@@ -115,18 +125,50 @@ def trunk_without_memory(
     """
     try:
         with torch.device("meta"):
-            return build_trunk(card, strides, padding="native", dropout=0.5, batch_norm=batch_norm)
+            return build_trunk(card, strides, padding=padding, dropout=0.0, batch_norm=batch_norm)
     except (NotImplementedError, RuntimeError):
         return None
 
 
-def random_layers(trunk: nn.Module) -> list[str]:
-    """Return the names of the layers that draw at random while training."""
-    return [
-        name
-        for name, layer in trunk.named_modules()
-        if isinstance(layer, nn.modules.dropout._DropoutNd | StochasticDepth) and layer.p > 0
-    ]
+class SmallestMaps(NamedTuple):
+    """The fewest features of one image that batch norm of the trunk sees, None without any; and a head."""
+
+    batch_norm: int | None
+    stages: int
+
+
+def smallest_maps(trunk: Trunk, size: tuple[int, int]) -> SmallestMaps:
+    """Return how small the maps of an image of `size` (H, W) become, without computing anything.
+
+    trunk: of `trunk_without_memory`.
+    """
+    seen: list[int] = []
+    for layer in _batch_norms(trunk.network):
+        layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0, 0].numel()))
+    with torch.inference_mode():
+        maps = trunk.network.eval()(torch.empty(1, 3, *size, device="meta"))
+    return SmallestMaps(
+        min(seen, default=None), min(stage[0, 0].numel() for stage in maps.values())
+    )
+
+
+def _batch_norms(network: nn.Module) -> list[nn.Module]:
+    kind = nn.modules.batchnorm._BatchNorm
+    return [layer for layer in network.modules() if isinstance(layer, kind)]
+
+
+def check_not_random(card: BackboneCard, trunk: nn.Module) -> None:
+    """Refuse a trunk whose features differ from step to step, so that they cannot be computed once.
+
+    Raises:
+        CardError: names the first layer that draws at random while training.
+    """
+    for name, layer in trunk.named_modules():
+        if isinstance(layer, nn.modules.dropout._DropoutNd | StochasticDepth) and layer.p > 0:
+            raise CardError(
+                f"{card.name}: the head reads it behind {name}, which draws at random at each step: "
+                "take train.cache_features false, or build it without such layers"
+            )
 
 
 class _Tracer(fx.Tracer):

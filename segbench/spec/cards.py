@@ -147,9 +147,12 @@ class BackboneCard(Spec):
     average_pools: whether an average pool at the border divides by the pixels that its window has
     inside, or by the whole window; as the builder has it where nothing is said. It must be what the
     weights were trained with.
+    has_batch_norm: whether its trunk has batch norm; where it is not said, the network is asked.
     """
 
-    not_identity = frozenset({"title", "weights", "default_weights", "licence", "source", "notes"})
+    not_identity = frozenset(
+        {"title", "has_batch_norm", "weights", "default_weights", "licence", "source", "notes"}
+    )
 
     name: Name
     title: Text
@@ -158,6 +161,7 @@ class BackboneCard(Spec):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     classifier: Classifier | None = None
     average_pools: Literal["exclude_padding", "include_padding"] | None = None
+    has_batch_norm: bool | None = None
     input: Input
     weights: dict[Text, Weights] = {}
     default_weights: str | None = None
