@@ -131,7 +131,8 @@ def figures_in_words(evaluation: Evaluation) -> str:
         f"{name.replace('_', ' ')} {'-' if value is None else f'{100 * value:.2f}'}"
         for name, value in shown.items()
     )
-    return f"{figures} on {evaluation.num_images} images of {evaluation.protocol.split}"
+    seen = f", {evaluation.num_trained_on} of them trained on" if evaluation.num_trained_on else ""
+    return f"{figures} on {evaluation.num_images} images of {evaluation.protocol.split}{seen}"
 
 
 def _trained(run_folder: Path, prefixes: tuple[str, ...]) -> list[Path]:

@@ -51,6 +51,23 @@ def missing_files(prepared: Prepared) -> list[str]:
     ]
 
 
+def shared_images(prepared: Prepared) -> list[str]:
+    """Return a sentence for every scored split that has images of the training split."""
+    from segbench.data.shared import Part, shared_in_words
+
+    pairs = {
+        (id(trial.dataset), trial.train.split, trial.train.max_images, protocol.digest()): (
+            trial.dataset,
+            Part(trial.train.split, trial.train.max_images),
+            Part(protocol.split, protocol.max_images, protocol.subset_seed),
+        )
+        for trial in prepared.asked.trials.values()
+        for protocol in prepared.asked.experiment.evaluate.values()
+    }
+    found = (shared_in_words(*pair, prepared.machine) for pair in pairs.values())
+    return list(dict.fromkeys(filter(None, found)))
+
+
 def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
     """Return a sentence for each backbone card that is not what its network or its weights are.
 

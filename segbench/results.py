@@ -20,11 +20,11 @@ import math
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from segbench.counts import Counted, Sums, figures, mean_iou, per_class_iou
 from segbench.errors import DataError, ResultError
@@ -60,7 +60,10 @@ class Result(Spec):
 
 
 class Evaluation(Spec):
-    """One protocol's figures on one split: fractions in [0, 1], per class None where absent."""
+    """One protocol's figures on one split: fractions in [0, 1], per class None where absent.
+
+    num_trained_on: how many of the images the trial was trained on, None where that is not known.
+    """
 
     trial_id: str
     protocol: Protocol
@@ -70,6 +73,7 @@ class Evaluation(Spec):
     background: int | None
     figures: dict[str, float | None]
     per_class_iou: tuple[float | None, ...]
+    num_trained_on: Annotated[int, Field(ge=0)] | None = None
 
     @property
     def scored_classes(self) -> tuple[int, ...]:
@@ -109,6 +113,7 @@ def evaluation_of(
     protocol: Protocol,
     dataset: DatasetCard,
     split_fingerprint: str,
+    num_trained_on: int | None = None,
 ) -> Evaluation:
     """Return the figures that the protocol reads off these counts.
 
@@ -135,6 +140,7 @@ def evaluation_of(
             float(value) if index in kept and not math.isnan(value) else None
             for index, value in enumerate(iou)
         ),
+        num_trained_on=num_trained_on,
     )
 
 

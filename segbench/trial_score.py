@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segbench import results
 from segbench.counts import Counted
+from segbench.data.shared import Part, shared_images
 from segbench.data.split import SegmentationSplit, open_scored
 from segbench.data.staging import staged
 from segbench.engine import ranks
@@ -79,7 +80,7 @@ def evaluate_trial(work: Work, segmenter: Segmenter, protocol: Protocol, *, of: 
     counted = merged([part for part in ranks.gathered(counted) if part is not None])
     if not ranks.is_first():
         return
-    evaluation = _evaluation(counted, trial, protocol, split)
+    evaluation = _evaluation(counted, trial, protocol, split, work.machine)
     results.write_evaluation(work.workdir, evaluation, counted)
 
 
@@ -124,16 +125,27 @@ def scored_on(
         device=chosen_device(machine),
         on_image=lambda done: on_image(done, len(split)),
     )
-    return _evaluation(counted, trial, protocol, split), counted
+    return _evaluation(counted, trial, protocol, split, machine), counted
 
 
 def _evaluation(
-    counted: Counted, trial: Trial, protocol: Protocol, split: SegmentationSplit
+    counted: Counted,
+    trial: Trial,
+    protocol: Protocol,
+    split: SegmentationSplit,
+    machine: Machine,
 ) -> Evaluation:
+    shared = shared_images(
+        trial.dataset,
+        Part(trial.train.split, trial.train.max_images),
+        Part(protocol.split, protocol.max_images, protocol.subset_seed),
+        machine,
+    )
     return results.evaluation_of(
         counted,
         trial_id=trial.id(),
         protocol=protocol,
         dataset=trial.dataset,
         split_fingerprint=split.fingerprint,
+        num_trained_on=None if shared is None else shared.number,
     )

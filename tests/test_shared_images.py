@@ -2,16 +2,24 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_data_files import card, folder, machine  # noqa: F401
+from test_report_boards import boards_of
+from toy_world import new_project
 
+from segbench import drive, drive_preflight, results
 from segbench.data.photographs import checked_image
+from segbench.data.prepare import prepare
 from segbench.data.prepared import contents_here
+from segbench.data.shared import Part, Shared, _number_of_equal, shared_images, shared_in_words
 from segbench.data.split import open_split
+from segbench.drive_evaluate import figures_in_words
+from segbench.trial import run_trial
 
 
 def _encoded(pixels, kind, mode="RGB") -> bytes:
@@ -50,3 +58,122 @@ def test_a_split_that_was_converted_without_digests_opens_as_before(folder, mach
     )
     assert open_split(card(), "val", machine).fingerprint == split.fingerprint
     assert contents_here(card(), "val", machine).image_digests is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 5), max_size=6), st.lists(st.integers(0, 5), max_size=6))
+def test_equal_files_are_counted_as_by_reading_all_of_them(tmp_path_factory, ours, theirs):
+    long = bytes(1 << 16)  # a block that many files begin with
+    contents = [b"", b"a", b"b", long, long + b"a", long + b"b"]
+    place = tmp_path_factory.mktemp("equal")
+    paths = [
+        [place / f"{side}{i}" for i in range(len(kinds))]
+        for side, kinds in enumerate((ours, theirs))
+    ]
+    for side, kinds in zip(paths, (ours, theirs), strict=True):
+        for path, kind in zip(side, kinds, strict=True):
+            path.write_bytes(contents[kind])
+    assert _number_of_equal(*paths) == sum(kind in ours for kind in theirs)
+
+
+def _copy_to_val(folder, *, number):  # noqa: F811
+    """Put images of train under other names and formats into val, beside its own three."""
+    for index in range(number):
+        source = folder / "photos" / "train" / f"im{index}.jpg"
+        shutil.copy(source, folder / "photos" / "val" / f"same{index}.jpg")
+        shutil.copy(
+            folder / "masks" / "train" / f"im{index}.png",
+            folder / "masks" / "val" / f"same{index}.png",
+        )
+
+
+def test_shared_images_are_counted_before_and_after_conversion_and_told_by_prepare(folder, machine):  # noqa: F811
+    for path in folder.rglob("val/im*"):
+        path.unlink()
+    _copy_to_val(folder, number=2)
+    source = folder / "photos" / "train" / "im2.jpg"
+    with Image.open(source) as image:
+        image.save(folder / "photos" / "val" / "other.png")
+    shutil.copy(folder / "masks" / "train" / "im2.png", folder / "masks" / "val" / "other.png")
+    train, val = Part("train"), Part("val")
+    assert shared_images(card(), train, val, machine) is None
+    told = "street val: {} of its 3 images are in train too, so figures on it are too high; take them out"
+    assert shared_in_words(card(), train, val, machine).startswith(told.format(2))  # by bytes
+    assert told.format(3) in prepare(card(), machine)  # by pixels
+    assert shared_images(card(), train, val, machine) == Shared(3, 3)
+    assert shared_in_words(card(), train, val, machine).startswith(told.format(3))
+    assert shared_in_words(card(), train, train, machine) == ""
+    assert shared_images(card(), train, Part("val", 1), machine) == Shared(1, 1)
+    assert shared_images(card(), val, train, machine) == Shared(3, 6)
+
+
+def test_splits_without_a_shared_image_ask_for_no_sentence(folder, machine):  # noqa: F811
+    for path in (folder / "photos" / "val").iterdir():
+        with Image.open(path) as image:
+            plain = Image.new("RGB", image.size, "red")
+        plain.save(path)
+    assert shared_in_words(card(), Part("train"), Part("val"), machine) == ""
+    assert prepare(card(), machine) == "ready: train 6 images, val 3 images"
+
+
+def test_a_holdout_shares_what_stands_twice_in_train(folder, machine):  # noqa: F811
+    for index in range(6):
+        for kind, ending in (("photos", "jpg"), ("masks", "png")):
+            path = folder / kind / "train" / f"im{index}.{ending}"
+            shutil.copy(path, path.with_name(f"again{index}.{ending}"))
+    held = card(view={"holdout": 0.4})
+    open_split(held, "train", machine)
+    names = {part: open_split(held, part, machine).names for part in ("train", "holdout")}
+    pictures = {part: {name[-1] for name in found} for part, found in names.items()}
+    expected = sum(name[-1] in pictures["train"] for name in names["holdout"])
+    assert expected > 0
+    assert shared_images(held, Part("train"), Part("holdout"), machine) == Shared(
+        expected, len(names["holdout"])
+    )
+
+
+DATASET = """
+name: toyshapes
+title: images in files
+splits:
+  train: {images: "train/{name}", labels: "train_labels/{name}.png"}
+  val: {images: "val/{name}", labels: "val_labels/{name}.png"}
+classes: [background, circle]
+palette: [[0, 0, 0], [255, 0, 0]]
+background: 0
+licence: CC0
+source: {paper: none}
+"""
+
+
+def test_the_number_is_told_before_a_run_kept_with_its_figures_and_on_the_board(
+    tmp_path, toy_cache
+):
+    project = new_project(tmp_path)
+    (project / "datasets" / "toyshapes.yaml").write_text(DATASET)
+    for index in range(4):
+        for split, shown in (("train", index), ("val", index % 3 + 2)):  # val: 2, 3, 4, 2
+            label = np.random.default_rng(shown).integers(0, 2, (32, 32), dtype=np.uint8)
+            for kind, pixels in ((split, label * 200), (f"{split}_labels", label)):
+                (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(tmp_path / "data" / kind / f"{index}.png")
+    flags = drive.Flags(
+        only=("head=fcn32s",), settings=("train.stages=[{name: all, steps: 1, optimizer: {lr: 0.1}}]",),
+        seeds=1, cache=toy_cache, data=(tmp_path / "data",), device="cpu", results=tmp_path / "results",
+    )  # fmt: skip
+    prepared = drive.prepare_run(project / "experiments" / "toy.yaml", flags)
+    (told,) = drive_preflight.shared_images(prepared)
+    assert told.startswith("toyshapes val: 3 of its 4 images are in train too")
+    drive.record(prepared, "segbench run")
+    ((trial_id, trial),) = prepared.asked.trials.items()
+    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    protocols = tuple(prepared.asked.experiment.evaluate.values())
+    assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
+    shutil.rmtree(tmp_path / "data")
+    (evaluation,) = results.load_evaluations(workdir)
+    assert evaluation.num_trained_on == 3
+    assert figures_in_words(evaluation).endswith("on 4 images of val, 3 of them trained on")
+    (board,) = boards_of(prepared.run_folder)
+    assert board.reading_note.startswith(
+        "3 of these 4 images were trained on, so the figures are higher than on new ones. "
+    )

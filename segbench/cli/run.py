@@ -135,6 +135,8 @@ def _work_off(
 
     if left and (missing := drive_preflight.missing_files(prepared)):
         fail("\n".join(missing))
+    for sentence in drive_preflight.shared_images(prepared) if left else ():
+        ERR.print(sentence)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a ctrl-C
     record = drive.record(prepared, command)
     for told in (*filter(None, [warning]), *record.claim_warnings):

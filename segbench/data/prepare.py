@@ -6,6 +6,7 @@ from segbench.data.chosen import stored_split
 from segbench.data.download import download
 from segbench.data.layout import archive_file, archive_mark, download_folder
 from segbench.data.prepared import is_here, lacking, not_here, open_prepared
+from segbench.data.shared import Part, shared_in_words
 from segbench.data.unpack import unpack
 from segbench.errors import DataError
 from segbench.spec.cards import DatasetCard
@@ -31,7 +32,7 @@ def prepare(
     Raises:
         DataError: a file is wrong, of whichever split, or no split is ready.
     """
-    ready, absent, reason = [], [], ""
+    ready, absent, reason = {}, [], ""
     if download_missing and _missing_splits(card, machine):
         try:
             _fetch(card, machine, progress)
@@ -48,7 +49,7 @@ def prepare(
             prepared = open_prepared(
                 card, split, machine, _named(progress, f"converting {split}"), if_changed="convert"
             )
-            ready.append(f"{split} {len(prepared.contents.names)} images")
+            ready[split] = f"{split} {len(prepared.contents.names)} images"
         except DataError as error:
             wrong.append(str(error))
     if wrong:
@@ -56,7 +57,20 @@ def prepare(
     if not ready:
         raise DataError("\n".join(not_here(card, split, machine) for split in absent))
     without = f"; not here: {', '.join(absent)}{reason}" if absent else ""
-    return f"ready: {', '.join(ready)}{without}"
+    said = f"ready: {', '.join(ready.values())}{without}"
+    return "\n".join([said, *_shared(card, tuple(ready), machine)])
+
+
+def _shared(card: DatasetCard, splits: Sequence[str], machine: Machine) -> list[str]:
+    """Return a sentence for each split for scoring that has images of one for training."""
+    training = [split for split in splits if split.startswith("train")]
+    found = (
+        shared_in_words(card, Part(trained), Part(scored), machine)
+        for trained in training
+        for scored in splits
+        if scored not in training
+    )
+    return [sentence for sentence in found if sentence]
 
 
 def preflight(cards: Sequence[DatasetCard], splits: Sequence[str], machine: Machine) -> list[str]:

@@ -138,8 +138,8 @@ class Board:
 
     label_share: (C,) of the evaluated split's labelled pixels. training_share: (C,) of the training
     split's, where it is on file. rivals: the next model, and the best one with another backbone.
-    duels: backbones against each other with all else alike. is_of_training: the images are those
-    that the models were trained on.
+    duels: backbones against each other with all else alike. num_trained_on: how many of the images
+    a model was trained on; the most, where models had other training images.
     """
 
     protocol: Protocol
@@ -150,7 +150,7 @@ class Board:
     models: tuple[Model, ...]
     label_share: tuple[float, ...]
     training_share: tuple[float, ...] | None
-    is_of_training: bool
+    num_trained_on: int
     rivals: tuple[Rival, ...]
     duels: tuple[Duel, ...]
 
@@ -165,8 +165,18 @@ class Board:
     @property
     def reading_note(self) -> str:
         """How figures, places and letters are to be read on this board."""
-        seen = "These images were trained on, so the figures say nothing about new ones. "
-        return (seen if self.is_of_training else "") + self._order_note
+        return self._seen_note + self._order_note
+
+    @property
+    def _seen_note(self) -> str:
+        if not self.num_trained_on:
+            return ""
+        if self.num_trained_on == self.num_images:
+            return "These images were trained on, so the figures say nothing about new ones. "
+        return (
+            f"{self.num_trained_on} of these {self.num_images} images were trained on, so the figures "
+            "are higher than on new ones. "
+        )
 
     @property
     def _order_note(self) -> str:
@@ -301,7 +311,7 @@ def _board(
         models=tuple(models[index] for index in order),
         label_share=_shares(measured[0][0].counts.sums.label),
         training_share=_training_share(entries),
-        is_of_training=protocol.split == record.experiment.train.split,
+        num_trained_on=_num_trained_on(record, protocol, entries),
         rivals=tuple(_rivals(order, models, measured, ranking, resamples)),
         duels=tuple(_duels(order, models, ranking)),
     )
@@ -319,6 +329,15 @@ def _observation(
         absent_class=evaluation.protocol.absent_class,
         class_indices=evaluation.scored_classes,
     )
+
+
+def _num_trained_on(record: RunRecord, protocol: Protocol, entries: Sequence[_Entry]) -> int:
+    """Return the most images that a model was trained on; external methods do not say."""
+    evaluations = [evaluation for entry in entries for evaluation in entry.evaluations]
+    known = [e.num_trained_on for e in evaluations if e.num_trained_on is not None]
+    if not known and protocol.split == record.experiment.train.split:
+        return evaluations[0].num_images  # on file before images were compared
+    return max(known, default=0)
 
 
 def _training_share(entries: Sequence[_Entry]) -> tuple[float, ...] | None:

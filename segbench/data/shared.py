@@ -1,0 +1,119 @@
+"""Images that are scored and were trained on: counted by their pixels, before conversion by bytes.
+
+What two splits of a data set share makes figures too high. No torch here.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from segbench.data.chosen import chosen_images, stored_split
+from segbench.data.layout import find_root, raw_pairs
+from segbench.data.prepared import contents_here, not_here
+from segbench.errors import DataError
+from segbench.files import sha256_of_file
+from segbench.spec.cards import DatasetCard
+from segbench.spec.machine import Machine
+
+_FIRST_BLOCK = 1 << 16
+
+
+class Part(NamedTuple):
+    """A part of a data set, as `open_split` takes it."""
+
+    split: str
+    max_images: int | None = None
+    subset_seed: int = 0
+
+
+class Shared(NamedTuple):
+    """How many of how many scored images are training images too."""
+
+    number: int
+    of: int
+
+
+def shared_images(
+    card: DatasetCard, trained: Part, scored: Part, machine: Machine
+) -> Shared | None:
+    """Return what the parts share by their pixels; None where one was not converted here.
+
+    Images that were stored in two formats are equal if their pixels are. A photograph that was
+    compressed again has other pixels and is not found.
+    """
+    own, theirs = (_digests(card, part, machine) for part in (trained, scored))
+    if own is None or theirs is None:
+        return None
+    known = set(own)
+    return Shared(sum(each in known for each in theirs), len(theirs))
+
+
+def shared_in_words(card: DatasetCard, trained: Part, scored: Part, machine: Machine) -> str:
+    """Return a sentence on what two splits share, empty where they do not, or one is not here.
+
+    Where one was not converted yet the files of the whole splits are compared. A split that is
+    scored on purpose after it was trained on asks for no sentence.
+    """
+    if trained.split == scored.split:
+        return ""
+    shared = shared_images(card, trained, scored, machine) or _shared_files(
+        card, stored_split(trained.split), stored_split(scored.split), machine
+    )
+    if shared is None or shared.number == 0:
+        return ""
+    return (
+        f"{card.name} {scored.split}: {shared.number} of its {shared.of} images are in "
+        f"{trained.split} too, so figures on it are too high; take them out of one of the two"
+    )
+
+
+def _digests(card: DatasetCard, part: Part, machine: Machine) -> list[str] | None:
+    contents = contents_here(card, stored_split(part.split), machine)
+    if contents is None or contents.image_digests is None:
+        return None
+    chosen = chosen_images(
+        card, part.split, contents, max_images=part.max_images, subset_seed=part.subset_seed
+    )
+    return [contents.image_digests[index] for index in chosen]
+
+
+def _shared_files(card: DatasetCard, trained: str, scored: str, machine: Machine) -> Shared | None:
+    """Return what two splits share by the bytes of their image files; None where they are not here."""
+    if trained == scored or card.drawn is not None:
+        return None
+    try:
+        ours, theirs = (_image_files(card, split, machine) for split in (trained, scored))
+        return Shared(_number_of_equal(ours, theirs), len(theirs))
+    except (DataError, OSError):  # told where the files are looked at for their own sake
+        return None
+
+
+def _image_files(card: DatasetCard, split: str, machine: Machine) -> list[Path]:
+    root = find_root(card, card.splits[split], machine) if split in card.splits else None
+    if root is None:
+        raise DataError(not_here(card, split, machine))
+    return [pair.image for pair in raw_pairs(card, split, root)]
+
+
+def _number_of_equal(ours: Sequence[Path], theirs: Sequence[Path]) -> int:
+    """Return how many of their files have the bytes of one of ours.
+
+    Of 100,000 photographs few have a size in common with another split's, and of these few begin
+    alike: the cost is a look at each file's size, one block of some, and those that are equal.
+    """
+    keys: tuple[Callable[[Path], object], ...] = (_size, _first_block, sha256_of_file)
+    for key in keys:
+        own, other = ({path: key(path) for path in paths} for paths in (ours, theirs))
+        both = set(own.values()) & set(other.values())
+        ours, theirs = ([p for p in keyed if keyed[p] in both] for keyed in (own, other))
+    return len(theirs)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _first_block(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read(_FIRST_BLOCK)).digest()
