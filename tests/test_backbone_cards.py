@@ -22,9 +22,10 @@ PATHS = sorted((built_in_root() / "backbones").glob("*.yaml"))
 SHARED = Path(__file__).parents[2] / "shared"
 LOCAL = {"inception_v3_7a": "imagenet", "squeezenet1_1": "imagenet_caffe"}
 # what the authors' layers leave a feature of: torchvision refuses smaller images likewise
-SMALLEST = {"alexnet": 63, "squeezenet1_1": 17} | dict.fromkeys(
+SMALLEST = {"alexnet": 63, "caffenet": 39, "squeezenet1_1": 17} | dict.fromkeys(
     ("inception_v3", "inception_v3_5c", "inception_v3_7a", "inception_v3_7a_5c"), 75
 )
+BROUGHT = {"caffenet", "vgg16_caffe"}  # their weights are for the user to bring
 needs_shared = pytest.mark.skipif(
     not (SHARED / "weights").is_dir(), reason="the pretrained trunks are not on this machine"
 )
@@ -46,7 +47,7 @@ def test_a_card_names_its_source_its_licence_and_its_differences(card):
     assert card.source.url.startswith("https://arxiv.org/abs/")
     assert re.search(r"\b(19|20)\d\d$", card.source.paper)
     assert len(card.notes) > 20
-    assert card.default_weights is not None
+    assert (card.default_weights is None) == (card.name in BROUGHT)
     for weights in card.weights.values():
         assert "ImageNet" in weights.trained_on
         if weights.url is not None:
@@ -94,6 +95,10 @@ def test_the_sizes_that_a_card_states_are_the_trunk_s(card, geometry):
 
 def test_torchvision_s_own_weights_are_fed_what_they_were_trained_on(card):
     is_googles = card.name.startswith(("googlenet", "inception_v3"))
+    if card.name in BROUGHT:
+        assert (card.input.range, card.input.order, card.input.std) == (255, "BGR", (1, 1, 1))
+        assert card.input.mean == (104.00699, 116.66877, 122.67892)  # the FCN paper's code
+        return
     assert card.input.mean[0] == (0.5 if is_googles else 0.485)
     assert card.input.std[0] == (0.5 if is_googles else 0.229)
     assert (card.input.range, card.input.order) == (1, "RGB")

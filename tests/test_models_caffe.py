@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segbench.errors import CardError
+from segbench.models.caffenet import caffenet
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.spec.cards import BackboneCard
-from segbench.spec.catalog import built_in_root, read_card
+from segbench.spec.catalog import Catalog, built_in_root, read_card
 from segbench.spec.heads import HEADS, Model
 
 CLASSES = 5
@@ -157,6 +159,64 @@ def test_alexnet_s_scores_are_cropped_by_18_behind_a_kernel_of_63():
         segmenter = build_segmenter(card, HEADS["fcn32s"], Model(geometry="caffe"), CLASSES)
     step = segmenter.head.final.step
     assert (step.taps, -step.first) == (63, 18)
+
+
+def naive_normalisation(x: Tensor) -> Tensor:
+    """Return Caffe's response normalisation over 5 channels, from its formula."""
+    squares = F.pad(x**2, (0, 0, 0, 0, 2, 2))
+    total = torch.stack([squares[:, shift : shift + x.shape[1]] for shift in range(5)]).sum(0)
+    return x / (1 + 1e-4 / 5 * total) ** 0.75
+
+
+def alexnet_reference(image: Tensor, weights: dict[str, Tensor]) -> Tensor:
+    """Return the score map of voc-fcn-alexnet/net.py; image: BGR, 0 to 255, mean subtracted."""
+
+    def convolution(
+        x: Tensor, name: str, padding: int = 0, groups: int = 1, stride: int = 1
+    ) -> Tensor:
+        weight, bias = weights[f"trunk.{name}.weight"], weights[f"trunk.{name}.bias"]
+        return F.relu(F.conv2d(x, weight, bias, stride, padding, groups=groups))
+
+    def pool(x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 3, 2, ceil_mode=True)
+
+    x = naive_normalisation(pool(convolution(image, "conv1", 100, stride=4)))
+    x = naive_normalisation(pool(convolution(x, "conv2", 2, groups=2)))
+    x = convolution(convolution(x, "conv3", 1), "conv4", 1, groups=2)
+    x = pool(convolution(x, "conv5", 1, groups=2))
+    x = convolution(convolution(x, "fc6"), "fc7")
+    scores = F.conv2d(x, weights["head.score.32.weight"], weights["head.score.32.bias"])
+    return crop(deconvolution(scores, 63, 32), 18, image)
+
+
+def test_caffenet_is_the_paper_s_alexnet():
+    card = Catalog((built_in_root(),)).backbone("caffenet")
+    segmenter = build_segmenter(card, HEADS["fcn32s"], Model(geometry="caffe"), 21)
+    assert sum(p.numel() for p in segmenter.parameters()) == 56_954_261
+    weights = {name: p.detach() for name, p in randomised(segmenter).named_parameters()}
+    image = torch.rand(1, 3, 67, 95)
+    mean = torch.tensor([104.00699, 116.66877, 122.67892])
+    bgr = 255 * image[:, [2, 1, 0]] - mean[:, None, None]
+    with torch.no_grad():
+        ours, theirs = segmenter(image), alexnet_reference(bgr, weights)
+    assert theirs.std() > 1
+    torch.testing.assert_close(ours, theirs, atol=1e-5 * float(theirs.abs().max()), rtol=1e-5)
+
+
+def test_weights_under_caffe_s_layer_names_fit_caffenet(tmp_path):
+    card = Catalog((built_in_root(),)).backbone("caffenet")
+    whole = caffenet()
+    path = tmp_path / "caffenet.pth"
+    torch.save(whole.state_dict(), path)
+    segmenter = build_segmenter(card, HEADS["fcn32s"], Model(), 2, weights_path=path)
+    fc6 = segmenter.trunk.get_parameter("fc6.weight")
+    assert torch.equal(fc6.flatten(1), whole.get_parameter("fc6.weight"))
+
+
+def test_a_builder_that_segbench_does_not_have_is_refused():
+    card = Catalog((built_in_root(),)).backbone("caffenet").revised(builder="segbench:cafenet")
+    with pytest.raises(CardError, match=r"no builder 'cafenet'; did you mean 'caffenet'\?"):
+        build_segmenter(card, HEADS["fcn32s"], Model(), 2)
 
 
 def test_fully_connected_weights_compute_the_same_as_convolutions(small_vgg):

@@ -19,7 +19,12 @@ from segbench.spec.catalog import Catalog, built_in_root
 from segbench.spec.heads import HEADS, Geometry, Model
 
 CARDS = sorted(path.stem for path in (built_in_root() / "backbones").glob("*.yaml"))
-SLOW = {"vgg16", "inception_v3_5c", "inception_v3_7a_5c"}  # large, or the layers of another card
+SLOW = {
+    "vgg16",
+    "vgg16_caffe",
+    "inception_v3_5c",
+    "inception_v3_7a_5c",
+}  # large, or the layers of another card
 QUICK_CARDS = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CARDS]
 
 

@@ -58,9 +58,14 @@ def _with_random_scores(segmenter: Segmenter) -> Segmenter:
 
 def _cards(geometry: str) -> list:
     # Fully connected layers and the border of 100 px make these too slow for every run.
-    slow = {"vgg16", "alexnet", "inception_v3_5c", "inception_v3_7a_5c"} | (
-        {"inception_v3", "resnet50"} if geometry == "caffe" else set()
-    )
+    slow = {
+        "vgg16",
+        "vgg16_caffe",
+        "alexnet",
+        "caffenet",
+        "inception_v3_5c",
+        "inception_v3_7a_5c",
+    } | ({"inception_v3", "resnet50"} if geometry == "caffe" else set())
     return [
         pytest.param(name, geometry, marks=[pytest.mark.slow] * (name in slow)) for name in CARDS
     ]

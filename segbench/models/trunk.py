@@ -16,11 +16,14 @@ from torchvision.ops import StochasticDepth
 
 from segbench.errors import CardError
 from segbench.models import geometry
+from segbench.models.caffenet import caffenet
 from segbench.models.geometry import Coordinates
 from segbench.spec.cards import BackboneCard, Stage
 from segbench.spec.code import is_built_in, trusted_function
 from segbench.spec.heads import BatchNorm, Geometry
 from segbench.spec.yamlfile import did_you_mean
+
+_OWN_BUILDERS = {"caffenet": caffenet}  # `segbench:NAME` on a card: names that files keep
 
 
 class Trunk(NamedTuple):
@@ -213,7 +216,9 @@ def call_builder(card: BackboneCard) -> nn.Module:
     """
     module_name, function_name = card.builder.split(":")
     arguments: dict[str, object] = dict(card.arguments)
-    if module_name == "torchvision.models":
+    if module_name == "segbench":
+        build = _own_builder(card, function_name)
+    elif module_name == "torchvision.models":
         build = _torchvision_builder(card, function_name)
         arguments["weights"] = None
     elif is_built_in(card.builder):
@@ -229,6 +234,15 @@ def call_builder(card: BackboneCard) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise CardError(f"{card.name}: {card.builder} returned {type(network)}, not an nn.Module")
     return network
+
+
+def _own_builder(card: BackboneCard, name: str) -> Callable[..., object]:
+    if name not in _OWN_BUILDERS:
+        raise CardError(
+            f"{card.name}: segbench has no builder {name!r}{did_you_mean(name, _OWN_BUILDERS)}; it "
+            f"has: {', '.join(_OWN_BUILDERS)}"
+        )
+    return _OWN_BUILDERS[name]
 
 
 def _torchvision_builder(card: BackboneCard, name: str) -> Callable[..., object]:

@@ -141,8 +141,8 @@ class Classifier(Spec):
 class BackboneCard(Spec):
     """A classification network without its classifier: how to build it and what it promises.
 
-    `builder` is `torchvision.models:NAME`, `segbench.models.NAME:FUNCTION`, or a function of a
-    module that the user has declared trusted ($SEGBENCH_TRUSTED): one that is installed, or that
+    `builder` is `torchvision.models:NAME`, `segbench:NAME` for a network of segbench's own, or a
+    function of a module that the user has declared trusted ($SEGBENCH_TRUSTED): one that is installed, or that
     lies beside the card or in the current folder. Its code is part of the trial.
     average_pools: whether an average pool at the border divides by the pixels that its window has
     inside, or by the whole window; as the builder has it where nothing is said. It must be what the

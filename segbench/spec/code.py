@@ -73,7 +73,7 @@ def trusted_packages() -> tuple[str, ...]:
 def is_built_in(name: str) -> bool:
     """Return whether `module:name` is segbench's or torchvision's: its code is part of no trial."""
     module = name.partition(":")[0]
-    return module == "torchvision.models" or module.startswith(f"{_OURS}.models.")
+    return module in {"torchvision.models", _OURS} or module.startswith(f"{_OURS}.models.")
 
 
 def trusted_function(name: str) -> Callable[..., object]:
