@@ -24,6 +24,8 @@ from torchvision.models.inception import (
     InceptionE,
 )
 
+from segbench import results
+from segbench.drive import Flags, prepare_run
 from segbench.engine.predict import predict
 from segbench.errors import CardError, DataError
 from segbench.models.segmenter import Segmenter, build_segmenter
@@ -31,6 +33,7 @@ from segbench.spec.cards import BackboneCard, Input
 from segbench.spec.catalog import Catalog, built_in_root
 from segbench.spec.heads import Head, Model
 from segbench.spec.protocol import Protocol
+from segbench.trial import run_trial
 
 CLASSES = 22
 STRIDES = {"32s": (32,), "16s": (32, 16), "8s": (32, 16, 8)}
@@ -355,3 +358,40 @@ def test_a_chain_must_make_the_channels_of_the_stage_that_it_adds():
         CardError, match=r"makes 512 channels at stride 16, where .* has 768 to add"
     ):
         build_segmenter(study_card(), head, STUDY, CLASSES)
+
+
+TRAINED = """
+question: Does a chain train?
+heads:
+  chain:
+    strides: [16, 8]
+    fuse: features
+    deconvolutions: [{kernel: 3, stride: 2, channels: 256}, {kernel: 16, stride: 8}]
+sweep: {backbone: [squeezenet1_1], head: [chain], dataset: [shapes_4], seeds: 1}
+model: {weights: none, input: {mean: [0, 0, 0], std: [1, 1, 1], range: 255}}
+train:
+  images: {squash: [64, 80]}
+  batch_size: 2
+  max_images: 4
+  loss_stride: 2
+  stages: [{name: head, steps: 2, frozen: [backbone], optimizer: {name: adam, lr: 0.01}}]
+evaluate: {squashed: {size: [64, 80], max_images: 2}, whole: {max_images: 2, short_side: 50}}
+"""
+
+
+@pytest.mark.parametrize("cached", ["true", "false"])
+def test_a_chain_trains_and_is_scored(write, tmp_path, cached):
+    flags = Flags(
+        settings=(f"train.cache_features={cached}",),
+        cache=tmp_path / "cache",
+        device="cpu",
+        results=tmp_path / "results",
+    )
+    prepared = prepare_run(write("chain.yaml", TRAINED), flags)
+    ((trial_id, trial),) = prepared.asked.trials.items()
+    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    protocols = tuple(prepared.asked.experiment.evaluate.values())
+    done = run_trial(trial, workdir, machine=prepared.machine, protocols=protocols)
+    assert done == "done", results.load_result(workdir)
+    found = [results.load_evaluation(workdir, protocol) for protocol in protocols]
+    assert [evaluation and evaluation.num_images for evaluation in found] == [2, 2]

@@ -20,7 +20,7 @@ _TIMED_IMAGES = 10
 
 
 def forward_flops(segmenter: Segmenter) -> int:
-    """Return the floating-point operations of one 500 x 500 image.
+    """Return the floating-point operations of one 500 x 500 image, or the next that the model takes.
 
     A multiplication and an addition count as two, as torch counts them; convolutions and
     matrix products alone are counted. Nothing is computed, and no weights are copied.
@@ -34,9 +34,10 @@ def forward_flops(segmenter: Segmenter) -> int:
         for tensor in tensors
     }
     shadow = copy.deepcopy(segmenter, hollow).eval()
+    side = segmenter.fitting_side(FLOPS_SIDE)
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(), counter:
-        shadow(torch.empty(1, 3, FLOPS_SIDE, FLOPS_SIDE, device="meta"))
+        shadow(torch.empty(1, 3, side, side, device="meta"))
     return counter.get_total_flops()
 
 

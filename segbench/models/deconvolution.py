@@ -58,6 +58,9 @@ class DeconvolutionHead(nn.Module):
         assert tuple(fine.shape[-2:]) == size
         return fine[..., ::every, ::every]
 
+    def bilinear_to(self, coarse: Tensor, size: tuple[int, int], *, every: int = 1) -> None:
+        """Return None: what `upsample_to` does is learned."""
+
     def upsampling_parameters(self) -> set[str]:
         """Return no names: every kernel also mixes channels, so all of them are the head's."""
         return set()
