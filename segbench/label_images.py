@@ -4,6 +4,7 @@ A model is a trial's folder, or one that `segbench export` wrote: JSON and safet
 nothing is executed. Letters: C classes, H W image size. Knows nothing of labels.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from segbench.data.photographs import checked_image
+from segbench.data.photographs import Doubts, checked_image
 from segbench.data.split import decoded_image
 from segbench.engine.crf import refine, require_crf
 from segbench.engine.device import chosen_device, make_repeatable
@@ -26,6 +27,7 @@ from segbench.spec.machine import Machine
 from segbench.spec.protocol import Crf, Protocol
 from segbench.trial_score import load_segmenter
 
+LOG = logging.getLogger(__name__)
 IMAGE_TYPES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _LEGEND_PX = 18  # height of a line of the legend
 _OPACITY = 0.55  # of the class colours over the photograph
@@ -46,7 +48,7 @@ def label_images(
     """Write NAME.png, NAME_overlay.png and, if asked for, NAME_probabilities.npz; return the PNGs.
 
     images: files, or folders that are searched. A prediction has its image's size, whatever the
-    protocol's. Probabilities are float16, (C, H, W), beside their class_names.
+    protocol's, and is turned as EXIF has it shown. Probabilities are float16, (C, H, W), beside their class_names.
 
     Raises:
         CardError: the user's code has changed since the training, unless `with_other_code`.
@@ -62,12 +64,16 @@ def label_images(
     if protocol.crf is not None:
         require_crf()
     problems, written = [], []
+    bits = trial.dataset.image_bits
+    doubts = Doubts("apply", bits)
     for done, (name, path) in enumerate(found.items(), start=1):
         try:
-            image = decoded_image(checked_image(path.read_bytes(), str(path)).stored)
+            photograph = checked_image(path.read_bytes(), str(path), exif="apply", bits=bits)
         except (DataError, OSError) as error:
             problems.append(str(error))
             continue
+        doubts.add(str(path), photograph)
+        image = decoded_image(photograph.stored)
         probabilities = _probabilities(segmenter, image, protocol, chosen_device(machine))
         written.append(folder / f"{name}.png")
         _write_pictures(written[-1], image, probabilities.argmax(0), trial.dataset)
@@ -76,6 +82,8 @@ def label_images(
                 folder / f"{name}_probabilities.npz", probabilities, trial.dataset.class_names
             )
         progress(done, len(found))
+    for sentence in doubts.sentences():
+        LOG.warning("%s", sentence)
     if problems:
         raise DataError("\n".join(problems))
     return written

@@ -23,7 +23,7 @@ from PIL import Image
 from segbench.data.drawn import draw_pair
 from segbench.data.labels import class_lookup, decode_label
 from segbench.data.layout import CARD_LIST, RawPair, find_root, image_names, own_folder, raw_pairs
-from segbench.data.photographs import checked_image, digest_of_pixels
+from segbench.data.photographs import Doubts, checked_image, digest_of_pixels
 from segbench.errors import DataError, SegbenchError, first_of
 from segbench.files import digest, read_json, write_json
 from segbench.spec.cards import DatasetCard
@@ -386,30 +386,36 @@ def _checked_rows(
     """Yield every sound pair; raise at the end with all that is wrong with the others."""
     lookup = class_lookup(card)
     problems: list[str] = []
+    doubts = Doubts(card.exif, card.image_bits)
     for index, pair in enumerate(source):
         try:
-            yield _checked_row(card, pair, lookup)
+            yield _checked_row(card, pair, lookup, doubts)
         except DataError as error:
             problems.append(str(error))
         if progress is not None:
             progress(index + 1, len(source))
-    if problems:
+    if problems := [*doubts.sentences(), *problems]:
         raise DataError("\n".join(first_of(problems)))
 
 
-def _checked_row(card: DatasetCard, pair: RawPair, lookup: NDArray[np.uint16]) -> Row:
+def _checked_row(
+    card: DatasetCard, pair: RawPair, lookup: NDArray[np.uint16], doubts: Doubts
+) -> Row:
     try:
         raw_image, raw_label = pair.image.read_bytes(), pair.label.read_bytes()
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    image, height, width, digested = checked_image(raw_image, str(pair.image))
+    image = checked_image(raw_image, str(pair.image), exif=card.exif, bits=card.image_bits)
+    doubts.add(str(pair.image), image)
     label = decode_label(raw_label, str(pair.label), card, lookup)
-    if label.shape != (height, width):
+    is_open = image.is_turned and card.exif is None  # a sentence says so already
+    if label.shape != (image.height, image.width) and not is_open:
+        exif = f", by EXIF's orientation and the card's `exif: {card.exif}`" * image.is_turned
         raise DataError(
             f"{pair.label}: is {label.shape[1]}x{label.shape[0]} pixels, but its image "
-            f"{pair.image.name} is {width}x{height}; a pair must have one size"
+            f"{pair.image.name} is {image.width}x{image.height}{exif}; a pair must have one size"
         )
-    return Row(pair.name, image, label, digested)
+    return Row(pair.name, image.stored, label, image.digest)
 
 
 def _contents(folder: Path) -> Contents:

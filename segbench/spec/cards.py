@@ -326,8 +326,16 @@ class View(Spec):
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
+Exif = Literal["apply", "stored"]
+
+
 class DatasetCard(Spec):
-    """Images with a class index for every pixel: where they lie and what their values mean."""
+    """Images with a class index for every pixel: where they lie and what their values mean.
+
+    exif: whether labels are drawn on photographs as EXIF's orientation has them shown (`apply`) or
+    as their pixels are `stored`; where an orientation is found the card must say it. image_bits: how
+    many bits are significant in photographs with 16 bits per value; others are read as they are.
+    """
 
     not_identity = frozenset(
         {"title", "roots", "palette", "archives", "hub", "licence", "source", "notes"}
@@ -343,6 +351,8 @@ class DatasetCard(Spec):
     background: Annotated[int, Field(ge=0)] | None = None
     ignore_index: Literal[255] = IGNORE_INDEX
     encoding: LabelEncoding = LabelEncoding()
+    exif: Exif | None = None
+    image_bits: Annotated[int, Field(ge=8, le=16)] | None = None
     archives: tuple[Archive, ...] = ()
     hub: Hub | None = None
     view: View = View()

@@ -1,0 +1,188 @@
+"""Photographs that EXIF turns, and those with fewer significant bits than their file."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from typer.testing import CliRunner
+
+from segbench import results
+from segbench.cli import app
+from segbench.data.photographs import checked_image
+from segbench.data.split import decoded_image, open_split
+from segbench.errors import DataError
+from segbench.spec.cards import DatasetCard
+from segbench.spec.machine import Machine
+
+RNG = np.random.default_rng(0)
+PIXELS = np.kron(RNG.integers(0, 256, (3, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8)  # 24 x 32
+
+
+def oriented(orientation: int, kind: str = "PNG") -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).save(buffer, format=kind, exif=exif)
+    return buffer.getvalue()
+
+
+def sixteen_bits(values: np.ndarray) -> bytes:
+    """Return a PNG of (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, written by its definition."""
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    colour_type = {1: 0, 3: 2, 4: 6}[channels]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    size = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour_type, 0, 0, 0)
+    parts = [(b"IHDR", size), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+
+
+def pixels_of(stored: bytes) -> np.ndarray:
+    return decoded_image(stored).permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_is_applied_as_viewers_do_or_left_alone(orientation, kind):
+    raw = oriented(orientation, kind)
+    with Image.open(io.BytesIO(raw)) as image:
+        as_shown = np.asarray(ImageOps.exif_transpose(image))
+        as_stored = np.asarray(image)
+    for exif, expected in (("apply", as_shown), ("stored", as_stored), (None, as_stored)):
+        found = checked_image(raw, "a", exif=exif)
+        assert found.is_turned == (orientation != 1)
+        assert (found.height, found.width) == expected.shape[:2]
+        np.testing.assert_array_equal(pixels_of(found.stored), expected)
+        if exif == "apply":
+            assert Image.open(io.BytesIO(found.stored)).getexif().get(0x0112, 1) == 1 or not (
+                found.is_turned
+            )
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
+@pytest.mark.parametrize("bits", [None, 16, 14, 12, 10, 8])
+def test_the_upper_8_of_the_significant_bits_are_kept(shape, bits):
+    values = RNG.integers(0, 2 ** (bits or 16), shape).astype(np.uint16)
+    if len(shape) == 3:
+        values[..., 3:] = 65535
+    found = checked_image(sixteen_bits(values), "a", bits=bits)
+    expected = np.atleast_3d(values)[..., :3] >> ((bits or 16) - 8)
+    np.testing.assert_array_equal(pixels_of(found.stored), np.broadcast_to(expected, (5, 7, 3)))
+    assert found.brightest == np.atleast_3d(values)[..., :3].max()
+
+
+def test_8_bit_files_are_read_as_they_are_whatever_the_card_says():
+    raw = oriented(1)
+    assert checked_image(raw, "a", bits=12).stored == raw
+
+
+@pytest.fixture
+def street(tmp_path):
+    """Return a function: image files' bytes, label shape, card's fields -> the opened split."""
+
+    def opened(images: list[bytes], shape=(24, 32), **fields):
+        for kind in ("photos", "masks"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+        for index, raw in enumerate(images):
+            (tmp_path / "photos" / f"im{index}.png").write_bytes(raw)
+            label = Image.fromarray(np.ones(shape, dtype=np.uint8))
+            label.save(tmp_path / "masks" / f"im{index}.png")
+        card = {
+            "name": "street",
+            "title": "street",
+            "splits": {"val": {"images": "photos/{name}", "labels": "masks/{name}.png"}},
+            "classes": ("road", "car"),
+            "palette": ((1, 1, 1), (2, 2, 2)),
+            "licence": "ours",
+            "source": {"paper": "none"},
+            **fields,
+        }
+        machine = Machine(data=(str(tmp_path),), cache=str(tmp_path / "cache"))
+        return open_split(DatasetCard.model_validate(card), "val", machine)
+
+    return opened
+
+
+def test_photographs_that_exif_turns_need_a_word_of_the_card(street, tmp_path):
+    images = [oriented(1), oriented(3), oriented(6), oriented(6)]
+    with pytest.raises(DataError) as error:
+        street(images)
+    assert str(error.value) == (
+        f"{tmp_path}/photos/im1.png and 2 more: EXIF has it shown turned or mirrored, and the card "
+        "does not say which pixels the labels are drawn on; add to the card `exif: apply` (as shown) "
+        "or `exif: stored` (as they lie in the file)"
+    )
+
+
+@pytest.mark.parametrize(("exif", "shape"), [("stored", (24, 32)), ("apply", (32, 24))])
+def test_the_card_says_which_pixels_labels_are_drawn_on(street, exif, shape):
+    turned = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(oriented(6)))))
+    split = street([oriented(6)], shape, exif=exif)
+    expected = PIXELS if exif == "stored" else turned
+    np.testing.assert_array_equal(split.sample(0).image.permute(1, 2, 0).numpy(), expected)
+
+
+def test_sizes_that_differ_by_exif_name_it(street):
+    with pytest.raises(DataError) as error:
+        street([oriented(6)], (24, 32), exif="apply")
+    assert (
+        "masks/im0.png: is 32x24 pixels, but its image im0.png is 24x32, by EXIF's orient"
+        in str(error.value)
+    )
+    assert "the card's `exif: apply`; a pair must have one size" in str(error.value)
+
+
+def test_a_split_of_fewer_significant_bits_is_not_read_as_black(street, tmp_path):
+    values = [RNG.integers(0, 4096, (24, 32, 3)).astype(np.uint16) for _ in range(3)]
+    values[1][0, 0] = 4095
+    images = [sixteen_bits(v) for v in values]
+    with pytest.raises(DataError) as error:
+        street(images)
+    assert str(error.value) == (
+        f"{tmp_path}/photos/im0.png and 2 more: has 16 bits, and no value above 4095: it would be "
+        "read as nearly black; scale it up, or add to the data set's card `image_bits: 12` (16 if it is "
+        "so dark)"
+    )
+    split = street(images, image_bits=12)
+    for index, expected in enumerate(values):
+        seen = split.sample(index).image.permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(seen, expected >> 4)
+    assert street(images, image_bits=16).sample(0).image.max() == values[0].max() >> 8
+
+
+def test_one_bright_photograph_shows_that_all_bits_count(street):
+    images = [sixteen_bits(np.full((24, 32), value, np.uint16)) for value in (900, 40000)]
+    assert street(images).sample(1).image.max() == 40000 >> 8
+
+
+def test_values_above_the_card_s_bits_are_a_fault_of_the_card(street, tmp_path):
+    images = [sixteen_bits(np.full((24, 32), value, np.uint16)) for value in (900, 5000, 6000)]
+    with pytest.raises(DataError) as error:
+        street(images, image_bits=12)
+    assert str(error.value) == (
+        f"{tmp_path}/photos/im1.png and 1 more: has values above 4095, the largest by the card's "
+        "`image_bits: 12`, up to 6000; scale it down, or mend the card"
+    )
+
+
+def test_predict_labels_a_photograph_as_people_see_it(toy_run, tmp_path):
+    workdir = next(results.trial_folders(toy_run))
+    (tmp_path / "phone.jpg").write_bytes(oriented(6, "JPEG"))
+    upright = ImageOps.exif_transpose(Image.open(tmp_path / "phone.jpg"))
+    upright.save(tmp_path / "upright.png", exif=b"")
+    photographs = [str(tmp_path / name) for name in ("phone.jpg", "upright.png")]
+    words = ["predict", str(workdir), *photographs, "-o", str(tmp_path / "out"), "--device", "cpu"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    written = sorted((tmp_path / "out").rglob("*.png"))
+    assert len(written) == 4
+    by_name = {path.stem: np.asarray(Image.open(path)) for path in written}
+    for name, pixels in by_name.items():
+        if name.startswith("phone"):
+            np.testing.assert_array_equal(pixels, by_name[name.replace("phone", "upright")])
+    assert by_name["phone"].shape == (32, 24)
