@@ -333,10 +333,13 @@ def _normalisation_parameters(segmenter: Segmenter) -> set[str]:
 
 
 def _optimizer(groups: list[dict[str, Any]], optimizer: Optimizer) -> torch.optim.Optimizer:
+    """Return the optimizer in its fused form, one pass over the memory, where its device has one."""
+    device = groups[0]["params"][0].device.type
+    fused = device in {"cpu", "cuda"}
     if optimizer.name == "sgd":
-        return torch.optim.SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum)
+        return torch.optim.SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum, fused=fused)
     kind = torch.optim.Adam if optimizer.name == "adam" else torch.optim.AdamW
-    return kind(groups, lr=optimizer.lr, betas=optimizer.betas)
+    return kind(groups, lr=optimizer.lr, betas=optimizer.betas, fused=fused)
 
 
 class _TrainingStep(nn.Module):
