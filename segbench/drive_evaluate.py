@@ -218,4 +218,8 @@ def changed(protocol: Protocol, settings: tuple[str, ...], split: str | None = N
     said: dict[yamlfile.Place, str] = {
         tuple(setting.partition("=")[0].split(".")): setting for setting in settings
     }
-    return yamlfile.validate(yamlfile.Document("--set", data, {}, said), Protocol, ExperimentError)
+    document = yamlfile.Document("--set", data, {}, said)
+    found = yamlfile.validate(document, Protocol, ExperimentError)
+    if found.sliding is not None and found.sliding.gap:
+        raise ExperimentError(f"{document.where(('sliding',))}: {found.sliding.gap}")
+    return found

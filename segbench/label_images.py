@@ -18,6 +18,7 @@ from segbench.data.photographs import Doubts, checked_image
 from segbench.data.split import decoded_image
 from segbench.engine.crf import refine, require_crf
 from segbench.engine.device import chosen_device, make_repeatable
+from segbench.engine.evaluate import naming
 from segbench.engine.predict import unrefined
 from segbench.errors import DataError
 from segbench.files import check_file_names, write_atomically
@@ -53,7 +54,8 @@ def label_images(
     Raises:
         CardError: the user's code has changed since the training, unless `with_other_code`.
         DataError: no images, two of one name, or files that are no images: all listed, the others
-            are done.
+            are done. The model's weights hold NaN or infinity.
+        DivergedError: a score map does; names the image.
     """
     found = _images(images)
     trial, segmenter = load_segmenter(model, machine, with_other_code=with_other_code)
@@ -74,7 +76,8 @@ def label_images(
             continue
         doubts.add(str(path), photograph)
         image = decoded_image(photograph.stored)
-        probabilities = _probabilities(segmenter, image, protocol, chosen_device(machine))
+        with naming(str(path)):
+            probabilities = _probabilities(segmenter, image, protocol, chosen_device(machine))
         written.append(folder / f"{name}.png")
         _write_pictures(written[-1], image, probabilities.argmax(0), trial.dataset)
         if with_probabilities:

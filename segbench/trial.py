@@ -25,11 +25,19 @@ from segbench.engine import ranks
 from segbench.engine.checkpoint import load_into, load_weights, remove_checkpoints, save_weights
 from segbench.engine.cost import forward_flops, forward_ms
 from segbench.engine.device import chosen_device, device_name, make_repeatable, peak_memory_mib
-from segbench.engine.train import Interrupted
-from segbench.errors import DataError, ResultError, SegbenchError, TrialError
+from segbench.engine.train import AGAINST_DIVERGING, Interrupted
+from segbench.errors import (
+    DataError,
+    DivergedError,
+    ResultError,
+    SegbenchError,
+    TrialError,
+    listed,
+)
 from segbench.files import read_json_lines, remove_leftovers, write_text
 from segbench.lease import attempts, claim
 from segbench.models.segmenter import Segmenter
+from segbench.models.trunk_weights import not_finite
 from segbench.models.weights import backbone_weights
 from segbench.results import Provenance, Result
 from segbench.spec.machine import Machine
@@ -190,6 +198,10 @@ def _bring_to_its_end(
             loss = _last_logged_loss(work.workdir)
     else:
         loss, steps_done, fingerprint = train_trial(work, segmenter, protocols)
+        if wrong := not_finite(segmenter.state_dict()):  # the last step's loss was still finite
+            raise DivergedError(
+                f"the trained weights hold NaN or infinity in {listed(wrong, 3)}; {AGAINST_DIVERGING}"
+            )
         if ranks.is_first():
             save_weights(weights_path, segmenter.state_dict())
     return _Training(loss, steps_done, time.perf_counter() - clock, fingerprint)

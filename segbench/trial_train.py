@@ -15,7 +15,7 @@ from segbench.data.batches import training_batches, training_positions
 from segbench.data.split import SegmentationSplit
 from segbench.engine import ranks
 from segbench.engine.checkpoint import load_weights
-from segbench.engine.evaluate import scored_label
+from segbench.engine.evaluate import naming, scored_label
 from segbench.engine.features import CachedFeatures, cached_features
 from segbench.engine.loss import image_losses, image_weights, labelled_pixels
 from segbench.engine.predict import score_map
@@ -195,7 +195,8 @@ def _validation_loss(
         losses, labelled = torch.zeros(2, len(split), dtype=torch.float64)
         for index in range(len(split)):
             sample = split.sample(index)
-            scores = score_map(segmenter, sample.image.to(work.device), protocols[0])
+            with naming(sample.name):
+                scores = score_map(segmenter, sample.image.to(work.device), protocols[0])
             label = scored_label(sample.label, protocols[0])[None].long()
             losses[index] = image_losses(scores[None], label.to(work.device), on_device)[0]
             labelled[index] = labelled_pixels(label, class_weights)[0]

@@ -18,6 +18,7 @@ from torch import nn
 
 from segbench.errors import DataError, listed
 from segbench.files import write_atomically
+from segbench.models.trunk_weights import not_finite
 
 LOG = logging.getLogger(__name__)
 _DIGEST_BYTES = 64
@@ -79,10 +80,10 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     """Return the tensors of a safetensors file.
 
     Raises:
-        DataError: the file is missing or damaged.
+        DataError: the file is missing or damaged, or holds NaN or infinity.
     """
     try:
-        return load_file(path)
+        found = load_file(path)
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: there are no trained weights here; has the trial ended?"
@@ -91,6 +92,12 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         raise DataError(
             f"{path}: is not a sound safetensors file ({error}); delete it and run again"
         ) from error
+    if wrong := not_finite(found):
+        raise DataError(
+            f"{path}: holds NaN or infinity in {listed(wrong, 3)}: the training diverged, or the file "
+            "is damaged; delete it and run again"
+        )
+    return found
 
 
 def load_into(model: nn.Module, state: Mapping[str, torch.Tensor], source: Path) -> None:

@@ -3,6 +3,7 @@
 Letters: N images, C classes. Knows nothing of where results are kept.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ from segbench.engine.metrics import (
     void_predictions,
 )
 from segbench.engine.predict import predict, unrefined
+from segbench.errors import DivergedError
 from segbench.models.segmenter import Segmenter
 from segbench.spec.protocol import Crf, Protocol
 
@@ -37,6 +39,9 @@ def evaluate(
     """Return the counts of `segmenter` on every image of `split`, in the split's order.
 
     A CRF runs in as many processes as torch has threads: it is ten times slower than most models.
+
+    Raises:
+        DivergedError: a score map is not finite; names the image.
     """
     segmenter.eval()
     labels: dict[int, tuple[str, Tensor]] = {}
@@ -45,7 +50,8 @@ def evaluate(
         for index in range(len(split)):
             sample = split.sample(index)
             labels[index] = sample.name, sample.label
-            yield unrefined(segmenter, sample.image.to(device), protocol), crf
+            with naming(sample.name):
+                yield unrefined(segmenter, sample.image.to(device), protocol), crf
 
     def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
         if protocol.crf is not None:
@@ -58,11 +64,21 @@ def evaluate(
             return
         for index in range(len(split)):
             sample = split.sample(index)
-            prediction = predict(segmenter, sample.image.to(device), protocol)
+            with naming(sample.name):
+                prediction = predict(segmenter, sample.image.to(device), protocol)
             yield sample.name, prediction, scored_label(sample.label, protocol).to(device)
             on_image(index + 1)
 
     return count(pairs(), num_classes=num_classes, protocol=protocol)
+
+
+@contextlib.contextmanager
+def naming(image: str) -> Iterator[None]:
+    """Put an image's name before what is wrong with its score map."""
+    try:
+        yield
+    except DivergedError as error:
+        raise DivergedError(f"{image}: {error}") from error
 
 
 def merged(shares: Sequence[Counted]) -> Counted:

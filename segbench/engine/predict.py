@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from segbench.data.resize import resized_image
 from segbench.engine.crf import Unrefined, refine
+from segbench.errors import DataError, DivergedError
 from segbench.models.segmenter import Segmenter
 from segbench.spec.protocol import Protocol, Sliding
 
@@ -82,18 +83,30 @@ def _versions(image: Tensor, protocol: Protocol) -> Iterator[tuple[Tensor, bool]
 
 
 def _score_map(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
-    """Return the (C, h, w) float32 score map of a (3, h, w) uint8 image."""
+    """Return the (C, h, w) float32 score map of a (3, h, w) uint8 image.
+
+    Raises:
+        DivergedError: it holds NaN or infinity. DataError: windows leave gaps.
+    """
     batch = image.unsqueeze(0).float() / 255  # (1, 3, h, w)
     height, width = batch.shape[-2:]
     short = [segmenter.fitting_side(side) - side for side in (height, width)]
     if any(short):
         batch = F.pad(batch, (0, short[1], 0, short[0]))
     scores = _slid(segmenter, batch, protocol.sliding) if protocol.sliding else segmenter(batch)
-    return scores[0, :, :height, :width].float()
+    scores = scores[0, :, :height, :width].float()
+    if not torch.stack(torch.aminmax(scores)).isfinite().all():  # NaN wins a minimum and a maximum
+        raise DivergedError(
+            "the model's score map holds NaN or infinity, so that it predicts nothing: its training "
+            "diverged, or its weights are damaged"
+        )
+    return scores
 
 
 def _slid(segmenter: Segmenter, image: Tensor, sliding: Sliding) -> Tensor:
     """Return the mean of the score maps of windows that cover the image; (1, C, h, w)."""
+    if sliding.gap:
+        raise DataError(f"sliding: {sliding.gap}")
     height, width = image.shape[-2:]
     window = min(sliding.window[0], height), min(sliding.window[1], width)
     total = torch.zeros(1, 1, height, width, device=image.device)  # grows to C at the first window

@@ -26,6 +26,7 @@ from segbench.models.segmenter import Segmenter
 from segbench.spec.machine import Monitor
 from segbench.spec.recipe import Optimizer, Recipe, Schedule, Stage
 
+AGAINST_DIVERGING = "lower train.stages.*.optimizer.lr, or set train.clip_grad_norm"
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -82,7 +83,8 @@ def train(
     class_weights: (C,) on the CPU.
 
     Raises:
-        DivergedError: the loss is not finite. OutOfMemoryError: the device is too small.
+        DivergedError: the loss is not finite, or more than one in ten fp16 steps were skipped.
+        OutOfMemoryError: the device is too small.
         Interrupted: `hooks.should_stop` said so; the checkpoint is written.
     """
     loop = _Loop(segmenter, recipe, folder, monitor, device, hooks, class_weights)
@@ -123,6 +125,7 @@ class _Loop:
         self.loss_sum = torch.zeros((), device=device)
         self.loss_steps = 0
         self.last_loss = math.nan
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.seed = torch.initial_seed()
         if ranks.count() > 1:  # a shared disk may show an older checkpoint to another node
             ranks.share_batch_norm(segmenter)
@@ -173,6 +176,7 @@ class _Loop:
         if saved["stage_end"] == end:  # else it was saved at the end of the stage before
             self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
+        self.skipped = saved.get("skipped", self.skipped).to(self.device)
         self.loss_sum = saved["loss_sum"].to(self.device)
         self.loss_steps, self.last_loss = saved["loss_steps"], saved["last_loss"]
         torch.set_rng_state(saved["rng"].cpu())
@@ -197,9 +201,15 @@ class _Loop:
         if self.recipe.clip_grad_norm is not None:
             self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.segmenter.parameters(), self.recipe.clip_grad_norm)
+        scale = self._scale()
         self.scaler.step(optimizer)
         self.scaler.update()
+        self.skipped += self._scale() < scale  # on the device: a number would wait for it
         self.loss_steps += 1
+
+    def _scale(self) -> Tensor:
+        """Return the factor on the loss, which falls where a step is skipped."""
+        return self.scaler.scale(torch.ones((), device=self.device))
 
     def _image_weights(self, parts: list[Batch]) -> tuple[Tensor, ...]:
         """Return what each image's loss counts for in the step's, (N,) for each part."""
@@ -221,7 +231,7 @@ class _Loop:
         if step % monitor.log_every_steps == 0 or step == end:
             loss = self._mean_loss()
             rate = max(group["lr"] for group in self.optimizer.param_groups)  # type: ignore[union-attr]
-            log.add(step, stage.name, loss=loss, lr=rate)
+            log.add(step, stage.name, loss=loss, lr=rate, **self._skipped_steps())
         if self.hooks.validation_loss is not None and (
             step == end
             or (monitor.validate_every_steps and step % monitor.validate_every_steps == 0)
@@ -239,13 +249,29 @@ class _Loop:
         value = float(self.loss_sum / max(self.loss_steps, 1))
         if not math.isfinite(value):
             raise DivergedError(
-                f"the training loss became {value} by step {self.step}; lower "
-                "train.stages.*.optimizer.lr, or set train.clip_grad_norm"
+                f"the training loss became {value} by step {self.step}; {AGAINST_DIVERGING}"
             )
         self.loss_sum = torch.zeros_like(self.loss_sum)
         self.loss_steps = 0
         self.last_loss = value
         return value
+
+    def _skipped_steps(self) -> dict[str, float]:
+        """Return how many fp16 steps were skipped so far; nothing in other precisions.
+
+        The first few find the factor on the loss, so a share is looked at from 100 steps on, and at
+        the end.
+        """
+        if not self.scaler.is_enabled():
+            return {}
+        skipped = int(self.skipped)
+        is_telling = self.step >= 100 or self.step == self.recipe.steps
+        if is_telling and skipped > self.step / 10:
+            raise DivergedError(
+                f"{skipped} of {self.step} steps were skipped, because gradients left the range of "
+                "fp16; take train.precision bf16 or fp32, or lower train.stages.*.optimizer.lr"
+            )
+        return {"skipped_steps": skipped}
 
     def _save(self, stage_end: int) -> None:
         assert self.optimizer is not None
@@ -262,6 +288,7 @@ class _Loop:
             "loss_sum": self.loss_sum,
             "loss_steps": self.loss_steps,
             "last_loss": self.last_loss,
+            "skipped": self.skipped,
             "rng": torch.get_rng_state(),
         }
         if self.device.type == "cuda":

@@ -4,6 +4,7 @@ Nothing in a file is executed: safetensors, or torch files read with `weights_on
 of the parameters of trained segmenters (engine/checkpoint.py).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -44,7 +45,8 @@ def fitting_weights(trunk: Trunk, path: Path) -> dict[str, Tensor]:
     convolutions that they have become; numbers of other precisions become those of the trunk.
 
     Raises:
-        DataError: the file cannot be read, or its names or shapes are not the trunk's: all listed.
+        DataError: the file cannot be read, its names or shapes are not the trunk's, or it holds
+            NaN or infinity: all listed.
     """
     found = _of_trunk(read_state(path))
     own = trunk.network.state_dict()
@@ -61,6 +63,7 @@ def fitting_weights(trunk: Trunk, path: Path) -> dict[str, Tensor]:
         else:
             misfits.append(f"{name} {theirs}, not {ours}")
     problems += _shown("of another shape", sorted(misfits))
+    problems += _shown("with NaN or infinity", sorted(not_finite(fitting)))
     if problems:
         raise DataError(
             f"{path}: does not fit the trunk: {'; '.join(problems)}; is it the right file?"
@@ -94,6 +97,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def _unreadable(path: Path, why: str) -> DataError:
     return DataError(f"{path}: cannot be read as weights: {why}; fetch it again")
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold NaN or infinity."""
+    return [name for name, t in tensors.items() if t.numel() and not t.isfinite().all()]
 
 
 def _flattened(shape: tuple[int, ...]) -> tuple[int, int]:

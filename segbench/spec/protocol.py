@@ -17,6 +17,20 @@ class Sliding(Spec):
     window: tuple[Side, Side]
     stride: tuple[Count, Count]
 
+    @property
+    def gap(self) -> str:
+        """Why pixels of a large image lie in no window, empty where all lie in one.
+
+        Looked at when a file or a flag is read, and when windows are placed; not part of the record,
+        so that finished runs stay readable.
+        """
+        if all(step <= side for step, side in zip(self.stride, self.window, strict=True)):
+            return ""
+        return (
+            f"stride {list(self.stride)} is larger than window {list(self.window)}, so that pixels "
+            "between windows would have no prediction; take a stride up to the window's size"
+        )
+
 
 class Crf(Spec):
     """Fully connected CRF refinement (Kraehenbuehl and Koltun, NIPS 2011) of the probability map.

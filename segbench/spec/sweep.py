@@ -118,6 +118,7 @@ class _Expansion:
         axes = _values(points)
         self._check_selectors(axes)
         self._check_idle_overrides(points)
+        self._check_windows()
         self._check_launch(axes, resolved.values())
         cells = () if self.problems else self._cells(points, resolved)
         self._check_claims(axes, cells)
@@ -374,6 +375,11 @@ class _Expansion:
                     f"{list(sides or ())} does not fit the transposed convolutions of {head.name} on "
                     f"{backbone.name}; {misfit}",
                 )
+
+    def _check_windows(self) -> None:
+        for name, protocol in self.experiment.evaluate.items():
+            if protocol.sliding is not None and protocol.sliding.gap:
+                self._problem(("evaluate", name, "sliding"), protocol.sliding.gap)
 
     def _check_exclusions(self, axes: dict[str, tuple[str, ...]]) -> None:
         sweep = self.experiment.sweep
