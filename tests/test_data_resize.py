@@ -71,6 +71,21 @@ def test_a_window_is_that_part_of_the_whole(height, width, tall, wide, data):
     assert torch.equal(resized_label(label, size, window), resized_label(label, size)[part])
 
 
+def test_pixels_depend_on_neither_threads_nor_precision():
+    image = noise(120, 160)
+    expected = resized_image(image, (70, 230))
+    threads = torch.get_num_threads()
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(resized_image(image, (70, 230)), expected)
+    try:
+        torch.set_num_threads(2)
+        assert torch.equal(resized_image(image, (70, 230)), expected)
+    finally:
+        torch.set_num_threads(threads)
+    hwc = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    assert torch.equal(resized_image(hwc, (70, 230)), expected)
+
+
 @settings(max_examples=40, deadline=None)
 @given(SIDES, SIDES, SIDES, SIDES)
 def test_images_commute_with_mirroring(height, width, tall, wide):

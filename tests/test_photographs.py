@@ -170,6 +170,19 @@ def test_values_above_the_card_s_bits_are_a_fault_of_the_card(street, tmp_path):
     )
 
 
+def test_predict_warns_once_of_photographs_that_are_nearly_black(toy_run, tmp_path, caplog):
+    workdir = next(results.trial_folders(toy_run))
+    for name in "ab":
+        dark = RNG.integers(0, 4096, (24, 32)).astype(np.uint16)
+        (tmp_path / f"{name}.png").write_bytes(sixteen_bits(dark))
+    photographs = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    words = ["predict", str(workdir), *photographs, "-o", str(tmp_path / "out"), "--device", "cpu"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    (said,) = [r.getMessage() for r in caplog.records if "16 bits" in r.getMessage()]
+    assert said.startswith(f"{tmp_path}/a.png and 1 more: has 16 bits, and no value above ")
+
+
 def test_predict_labels_a_photograph_as_people_see_it(toy_run, tmp_path):
     workdir = next(results.trial_folders(toy_run))
     (tmp_path / "phone.jpg").write_bytes(oriented(6, "JPEG"))

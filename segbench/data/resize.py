@@ -49,15 +49,14 @@ def resized_image(image: Tensor, size: Sequence[int], window: Window | None = No
     pixels = image[..., first:last, :].cpu().float()  # (..., R, W)
     narrowed = pixels.new_empty(*pixels.shape[:-1], width)
     resized = pixels.new_empty(*pixels.shape[:-2], height, width)
-    with torch.autocast("cpu", enabled=False):
-        flat, narrow = pixels.flatten(0, -2), narrowed.flatten(0, -2)
-        for block in columns:
-            torch.mm(flat[:, block.source], block.weights.T, out=narrow[:, block.target])
-        narrowed.add_(0.5).floor_()
-        for plane, done in zip(narrowed.flatten(0, -3), resized.flatten(0, -3), strict=True):
-            for block in rows:
-                source = slice(block.source.start - first, block.source.stop - first)
-                torch.mm(block.weights, plane[source], out=done[block.target])
+    flat, narrow = pixels.flatten(0, -2), narrowed.flatten(0, -2)
+    for block in columns:  # autocast leaves products with `out` in float32
+        torch.mm(flat[:, block.source], block.weights.T, out=narrow[:, block.target])
+    narrowed.add_(0.5).floor_()
+    for plane, done in zip(narrowed.flatten(0, -3), resized.flatten(0, -3), strict=True):
+        for block in rows:
+            source = slice(block.source.start - first, block.source.stop - first)
+            torch.mm(block.weights, plane[source], out=done[block.target])
     return resized.add_(0.5).to(torch.uint8).to(image.device)
 
 
