@@ -26,6 +26,7 @@ from segbench.analysis.pairwise import Comparison, compare_two
 from segbench.counts import Counts, foreground_of
 from segbench.errors import ExperimentError, ResultError
 from segbench.report.observed import load_counts
+from segbench.report.starts import start_name
 from segbench.results import Evaluation
 from segbench.run import Row, load_rows, load_run
 from segbench.spec import yamlfile
@@ -66,7 +67,8 @@ class Compared(NamedTuple):
 class _Seed(NamedTuple):
     """One seed of a side.
 
-    training: names its weights, where that is known. note: what a reader must know of it.
+    training: names its weights, where that is known. start: what they were trained from, where that
+    is known. note: what a reader must know of it.
     """
 
     counts: Counts
@@ -74,6 +76,7 @@ class _Seed(NamedTuple):
     class_names: tuple[str, ...] = ()
     class_indices: tuple[int, ...] = ()
     training: str = ""
+    start: str = ""
     note: str = ""
 
 
@@ -128,6 +131,10 @@ def _notes(
         notes.append(
             "The two sides were scored by different protocols; the difference is theirs too."
         )
+    starts = [dict.fromkeys(seed.start for seed in side) for side in sides]
+    if starts[0].keys() != starts[1].keys() and all(all(side) for side in starts):
+        left, right = (", ".join(side) for side in starts)
+        notes.append(f"Initial weights differ: {left} against {right}.")
     notes += [seed.note for side in sides for seed in side if seed.note]
     for name, side in zip(("left", "right"), sides, strict=True):
         if twice := _twice(side):
@@ -268,7 +275,9 @@ def _of_trial(workdir: Path, asked: Asked) -> _Seed:
     name = _protocol_name(str(workdir), tuple(found), asked)
     evaluation = found[name]
     stored = results.load_counts(results.counts_path(workdir, evaluation.protocol))
-    return _seed(stored.as_counts(), evaluation)._replace(training=trial.id())
+    return _seed(stored.as_counts(), evaluation)._replace(
+        training=trial.id(), start=start_name(workdir)
+    )
 
 
 def _cells_of_run(folder: Path, selector: str, asked: Asked) -> list[_Seed]:
@@ -299,7 +308,8 @@ def _cells_of_run(folder: Path, selector: str, asked: Asked) -> list[_Seed]:
 
 def _of_row(folder: Path, row: Row, name: str) -> _Seed:
     counts = load_counts(folder, row, name).as_counts()
-    return _seed(counts, row.evaluations[name])._replace(training=row.cell.trial_id)
+    start = start_name(results.trial_folder(folder, row.cell.trial_id))
+    return _seed(counts, row.evaluations[name])._replace(training=row.cell.trial_id, start=start)
 
 
 def _protocol_name(where: str, known: tuple[str, ...], asked: Asked) -> str:

@@ -18,6 +18,7 @@ from segbench.spec.catalog import Catalog, built_in_root, read_card
 from segbench.spec.code import code_of, look_in
 from segbench.spec.experiment import read_experiment
 from segbench.spec.heads import HEADS, Head
+from segbench.spec.initial_weights import random_by_default
 from segbench.spec.machine import Machine
 from segbench.spec.sweep import Plan, expand
 
@@ -198,9 +199,9 @@ def checked(path: Path, cards: tuple[Path, ...]) -> Checked:
 
 
 def _checked_experiment(path: Path, cards: tuple[Path, ...]) -> Checked:
-    trials = _planned(path, cards).trials
-    tiny = tiny_batches(trials.values(), Path(Machine.from_environment().cache))
-    warnings = [tiny.warning] if tiny.warning else []
+    plan = _planned(path, cards)
+    tiny = tiny_batches(plan.trials.values(), Path(Machine.from_environment().cache))
+    warnings = list(filter(None, (tiny.warning, random_by_default(plan))))
     return Checked(*([f"{path}: {told}" for told in each] for each in (tiny.problems, warnings)))
 
 

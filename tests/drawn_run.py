@@ -67,10 +67,12 @@ def made_run(
     images: int = 30,
     log_lines: int = 12,
     gap: float = 0.12,
+    extra: str = "",
 ) -> Path:
     """Write a project and a run in it; return the run's folder.
 
-    gap: how much better (in the share of right pixels) each backbone is than the next.
+    gap: how much better (in the share of right pixels) each backbone is than the next. extra: more
+    lines of the experiment.
     """
     datasets = datasets or {"few": ("background", "cat", "dog"), "more": tuple("abcdefg")}
     (folder / "datasets").mkdir(parents=True)
@@ -92,7 +94,7 @@ def made_run(
     path.write_text(
         EXPERIMENT.format(
             backbones=", ".join(backbones), heads=", ".join(heads), datasets=", ".join(datasets),
-            seeds=seeds, more=more,
+            seeds=seeds, more=more + extra,
         )
     )  # fmt: skip
     prepared = prepare_run(path, Flags(results=folder / "results"))

@@ -23,7 +23,8 @@ class Observation:
 
     axes: the trial's point of the sweep, without seed and protocol. class_indices: the classes that
     enter the protocol's means; empty means all. training_pixels, training_images: (C,) how much of
-    each class the training split had, where known.
+    each class the training split had, where known. initial_weights: the name of what the trunk
+    started from, where known.
     """
 
     axes: dict[str, str]
@@ -36,6 +37,7 @@ class Observation:
     facts: dict[str, float] = field(default_factory=dict)
     training_pixels: Floats | None = None
     training_images: Floats | None = None
+    initial_weights: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,11 @@ class Cell:
     def seeds(self) -> tuple[int, ...]:
         """The seeds at hand."""
         return tuple(observation.seed for observation in self.observations)
+
+    @property
+    def initial_weights(self) -> str:
+        """What the trunk started from; several names where the seeds differ in it."""
+        return " / ".join(dict.fromkeys(o.initial_weights for o in self.observations))
 
 
 def cells_of(observations: Sequence[Observation]) -> list[Cell]:

@@ -58,6 +58,17 @@ def parts_of(claim: AnyClaim, cells: Sequence[Cell], bench: Bench) -> tuple[list
     return [replace(part, is_blank=_is_blank(part)) for part in parts], missing
 
 
+def _initial_weights(step: Step) -> str:
+    """Return what the sides of an effect started from, empty where that is alike or not known."""
+    more, less = (
+        {cell.initial_weights: None for weight, cell in step.weights if (weight > 0) is is_more}
+        for is_more in (True, False)
+    )
+    if more.keys() == less.keys() or not (more and less) or "" in more.keys() | less.keys():
+        return ""
+    return f"{', '.join(more)} against {', '.join(less)}"
+
+
 def _is_blank(part: Part) -> bool:
     return 2 * sum(is_blank(cell) for cell in part.cells) > len(part.cells)
 
@@ -125,6 +136,8 @@ def _part(claim: AnyClaim, label: str, step: Step, bench: Bench, power: float) -
     result = estimate(terms, resamples=bench.samples.resamples, seed=bench.samples.seed)
     part = _tested(label, result, step.region, cells, alpha=bench.alpha, power=power)
     part = replace(part, side_weight=sum(step.side_weights()))
+    if not is_fact(claim.metric):
+        part = replace(part, initial_weights=_initial_weights(step))
     if isinstance(claim, Compare) and claim.per_class:
         part = replace(part, per_class=_per_class(step, claim.classes, bench))
     return part

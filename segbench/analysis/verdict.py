@@ -56,7 +56,8 @@ class Part:
     80 % power, in all parts at once; between two bounds the narrowest such region. seeds_needed:
     per cell, if the effect is as it looks, None where seeds cannot do it. image_limit: the distance
     that endless seeds would find on these images. is_blank: most of its cells have learnt nothing
-    that a constant would not give.
+    that a constant would not give. initial_weights: `imagenet against random` where the sides started
+    from other weights.
     """
 
     label: str
@@ -81,6 +82,7 @@ class Part:
     image_limit: float | None = None
     is_blank: bool = False
     note: str = ""
+    initial_weights: str = ""
 
     @property
     def seed_share(self) -> float | None:

@@ -212,10 +212,14 @@ def launch_settings(
 
 
 def say_plan(prepared: Any, left: dict[str, Any]) -> None:
-    """Say how large the plan is, what is skipped, and where it goes."""
+    """Say how large the plan is, what is skipped, where it goes, and what weights are compared."""
+    from segbench.spec.initial_weights import random_by_default
+
     plan = prepared.asked
     for sentence in prepared.hidden_cards:
         ERR.print(f"hidden card: {sentence}")
+    if warning := random_by_default(plan):
+        ERR.print(warning)
     axes = " x ".join(f"{len(values)} {axis}" for axis, values in plan.axes.items())
     seeds = len({cell.seed for cell in plan.cells})
     trials = plan.trials

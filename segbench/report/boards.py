@@ -6,7 +6,7 @@ Shares and IoUs are fractions, standings and differences per cent. Letters: C cl
 Knows nothing of how anything is drawn.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from segbench.external import External, external_folder, load_externals
 from segbench.report.cells import Summary, summarised
 from segbench.report.observed import facts_of
 from segbench.report.ranking import RESAMPLES, Ranking, Standing, rank
+from segbench.report.starts import Start, names_of, starts_of
 from segbench.results import Evaluation
 from segbench.run import Row, RunRecord
 from segbench.spec.base import matches
@@ -60,7 +61,8 @@ class Confusion(NamedTuple):
 class Model:
     """A complete cell of the sweep on a board, or an external method.
 
-    rows: its seeds' trials, none for an external method. evaluations: the seeds' scores.
+    rows: its seeds' trials, none for an external method. evaluations: the seeds' scores. starts:
+    what each of the trials started from.
     """
 
     axes: dict[str, str]
@@ -73,6 +75,12 @@ class Model:
     devices: tuple[str, ...]
     published: tuple[Published, ...]
     confusions: tuple[Confusion, ...]
+    starts: tuple[Start, ...] = ()
+
+    @property
+    def initial_weights(self) -> str:
+        """The name of what it started from; empty where that is not known."""
+        return names_of(self.starts)
 
     @property
     def name(self) -> str:
@@ -93,13 +101,21 @@ class Model:
 
 @dataclass(frozen=True)
 class Duel:
-    """Models that differ in nothing but their backbone, best first.
+    """Models that differ in nothing but their backbone and its weights, best first.
 
     is_decided: the first is shown to be above the second.
     """
 
     models: tuple[Model, ...]
     is_decided: bool
+
+    @property
+    def weights_note(self) -> str:
+        """What each started from, where that differs."""
+        if not weights_differ(self.models):
+            return ""
+        told = (f"{m.axes['backbone']} {m.initial_weights or '-'}" for m in self.models)
+        return f"initial weights differ: {', '.join(told)}"
 
 
 @dataclass(frozen=True)
@@ -163,6 +179,18 @@ class Board:
         )
 
     @property
+    def weights_note(self) -> str:
+        """Where the models' initial weights come from, where they differ; else empty."""
+        if not weights_differ(self.models):
+            return ""
+        told: dict[str, None] = {}
+        for model in self.models:
+            for start in model.starts:
+                if start.sha256:
+                    told[f"{model.axes['backbone']} {start.in_words}"] = None
+        return f"Initial weights: {'; '.join(told)}." if told else ""
+
+    @property
     def reading_note(self) -> str:
         """How figures, places and letters are to be read on this board."""
         return self._seen_note + self._order_note
@@ -196,6 +224,11 @@ class Board:
         return f"{decided} Models with fewer than {MIN_SEEDS} seeds have no letter."
 
 
+def weights_differ(models: Iterable[Model]) -> bool:
+    """Return whether the models, as far as that is known, started from weights of other names."""
+    return len({model.initial_weights for model in models} - {""}) > 1
+
+
 class _Entry(NamedTuple):
     """What is about to stand on a board. folders: where each evaluation's counts lie."""
 
@@ -203,6 +236,7 @@ class _Entry(NamedTuple):
     rows: tuple[Row, ...]
     evaluations: tuple[Evaluation, ...]
     folders: tuple[Path, ...]
+    starts: tuple[Start, ...] = ()
 
 
 def boards(
@@ -216,10 +250,11 @@ def boards(
         ResultError: a file of counts is damaged.
     """
     externals = load_externals(run_folder)
+    starts = starts_of(run_folder, rows)
     datasets = [row.cell.axes["dataset"] for row in rows] + [e.method.dataset for e in externals]
     for name, protocol in all_protocols(record, externals).items():
         every = [
-            *_complete_cells(run_folder, rows, name),
+            *_complete_cells(run_folder, rows, name, starts),
             *_external_entries(run_folder, externals, protocol, record.axis_names),
         ]
         for dataset in dict.fromkeys(datasets):
@@ -245,7 +280,9 @@ def all_protocols(record: RunRecord, externals: Sequence[External]) -> dict[str,
     return found
 
 
-def _complete_cells(run_folder: Path, rows: Sequence[Row], protocol_name: str) -> Iterator[_Entry]:
+def _complete_cells(
+    run_folder: Path, rows: Sequence[Row], protocol_name: str, starts: Mapping[str, Start]
+) -> Iterator[_Entry]:
     cells: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if not row.cell.skipped:
@@ -257,6 +294,7 @@ def _complete_cells(run_folder: Path, rows: Sequence[Row], protocol_name: str) -
                 rows=tuple(cell),
                 evaluations=tuple(row.evaluations[protocol_name] for row in cell),
                 folders=tuple(results.trial_folder(run_folder, r.cell.trial_id) for r in cell),
+                starts=tuple(starts[row.cell.trial_id] for row in cell),
             )
 
 
@@ -382,6 +420,7 @@ def _model(
         ),
         published=tuple(p for p in published if matches(entry.axes, p.where)),
         confusions=confusions,
+        starts=entry.starts,
     )
 
 

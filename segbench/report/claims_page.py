@@ -14,6 +14,7 @@ from segbench.analysis.pairwise import ClassDifference, Comparison
 from segbench.analysis.planning import PlannedClaim
 from segbench.analysis.power import ALPHA
 from segbench.analysis.verdict import QUESTIONS, Part, Verdict
+from segbench.report.starts import RANDOM
 from segbench.report.tables import markdown_table, one_line
 from segbench.spec.claims import (
     AnyClaim,
@@ -175,9 +176,25 @@ def caveats(verdict: Verdict, part: Part) -> list[str]:
     if blank and (isinstance(verdict.claim, Correlate) or not is_fact(verdict.claim.metric)):
         some = f"{blank} of the {len(part.cells)} compared learnt nothing"
         said.append(some if blank < len(part.cells) else "nothing was learnt")
+    if weights := _weights_caveat(verdict, part):
+        said.append(weights)
     if verdict.claim.classes and part.per_class:
         alone = sum(_is_shown_alone(row, part) for row in part.per_class)
         said.append(f"{alone} of the {len(part.per_class)} classes shown by itself")
+    return said
+
+
+def _weights_caveat(verdict: Verdict, part: Part) -> str:
+    """Return what the sides started from, where that differs in this part or in another one."""
+    if not part.initial_weights:
+        others = sum(bool(each.initial_weights) for each in verdict.parts)
+        return f"initial weights differ in {others} of {len(verdict.parts)}" if others else ""
+    said = f"initial weights differ: {part.initial_weights}"
+    sides = [side.split(", ") for side in part.initial_weights.split(" against ")]
+    is_random_alone = len({RANDOM in side for side in sides}) > 1
+    backbones = {cell.axes.get("backbone") for cell in part.cells}
+    if is_random_alone and len(backbones) > 1:
+        said += ", so weights are compared as much as backbones"
     return said
 
 
@@ -360,9 +377,11 @@ def _would_take(verdict: Verdict) -> list[str]:
 
 
 def _part_table(verdict: Verdict) -> str:
+    mixes = any(part.initial_weights for part in verdict.parts)
     rows = [
         [
             part.label or "all",
+            *([part.initial_weights or "alike"] if mixes else []),
             effect_in_words(verdict, part).removesuffix(f" {verdict.unit}"),
             "not judged" if part.is_blank else _LEANINGS[part.leaning],
             _seeds([part]),
@@ -375,6 +394,7 @@ def _part_table(verdict: Verdict) -> str:
     ]
     headers = [
         "where",
+        *(["initial weights"] if mixes else []),
         f"effect, {verdict.unit} [95 % interval]",
         "speaks",
         "seeds",

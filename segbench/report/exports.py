@@ -12,7 +12,7 @@ from typing import Any
 
 from segbench.files import write_atomically, write_text
 from segbench.load import LEADING, TRAILING, tidy_rows
-from segbench.report.boards import Board
+from segbench.report.boards import Board, weights_differ
 from segbench.report.cells import Summary, mean_of
 from segbench.report.tables import FIGURES
 from segbench.run import RunRecord
@@ -49,11 +49,13 @@ def write_exports(run_folder: Path, record: RunRecord, boards: Sequence[Board]) 
 def leaderboard_csv(record: RunRecord, boards: Sequence[Board]) -> str:
     """Return all boards as CSV: one line for each complete cell, figures in per cent."""
     axes = record.axis_names
+    shows_weights = weights_differ(model for board in boards for model in board.models)
     figures = [f"{figure}{part}" for figure in FIGURES for part in ("", "_sd")]
     header = [
         "protocol",
         "protocol_digest",
         *axes,
+        *(["weights"] if shows_weights else []),
         *("num_images", "num_classes", "seeds", "first_place", "last_place", "group"),
         *figures,
         *("mean_iou_low", "mean_iou_high", "parameters"),
@@ -63,6 +65,7 @@ def leaderboard_csv(record: RunRecord, boards: Sequence[Board]) -> str:
             board.protocol_name,
             board.protocol.digest(),
             *model.axes.values(),
+            *([model.initial_weights] if shows_weights else []),
             board.num_images,
             len(board.class_names),
             model.standing.num_seeds,
@@ -93,11 +96,18 @@ def per_class_csv(board: Board) -> str:
 def leaderboard_latex(board: Board) -> str:
     """Return a board as a LaTeX table; needs the package booktabs."""
     axes = [axis for axis in board.models[0].axes if axis != "dataset"]
-    header = [*map(latex, axes), *FIGURES.values(), "95\\,\\% interval", "seeds", "group"]
+    shows_weights = weights_differ(board.models)
+    header = [
+        *map(latex, axes),
+        *(["weights"] if shows_weights else []),
+        *FIGURES.values(),
+        *("95\\,\\% interval", "seeds", "group"),
+    ]
     best = {key: max(mean_of(m.figures.get(key)) for m in board.models) for key in FIGURES}
     lines = [
         [
             *(latex(model.axes[axis]) for axis in axes),
+            *([latex(model.initial_weights or "--")] if shows_weights else []),
             *(_latex_number(model.figures.get(key), best[key]) for key in FIGURES),
             f"[{model.standing.low:.2f}, {model.standing.high:.2f}]",
             str(model.standing.num_seeds),
@@ -106,7 +116,8 @@ def leaderboard_latex(board: Board) -> str:
         for model in board.models
     ]
     note = f"{board.title} ({board.protocol.digest()}): {board.protocol.description()}"
-    return _latex(note, "l" * len(axes) + "r" * len(FIGURES) + "crl", header, lines)
+    words = "l" * (len(axes) + shows_weights)
+    return _latex(note, words + "r" * len(FIGURES) + "crl", header, lines)
 
 
 def per_class_latex(board: Board) -> str:

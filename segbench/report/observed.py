@@ -4,6 +4,7 @@ Knows nothing of what is computed from them.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from segbench import results
 from segbench.analysis.observations import Observation
 from segbench.counts import Counted
+from segbench.report.starts import starts_of
 from segbench.run import Row, RunRecord
 
 
@@ -21,8 +23,12 @@ def observations(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> li
     Raises:
         ResultError: a file of counts is damaged.
     """
+    starts = starts_of(run_folder, rows)
     return [
-        observed(row, name, load_counts(run_folder, row, name))
+        replace(
+            observed(row, name, load_counts(run_folder, row, name)),
+            initial_weights=starts[row.cell.trial_id].name,
+        )
         for row in rows
         if row.is_done
         for name in record.protocols

@@ -24,7 +24,16 @@ from segbench import results
 from segbench.analysis.inference import MIN_SEEDS
 from segbench.analysis.power import ALPHA
 from segbench.analysis.verdict import Verdict
-from segbench.report.boards import COSTS, EXTERNAL_NOTE, Board, Confusion, Duel, Model, Rival
+from segbench.report.boards import (
+    COSTS,
+    EXTERNAL_NOTE,
+    Board,
+    Confusion,
+    Duel,
+    Model,
+    Rival,
+    weights_differ,
+)
 from segbench.report.claims_page import (
     asked,
     caveats,
@@ -205,6 +214,7 @@ def _model_data(
         "iou": [None if iou is None else iou.mean for iou in model.class_iou],
         "costs": {key: _short(value) for key, value in model.costs.items()},
         "devices": model.devices,
+        "starts": list(dict.fromkeys(start.in_words for start in model.starts if start.name)),
         "trials": [places[_row_key(row)] for row in model.rows],
         "seeds": [each.figures["mean_iou"] for each in model.evaluations],
         "confusions": [_permille(each, board) for each in model.confusions[:seeds]],
@@ -309,6 +319,7 @@ def _heads(record: RunRecord, boards: Sequence[Board]) -> list[_Head]:
         _Head("place", "place", is_number=True),
         _Head("letters", "group"),
         *(_Head(axis, axis, axis=axis, is_first=axis == axes[0]) for axis in axes),
+        *([_Head("weights", "weights")] if weights_differ(models) else []),
         _Head("mean_iou", "mean IoU", is_number=True),
         _Head("whisker", "95 % interval"),
         *(_Head(key, title, is_number=True) for key, title in list(FIGURES.items())[1:]),

@@ -10,7 +10,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from segbench.files import write_text
-from segbench.report.boards import EXTERNAL_NOTE, Board
+from segbench.report.boards import EXTERNAL_NOTE, Board, weights_differ
 from segbench.report.cells import Summary, TableCell, gather, mean_of, summarised
 from segbench.results import Evaluation
 from segbench.run import Row, RunRecord
@@ -66,6 +66,7 @@ def _protocol_section(boards: Sequence[Board]) -> list[str]:
             f"### {board.dataset} ({len(board.class_names)} classes, {board.num_images} images)",
             _ranking(board),
             board.reading_note,
+            *filter(None, [board.weights_note]),
         ]
         if any(model.is_external for model in board.models):
             parts.append(EXTERNAL_NOTE)
@@ -87,10 +88,12 @@ def _ranking(board: Board) -> str:
     shown = {**FIGURES, **({"boundary_iou": "boundary IoU"} if has_boundary else {})}
     means = {figure: [mean_of(model.figures.get(figure)) for model in models] for figure in shown}
     best, worst = ({figure: of(own) for figure, own in means.items()} for of in (max, min))
+    shows_weights = weights_differ(models)
     table = []
     for model in models:
         standing = model.standing
         row = [standing.place, standing.letters or "-", *(model.axes[a] or "-" for a in axes)]
+        row += [model.initial_weights or "-"] if shows_weights else []
         for figure in shown:
             summary = model.figures.get(figure)
             is_best = worst[figure] < mean_of(summary) == best[figure]
@@ -101,7 +104,8 @@ def _ranking(board: Board) -> str:
         row.append(published_in_words(model.published))
         table.append(row)
     figures = [title for key, title in shown.items() if key != "mean_iou"]
-    headers = ["place", "group", *axes, FIGURES["mean_iou"], "95 % interval", *figures]
+    weights = ["weights"] if shows_weights else []
+    headers = ["place", "group", *axes, *weights, FIGURES["mean_iou"], "95 % interval", *figures]
     headers += ["seeds", "published"]
     if not any(row[-1] for row in table):
         headers, table = headers[:-1], [row[:-1] for row in table]

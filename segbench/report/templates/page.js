@@ -409,6 +409,7 @@
     });
     byId("details-body").replaceChildren(
       el("p", {}, `${board().title}; ${board().protocol_words}`),
+      ...(model.starts.length ? [el("p", {}, `Started from: ${model.starts.join("; ")}.`)] : []),
       el("ul", {}, ...figures, ...costs),
       rows.length ? el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Trials of this model" }, el("table", {}, el("thead", {}, el("tr", {}, ...["seed", "mean IoU, %", "trial", "segbench", "device", "files"].map((title) => el("th", { scope: "col" }, title)))), el("tbody", {}, ...rows))) : el("p", {}, "External: scored here, made elsewhere."),
       el("p", {}, "The command:"), el("pre", { tabindex: 0 }, model.command),
