@@ -24,7 +24,8 @@ def load_results(*run_folders: str | Path) -> pd.DataFrame:
     Columns: run, trial_id, the axes of the sweep, seed, status (done, failed, unfinished, skipped),
     protocol, protocol_digest, figure, class_name, value. `figure` is mean_iou and the like,
     class_iou (then class_name says which), or a fact of the model such as parameters (then protocol
-    is empty). Figures are fractions in [0, 1]. A trial without numbers has one row with figure ""
+    is empty); forward_ms, step_ms and training_s are those of `segbench time`, shared_forward_ms was
+    measured beside other trials. Figures are fractions in [0, 1]. A trial without numbers has one row with figure ""
     and no value, so that nothing is missing silently.
 
     Raises:
@@ -63,12 +64,19 @@ def _numbers(row: Row) -> Iterator[tuple[str, str, str, str, float | None]]:
             yield name, digest, figure, "", value
         for class_name, value in zip(evaluation.class_names, evaluation.per_class_iou, strict=True):
             yield name, digest, "class_iou", class_name, value
-    if row.result is not None:
-        for fact, value in row.result.facts.items():
-            yield "", "", fact, "", value
-    if row.provenance is not None:
-        yield "", "", "peak_memory_mib", "", row.provenance.peak_memory_mib
-        if row.provenance.step_seconds is not None:
-            yield "", "", "step_seconds", "", row.provenance.step_seconds
-        if row.provenance.forward_ms is not None:
-            yield "", "", "forward_ms", "", row.provenance.forward_ms
+    facts = {} if row.result is None else row.result.facts
+    for fact, value in {**facts, **_measured(row)}.items():
+        yield "", "", fact, "", value
+
+
+def _measured(row: Row) -> dict[str, float]:
+    """Return what was measured while the trial ran, and what `segbench time` measured."""
+    if row.provenance is None:
+        return {}
+    times = {} if row.timing is None else row.timing.of_round(row.place)
+    found = {"peak_memory_mib": row.provenance.peak_memory_mib}
+    if row.provenance.step_seconds is not None:
+        found["step_seconds"] = row.provenance.step_seconds
+    if row.provenance.forward_ms is not None:
+        found["shared_forward_ms"] = row.provenance.forward_ms
+    return {**found, **times}

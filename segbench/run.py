@@ -21,6 +21,7 @@ from segbench.spec.experiment import Experiment
 from segbench.spec.protocol import Protocol
 from segbench.spec.sweep import Plan
 from segbench.spec.trial import Trial, TrialId
+from segbench.timings import Timing, load_timings, timing_of
 
 NAMED_AXES = ("backbone", "head", "dataset", "variant")
 
@@ -178,12 +179,17 @@ class RunRecord(Spec):
 
 
 class Row(NamedTuple):
-    """A cell and what is known of it. evaluations: by protocol name."""
+    """A cell and what is known of it. evaluations: by protocol name.
+
+    timing: of the cell, the same for all its seeds; place: which of these the row is, from 0.
+    """
 
     cell: CellRecord
     result: Result | None
     evaluations: dict[str, Evaluation]
     provenance: Provenance | None
+    timing: Timing | None = None
+    place: int = 0
 
     @property
     def is_done(self) -> bool:
@@ -301,17 +307,29 @@ def load_earlier_run(run_folder: Path) -> RunRecord | None:
 
 def load_rows(run_folder: Path, record: RunRecord) -> Iterator[Row]:
     """Yield every cell with what its trial's folder holds."""
+    timings = load_timings(run_folder)
+    seeds: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for cell in record.cells:
+        seeds.setdefault(axes_key(cell.axes), []).append(cell.trial_id)
     for cell in record.cells:
         if not cell.trial_id:
             yield Row(cell, None, {}, None)
             continue
+        own = seeds[axes_key(cell.axes)]
         workdir = results.trial_folder(run_folder, cell.trial_id)
         evaluations = {
             name: evaluation
             for name, protocol in record.protocols.items()
             if (evaluation := results.load_evaluation(workdir, protocol)) is not None
         }
-        yield Row(cell, results.load_result(workdir), evaluations, results.load_provenance(workdir))
+        yield Row(
+            cell,
+            results.load_result(workdir),
+            evaluations,
+            results.load_provenance(workdir),
+            timing_of(timings, own),
+            own.index(cell.trial_id),
+        )
 
 
 def find_trial(run_folder: Path, prefix: str) -> tuple[Path, Trial]:

@@ -13,6 +13,7 @@ from segbench.counts import Counted
 from segbench.drive import Flags, Prepared, prepare_run
 from segbench.results import Provenance, Result
 from segbench.spec.trial import Trial
+from segbench.timings import FILE, Conditions, Timing, Timings
 
 DATASET = """
 name: {name}
@@ -68,11 +69,12 @@ def made_run(
     log_lines: int = 12,
     gap: float = 0.12,
     extra: str = "",
+    timed: bool = True,
 ) -> Path:
     """Write a project and a run in it; return the run's folder.
 
     gap: how much better (in the share of right pixels) each backbone is than the next. extra: more
-    lines of the experiment.
+    lines of the experiment. timed: whether `segbench time` has measured its cells.
     """
     datasets = datasets or {"few": ("background", "cat", "dog"), "more": tuple("abcdefg")}
     (folder / "datasets").mkdir(parents=True)
@@ -104,7 +106,30 @@ def made_run(
             0.9 - gap * backbones.index(trial.backbone.name) - 0.05 * heads.index(trial.head.name)
         )
         write_done(prepared, trial_id, trial, quality=quality, images=images, log_lines=log_lines)
+    if timed:
+        made_timings(prepared).write_to(prepared.run_folder / FILE)
     return prepared.run_folder
+
+
+def made_timings(prepared: Prepared) -> Timings:
+    """Return times of every cell that grow with the length of the backbone's name; 5 equal rounds."""
+    cells = {
+        tuple(cell.axes.values()): Timing(
+            axes=cell.axes,
+            trial_id=cell.trial_id,
+            weights="trained",
+            forward_ms=(2.0 * len(cell.axes["backbone"]),) * 5,
+            quartiles_ms=(1.0, 99.0),
+            step_ms=(100.0 + 50 * len(cell.axes["backbone"]),) * 5,
+            training_steps=60,
+        )
+        for cell in reversed(prepared.asked.cells)
+    }
+    conditions = Conditions(device="made-up device", threads=1, size=(500, 500), torch="2")
+    return Timings(
+        conditions=conditions, rounds=5, passes=10, load=0, code_version="0.1.0",
+        cells=tuple(cells.values()),
+    )  # fmt: skip
 
 
 def record_run(prepared: Prepared) -> None:

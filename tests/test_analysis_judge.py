@@ -496,7 +496,9 @@ def test_what_many_combinations_lack_is_told_once():
     claim = Compare(says="c", left=VGG, right=GOOG, metric="forward_ms")
     page = render_claims(judge([claim], observations, resamples=100))
     assert page.count("- Missing:") == 1
-    assert "forward_ms is not recorded in " in page
+    assert (
+        "forward_ms was not measured without other trials beside it (`segbench time RUN` measures it) in "
+    ) in page
     assert "Question answered: none, there are no results." in page
 
 

@@ -9,7 +9,7 @@ from segbench import results
 from segbench.data.split import open_split
 from segbench.engine.cost import FLOPS_SIDE, forward_flops
 from segbench.models.segmenter import build_segmenter
-from segbench.report.observed import facts_of, load_counts, observed
+from segbench.report.observed import facts_of, load_counts, observed, shared_times
 from segbench.run import load_rows, load_run
 from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import built_in_root, read_card
@@ -47,7 +47,9 @@ def test_a_trial_puts_its_costs_and_its_training_classes_on_file(toy_run):
     row = next(row for row in load_rows(toy_run, record) if row.is_done)
     facts = facts_of(row)
     assert facts["flops"] > facts["parameters"] > 0
-    assert facts["forward_ms"] > 0
+    assert "forward_ms" not in facts  # it was measured beside other trials
+    assert shared_times(row)["forward_ms"] > 0
+    assert shared_times(row)["training_s"] > 0
     workdir = results.trial_folder(toy_run, row.cell.trial_id)
     trial = results.load_trial(workdir)
     split = open_split(trial.dataset, "train", Machine(cache=str(toy_run.parents[2] / "cache")))

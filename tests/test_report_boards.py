@@ -128,6 +128,20 @@ def test_costs_are_what_the_trials_measured(found):
         )
 
 
+def test_times_that_trials_measured_beside_each_other_are_no_costs(tmp_path):
+    run_folder = made_run(tmp_path, datasets={"few": ("background", "cat")}, seeds=2, timed=False)
+    record = load_run(run_folder)
+    slow = results.trial_folder(run_folder, record.cells[0].trial_id)
+    provenance = results.load_provenance(slow)
+    assert provenance is not None
+    results.write_provenance(slow, provenance.revised(forward_ms=519.0))
+    resnet = next(m for m in boards_of(run_folder)[0].models if m.name == "resnet18 fcn32s")
+    assert set(resnet.costs) == {"parameters", "flops", "peak_memory_mib"}
+    assert resnet.shared_times["forward_ms"] == (16, 519)
+    assert resnet.shared_times["step_ms"] == pytest.approx((500, 500))
+    assert set(resnet.shared_times) == {"forward_ms", "step_ms", "training_s"}
+
+
 def test_shares_are_of_the_training_split_where_it_was_counted(found):
     few = next(board for board in found if board.dataset == "few")
     assert few.training_share == pytest.approx([1 / 7, 2 / 7, 4 / 7])

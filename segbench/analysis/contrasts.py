@@ -14,6 +14,7 @@ from segbench.analysis.observations import Cell
 from segbench.analysis.verdict import Region
 from segbench.spec.claims import (
     EXACT_FACTS,
+    TIMED_FACTS,
     AnyClaim,
     Compare,
     Correlate,
@@ -70,12 +71,18 @@ def usable(claim: AnyClaim, cells: Sequence[Cell]) -> tuple[list[Cell], list[str
         if absent:
             problems.append(f"{name}: has no class {', '.join(absent)}")
         elif facts:
-            problems.append(f"{name}: {', '.join(facts)} is not recorded")
+            problems.append(f"{name}: {', '.join(facts)} {_not_recorded(facts[0])}")
         elif isinstance(claim, Correlate) and getattr(one, claim.by) is None:
             problems.append(f"{name}: {claim.by} of its classes are not recorded")
         else:
             usable.append(cell)
     return usable, problems
+
+
+def _not_recorded(fact: str) -> str:
+    if fact not in TIMED_FACTS:
+        return "is not recorded"
+    return f"was not measured without other trials beside it (`{TIMED_FACTS[fact]}` measures it)"
 
 
 def draws_images(claim: AnyClaim) -> bool:

@@ -3,7 +3,7 @@
 One module for the commands that belong together. Commands that need no tensors do not load torch.
 """
 
-from segbench.cli import cards, pages, planning, run, scoring, watching  # noqa: F401 - they join it
+from segbench.cli import cards, pages, planning, run, scoring, timing, watching  # noqa: F401 - they join it
 from segbench.cli.app import app
 
 

@@ -64,7 +64,7 @@ Only = Annotated[
     typer.Option(
         "--only",
         metavar="AXIS=VALUE",
-        help="Run the matching cells alone, e.g. backbone=vgg16. Repeatable.",
+        help="Take the matching cells alone, e.g. backbone=vgg16. Repeatable.",
     ),
 ]
 Results = Annotated[

@@ -1,5 +1,6 @@
 """`segbench plan`: what a run would cost, and what its claims could show."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,8 @@ import typer
 from segbench.cli.app import ERR, OUT, app
 from segbench.cli.flags import Cache, Cards, Data, File, Only, Results, Settings, Weights
 from segbench.cli.run import launch_settings, say_plan, warning_of_batches
+from segbench.errors import listed
+from segbench.spec.claims import TIMED_FACTS, AnyClaim
 
 
 @app.command()
@@ -75,6 +78,22 @@ def plan(
         looks = prepared.settling.schedule
         last = drive.narrowed(prepared.whole, only or (), None) if looks else None
         _say_claims_plan(prepared, last, seed_sd, image_sd)
+        for sentence in times_to_measure(prepared.asked.experiment.claims):
+            OUT.print(sentence)
+
+
+def times_to_measure(claims: Sequence[AnyClaim]) -> list[str]:
+    """Return a sentence for each command that must measure what claims ask, after the run."""
+    asking: dict[str, list[str]] = {}
+    for claim in claims:
+        facts = {getattr(claim, "metric", ""), getattr(claim, "along", "")} & TIMED_FACTS.keys()
+        for command in sorted({TIMED_FACTS[fact] for fact in facts}):
+            asking.setdefault(command, []).append(repr(claim.says))
+    return [
+        f"{listed(said)}: undecided until `{command}` has measured the models one after another, since "
+        "trials that run beside each other measure no cost"
+        for command, said in asking.items()
+    ]
 
 
 def _gpus(launch: Any, devices: tuple[str, ...]) -> float:

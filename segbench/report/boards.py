@@ -22,7 +22,7 @@ from segbench.analysis.power import ALPHA
 from segbench.counts import Counts
 from segbench.external import External, external_folder, load_externals
 from segbench.report.cells import Summary, summarised
-from segbench.report.observed import facts_of
+from segbench.report.observed import facts_of, shared_times
 from segbench.report.ranking import RESAMPLES, Ranking, Standing, rank
 from segbench.report.starts import Start, names_of, starts_of
 from segbench.results import Evaluation
@@ -30,6 +30,7 @@ from segbench.run import Row, RunRecord
 from segbench.spec.base import matches
 from segbench.spec.experiment import Published
 from segbench.spec.protocol import Protocol
+from segbench.timings import TIMES
 
 COSTS = {
     "parameters": "parameters",
@@ -62,7 +63,8 @@ class Model:
     """A complete cell of the sweep on a board, or an external method.
 
     rows: its seeds' trials, none for an external method. evaluations: the seeds' scores. starts:
-    what each of the trials started from.
+    what each of the trials started from. costs: times as `segbench time` measured them; shared_times:
+    lowest and highest over seeds of those that trials measured beside others.
     """
 
     axes: dict[str, str]
@@ -72,6 +74,7 @@ class Model:
     standing: Standing
     class_iou: tuple[Summary | None, ...]
     costs: dict[str, float]
+    shared_times: dict[str, tuple[float, float]]
     devices: tuple[str, ...]
     published: tuple[Published, ...]
     confusions: tuple[Confusion, ...]
@@ -402,8 +405,11 @@ def _model(
     costs = {
         cost: summary.mean
         for cost in COSTS
-        if (summary := summarised([fact.get(cost) for fact in facts])) is not None
+        if cost not in TIMES and (summary := summarised([fact.get(cost) for fact in facts]))
     }
+    if entry.rows and (timing := entry.rows[0].timing) is not None:
+        costs |= timing.medians()
+    shared = [shared_times(row) for row in entry.rows]
     return Model(
         axes=entry.axes,
         rows=entry.rows,
@@ -414,7 +420,12 @@ def _model(
             summarised([e.per_class_iou[index] for e in evaluations])
             for index in range(len(evaluations[0].class_names))
         ),
-        costs=costs,
+        costs={cost: costs[cost] for cost in COSTS if cost in costs},
+        shared_times={
+            time: (min(seen), max(seen))
+            for time in TIMES
+            if time not in costs and (seen := [times[time] for times in shared if time in times])
+        },
         devices=tuple(
             sorted({r.provenance.device for r in entry.rows if r.provenance is not None})
         ),

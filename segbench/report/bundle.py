@@ -24,6 +24,7 @@ from segbench.files import make_folder, write_atomically
 from segbench.report.panels import load_panels
 from segbench.run import CellRecord, RunRecord, axes_key, load_run
 from segbench.status import label
+from segbench.timings import FILE, Timings, load_timings
 
 MANIFEST = "manifest.json"
 FORMAT = "segbench bundle 1"
@@ -31,7 +32,7 @@ MAX_FILES = 200_000
 MAX_BYTES = 8 * 2**30
 _TRIAL = r"trials/[0-9a-f]{12}/"
 _NAMES = re.compile(
-    rf"run\.json|{_TRIAL}(trial|result|provenance)\.json|{_TRIAL}log\.jsonl|{_TRIAL}traceback\.txt"
+    rf"run\.json|timings\.json|{_TRIAL}(trial|result|provenance)\.json|{_TRIAL}log\.jsonl|{_TRIAL}traceback\.txt"
     rf"|{_TRIAL}evaluations/[0-9a-f]{{8}}\.(json|npz)"
     r"|panels/[0-9a-f]{12}/(panels\.json|[a-z0-9_]+\.(jpg|png))"
 )
@@ -75,7 +76,7 @@ def bundled_names(run_folder: Path, record: RunRecord) -> Iterator[str]:
         name = path.relative_to(run_folder).as_posix()
         if not _NAMES.fullmatch(name) or not path.is_file():
             continue
-        if name == "run.json" or name.split("/")[1] in known:
+        if "/" not in name or name.split("/")[1] in known:
             yield name
 
 
@@ -158,6 +159,7 @@ def verified(run_folder: Path, source: Path) -> RunRecord:
         record = load_run(run_folder)
         for workdir in results.trial_folders(run_folder):
             _verify_trial(workdir)
+        load_timings(run_folder)
         for folder, panels in load_panels(run_folder):
             if panels.trial_id != folder.name:
                 raise ResultError(f"panels/{folder.name}: is of trial {panels.trial_id}")
@@ -229,6 +231,8 @@ def merge_runs(run_folders: Sequence[Path], target: Path) -> RunRecord:
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, staged / name)
         merged.write_to(staged / "run.json")
+        if (timings := _merged_timings(run_folders)) is not None:
+            timings.write_to(staged / FILE)
         staged.rename(target)
     return merged
 
@@ -242,7 +246,7 @@ def _chosen_files(
     """
     places: dict[str, dict[Path, set[str]]] = {}
     for folder, own in zip(run_folders, names, strict=True):
-        for name in own - {"run.json"}:
+        for name in own - {"run.json", FILE}:
             unit = "/".join(name.split("/")[:2])
             places.setdefault(unit, {}).setdefault(folder, set()).add(name)
     conflicts = []
@@ -321,6 +325,14 @@ def _merged_record(run_folders: Sequence[Path], records: Sequence[RunRecord]) ->
         looks=max(record.looks for record in records),
         top_ups=_distinct(records, lambda record: record.top_ups),
     )
+
+
+def _merged_timings(run_folders: Sequence[Path]) -> Timings | None:
+    """Return the times of all runs; where they were measured differently, those of the first alone."""
+    merged: Timings | None = None
+    for timings in map(load_timings, reversed(run_folders)):
+        merged = merged if timings is None else timings.joined(merged)
+    return merged
 
 
 def _distinct(

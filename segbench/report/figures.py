@@ -13,6 +13,7 @@ from segbench.files import write_atomically
 from segbench.report.boards import COSTS, Board, Model
 from segbench.report.panels import PARTS, Panel, Panels, load_panels
 from segbench.report.training_curves import load_curves
+from segbench.timings import TIMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -222,7 +223,10 @@ def _pareto(figure: "Figure", board: Board, _: Path, cost: str) -> None:
         key=lambda point: (point[0], -point[1]),
     )
     if not points:
-        raise ResultError(f"--cost {cost}: was measured for no model of {board.title}")
+        advice = (
+            "; segbench time RUN measures times, one model after another" if cost in TIMES else ""
+        )
+        raise ResultError(f"--cost {cost}: was measured for no model of {board.title}{advice}")
     figure.set_size_inches(6, 3.8)
     axes = figure.subplots()
     axes.set_xscale("log")

@@ -66,19 +66,29 @@ def _per_class(counted: tuple[int, ...]) -> NDArray[np.float64] | None:
 
 
 def facts_of(row: Row) -> dict[str, float]:
-    """Return what is known of the model and its training besides figures.
+    """Return what is known of the model besides figures, times only as `segbench time` measured them.
+
+    Each seed has a round of measuring of its own, so that times vary over seeds as they were seen to.
+    """
+    facts = dict(row.result.facts) if row.result is not None else {}
+    if row.provenance is not None:
+        facts["peak_memory_mib"] = row.provenance.peak_memory_mib
+    return facts if row.timing is None else {**facts, **row.timing.of_round(row.place)}
+
+
+def shared_times(row: Row) -> dict[str, float]:
+    """Return the times that the trial measured while others may have run beside it.
 
     training_s is the measured time of a step times the steps, so that a training that was
     interrupted counts whole. step_ms: milliseconds of one optimizer step.
     """
-    facts = dict(row.result.facts) if row.result is not None else {}
+    times: dict[str, float] = {}
     if row.provenance is None:
-        return facts
+        return times
     if row.provenance.forward_ms is not None:
-        facts["forward_ms"] = row.provenance.forward_ms
-    facts["peak_memory_mib"] = row.provenance.peak_memory_mib
+        times["forward_ms"] = row.provenance.forward_ms
     if row.provenance.step_seconds is not None:
-        facts["step_ms"] = 1000 * row.provenance.step_seconds
-        if "training_steps" in facts:
-            facts["training_s"] = row.provenance.step_seconds * facts["training_steps"]
-    return facts
+        times["step_ms"] = 1000 * row.provenance.step_seconds
+        if row.result is not None and "training_steps" in row.result.facts:
+            times["training_s"] = row.provenance.step_seconds * row.result.facts["training_steps"]
+    return times

@@ -42,7 +42,7 @@ from segbench.report.claims_page import (
     p_equals,
     p_value,
 )
-from segbench.report.observed import facts_of
+from segbench.report.observed import shared_times
 from segbench.report.panels import PARTS, Panel, Panels, load_panels
 from segbench.report.tables import (
     FIGURES,
@@ -53,6 +53,7 @@ from segbench.report.tables import (
 )
 from segbench.report.training_curves import Curve, load_curves
 from segbench.run import Row, RunRecord
+from segbench.timings import load_timings
 
 TRIAL_FILES = (
     "trial.json",
@@ -97,6 +98,7 @@ def render_page(
     apart = incomplete_rows(record, rows)
     failures = [row for row in rows if row.status == "failed"]
     pictures = list(_pictures(run_folder, rows))
+    timings = load_timings(run_folder)
     page = {
         "name": experiment.name,
         "question": experiment.question,
@@ -120,6 +122,7 @@ def render_page(
         "sections": _sections(boards, verdicts, apart, failures, pictures),
         "most_duels": _MOST_DUELS,
         "spent_s": _spent_s(rows),
+        "timed": "" if timings is None else timings.described(),
         "to_prepare": _experiment_files(record),
         "live": live,
         "css": Markup(_text("page.css")),
@@ -213,6 +216,7 @@ def _model_data(
         "high": model.standing.high,
         "iou": [None if iou is None else iou.mean for iou in model.class_iou],
         "costs": {key: _short(value) for key, value in model.costs.items()},
+        "shared_times": {key: list(map(_short, pair)) for key, pair in model.shared_times.items()},
         "devices": model.devices,
         "starts": list(dict.fromkeys(start.in_words for start in model.starts if start.name)),
         "trials": [places[_row_key(row)] for row in model.rows],
@@ -296,7 +300,7 @@ def _spent_s(rows: Sequence[Row]) -> float:
     """Return what training and evaluation took in all, one trial after another."""
     measured = {row.cell.trial_id: row for row in rows if row.provenance is not None}
     return sum(
-        facts_of(row).get("training_s", row.provenance.train_seconds)
+        shared_times(row).get("training_s", row.provenance.train_seconds)
         + row.provenance.evaluate_seconds
         for row in measured.values()
         if row.provenance is not None

@@ -68,6 +68,10 @@ Fact = Literal[
     "peak_memory_mib",
 ]
 EXACT_FACTS = frozenset({"parameters", "flops", "num_classes"})  # counts: no seed changes them
+TIMED_FACTS = {  # and what measures them: trials run beside each other, so their own times are no costs
+    "forward_ms": "segbench time RUN",
+    "training_s": "segbench time RUN --training",
+}
 
 
 def _word(value: Any) -> Any:

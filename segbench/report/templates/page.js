@@ -349,7 +349,7 @@
     if (hue) values(hue).forEach((value, place) => keys.push([mark(0, colour(place), 13, 7, ""), value || "–"]));
     if (shape) values(shape).forEach((value, place) => keys.push([mark(place, "var(--faint)", 13, 7, ""), value || "–"]));
     target.append(legend(keys));
-    const measured = ["parameters", "flops"].includes(key) ? "" : ` Measured on ${[...new Set(points.flatMap(({ model }) => model.devices))].join(", ") || "an unnamed device"}.`;
+    const measured = key !== "peak_memory_mib" ? "" : ` Measured on ${[...new Set(points.flatMap(({ model }) => model.devices))].join(", ") || "an unnamed device"}.`;
     note.textContent = `Bars are 95 % intervals. The dashed line joins the models that none surpasses at their cost or below: ${front.map((point) => point.model.name).join(", ")}.${measured}`;
   }
 
@@ -403,6 +403,7 @@
     byId("details-title").textContent = model.name;
     const figures = data.figures.filter(([key]) => model.figures[key]).map(([key, title]) => el("li", {}, `${title}: ${percent(model.figures[key][0])} %${model.figures[key][1] === null ? "" : ` ± ${percent(model.figures[key][1])}`}`));
     const costs = data.costs.filter(([key]) => model.costs[key] !== undefined).map(([key, title]) => el("li", {}, `${title}: ${amount(model.costs[key])}`));
+    const shared = data.costs.filter(([key]) => model.shared_times[key]).map(([key, title]) => el("li", { class: "faint" }, `${title}: ${model.shared_times[key].map(amount).join(" to ")} over seeds, measured beside other trials`));
     const rows = model.trials.map((number, place) => {
       const trial = trials[number];
       return el("tr", {}, el("th", { scope: "row" }, String(trial.seed)), el("td", { class: "number" }, percent(model.seeds[place])), el("td", {}, el("code", {}, trial.id)), el("td", {}, trial.code || "–"), el("td", {}, trial.device || "–"), files(trial));
@@ -410,7 +411,7 @@
     byId("details-body").replaceChildren(
       el("p", {}, `${board().title}; ${board().protocol_words}`),
       ...(model.starts.length ? [el("p", {}, `Started from: ${model.starts.join("; ")}.`)] : []),
-      el("ul", {}, ...figures, ...costs),
+      el("ul", {}, ...figures, ...costs, ...shared),
       rows.length ? el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Trials of this model" }, el("table", {}, el("thead", {}, el("tr", {}, ...["seed", "mean IoU, %", "trial", "segbench", "device", "files"].map((title) => el("th", { scope: "col" }, title)))), el("tbody", {}, ...rows))) : el("p", {}, "External: scored here, made elsewhere."),
       el("p", {}, "The command:"), el("pre", { tabindex: 0 }, model.command),
       ...(rows.length ? [el("p", {}, "What its worker printed:"), el("pre", { tabindex: 0 }, `segbench logs results/${data.name} ${trials[model.trials[0]].id}`)] : []));
