@@ -4,6 +4,8 @@ SegbenchError              the command line prints its message, without a traceb
 |-- CardError              a backbone or data set card, or a name that no card has
 |-- ExperimentError        an experiment file, or a flag that changes one
 |-- DataError              missing, corrupt or mismatched images, labels, weights, archives
+|   `-- FileError          one file of many; `by_cause` tells of all that have the same fault at once
+|       `-- DamagedError   it cannot be read at all
 |-- ResultError            result files that cannot be read, written or joined
 |-- LaunchError            the engine that starts workers refused (sbatch, Ray, an unusable option)
 `-- TrialError             one trial cannot go on; it becomes a failed row, the sweep continues
@@ -13,6 +15,7 @@ SegbenchError              the command line prints its message, without a traceb
 A message says where, what was found, what is allowed and what to do.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 
@@ -30,6 +33,26 @@ class ExperimentError(SegbenchError):
 
 class DataError(SegbenchError):
     """Images, labels, weights or archives are missing, corrupt or do not fit together."""
+
+
+class FileError(DataError):
+    """One file of many is wrong.
+
+    cause: what is wrong, in words that other files may share; `{}` in it stands for `found`, what
+    this file alone has.
+    """
+
+    def __init__(self, place: object, cause: str, *found: object) -> None:
+        self.place = str(place)
+        self.cause = cause
+        self.found = tuple(map(str, found))
+        super().__init__(_told([self], ""))
+
+
+class DamagedError(FileError):
+    """One file of many cannot be read at all."""
+
+    mend = "mend or replace the file"
 
 
 class ResultError(SegbenchError):
@@ -56,6 +79,29 @@ class OutOfMemoryError(TrialError):
     """The device has too little memory for the trial as declared."""
 
     kind = "out_of_memory"
+
+
+def by_cause(problems: Sequence[DataError], *, mend: str = DamagedError.mend) -> list[str]:
+    """Return a line for each cause: the first file, how many more there are, what is wrong.
+
+    mend: what to do about damaged files.
+    """
+    alike: dict[str, list[FileError]] = {}
+    lines: list[str] = []
+    for problem in problems:
+        if isinstance(problem, FileError):
+            alike.setdefault(f"{type(problem).__name__} {problem.cause}", []).append(problem)
+        else:
+            lines += str(problem).splitlines()
+    return first_of([*lines, *(_told(errors, mend) for errors in alike.values())])
+
+
+def _told(errors: Sequence[FileError], mend: str) -> str:
+    first, more = errors[0], len(errors) - 1
+    found = Counter(each for error in errors for each in error.found)
+    what = first.cause.replace("{}", listed([each for each, _ in found.most_common()], 5))
+    mends = f"; {mend or first.mend}" if isinstance(first, DamagedError) else ""
+    return f"{first.place}{f' and {more} more' if more else ''}: {what}{mends}"
 
 
 def first_of(problems: Sequence[str], most: int = 20) -> list[str]:

@@ -5,7 +5,7 @@ Letters: C classes, H W image size. Knows nothing of tables.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from segbench.data.prepared import changed_since
 from segbench.data.split import open_scored
 from segbench.engine.device import make_repeatable
 from segbench.engine.evaluate import count, scored_label
-from segbench.errors import DataError, first_of
+from segbench.errors import DataError, FileError, by_cause, listed
 from segbench.external import ExternalMethod
 from segbench.files import check_file_names, sha256_of_file
 from segbench.reading import NamedValues, Reading, as_labels, as_mapped
@@ -33,6 +33,14 @@ from segbench.spec.protocol import Protocol
 from segbench.trial_score import load_segmenter, scored_on
 
 MOST = 0.9  # of the objects' pixels: so many values that are no class are another encoding
+_OTHER_LABEL_MAPS = {
+    ".npy",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".mat",
+}  # not read, yet another answer
 Progress = Callable[[int, int], None]  # (done, of)
 
 
@@ -133,10 +141,8 @@ def score_predictions(
     split = open_scored(dataset, protocol, machine)
     every = protocol.revised(max_images=None)
     whole = open_scored(dataset, every, machine, if_changed="pass_over")
-    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in _pngs(folder)}
-    check_file_names(folder, files)
-    problems = [f"missing: {n}.png" for n in split.names if n not in files]
-    problems += [f"surplus: {n}.png" for n in sorted(set(files) - set(whole.names))]
+    files = _by_name(folder, _pngs(folder))
+    problems = _missing_and_surplus(split.names, whole.names, files)
     reading = as_labels(dataset) if mapping is None else as_mapped(dataset, mapping)
     foreign: Counter[int] = Counter()
     background = dataset.seen_background
@@ -148,7 +154,7 @@ def score_predictions(
             path = files.get(image_name)
             label = scored_label(split.label(index), protocol)
             values = None if path is None else _values(path, tuple(label.shape), reading, problems)
-            if path is not None and values is not None:
+            if values is not None:
                 strange = reading.is_foreign[values] & (label.numpy() != IGNORE_INDEX)
                 is_object = (label.numpy() != IGNORE_INDEX) & (label.numpy() != background)
                 foreign.update(values[strange].tolist())
@@ -161,7 +167,7 @@ def score_predictions(
     if problems:
         raise DataError(
             f"{folder}: does not hold one prediction for each of the {len(split)} images of "
-            f"{dataset.name} {protocol.split}:\n" + "\n".join(first_of(problems))
+            f"{dataset.name} {protocol.split}:\n" + "\n".join(by_cause(problems))
         )
     if lost > MOST * objects:
         raise DataError(
@@ -191,6 +197,43 @@ def _pngs(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".png"]
 
 
+def _by_name(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
+    """Return predictions by the names of their images.
+
+    Raises:
+        DataError: a name that no result can hold; or two files that may be the prediction of one
+            image, though one of them is of a kind that is not read.
+    """
+    others = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in _OTHER_LABEL_MAPS]
+    found: dict[str, list[Path]] = {}
+    for path in (*paths, *others):
+        found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    check_file_names(folder, found)
+    twice = [
+        " or ".join(path.name for path in alike)
+        for alike in found.values()
+        if len(alike) > 1 and alike[0] not in others
+    ]
+    if twice:
+        raise DataError(
+            f"{folder}: which is the prediction ({len(twice)} images have several): "
+            f"{listed(twice, 3)}? Keep one of each"
+        )
+    return {name: alike[0] for name, alike in found.items() if alike[0] not in others}
+
+
+def _missing_and_surplus(
+    scored: Sequence[str], known: Sequence[str], files: Mapping[str, Path]
+) -> list[DataError]:
+    """Return what is wrong with the names of predictions; those of images not scored are in order."""
+    missing = [FileError(f"{name}.png", "is missing") for name in scored if name not in files]
+    surplus = [
+        FileError(f"{name}.png", "is surplus: the split has no such image")
+        for name in sorted(set(files) - set(known))
+    ]
+    return [*missing, *surplus]
+
+
 def _digest_of(files: dict[str, Path]) -> str:
     hashed = hashlib.sha256()
     for name, path in files.items():
@@ -206,20 +249,20 @@ def _listed(foreign: dict[int, int]) -> str:
 
 
 def _values(
-    path: Path, size: tuple[int, ...], reading: Reading, problems: list[str]
+    path: Path, size: tuple[int, ...], reading: Reading, problems: list[DataError]
 ) -> NDArray[np.uint16] | None:
     """Return the file's raw values, or None after a problem."""
     try:
         label = image_label(path.read_bytes(), str(path))
     except DataError as error:
-        problems.append(f"unreadable: {error}")
+        problems.append(error)
         return None
     values = label.values
     if told := palette_problem(label, reading.named, reading.colours, reading.names):
-        problems.append(f"contradictory: {path}: {told}")
+        problems.append(FileError(path, "{}", told))
         return None
     if values.shape != size:
-        found, expected = (f"{h}x{w}" for h, w in (values.shape, size))
-        problems.append(f"wrong size: {path.name} is {found} pixels, its label {expected}")
+        found, expected = (f"{w}x{h}" for h, w in (values.shape, size))
+        problems.append(FileError(path, "is {}", f"{found} pixels, but its label is {expected}"))
         return None
     return values

@@ -171,7 +171,7 @@ def test_all_broken_pairs_are_reported_at_once_each_with_its_file(folder, machin
         open_split(card(), "train", machine)
     lines = str(caught.value).splitlines()
     assert len(lines) == 5
-    assert f"{masks / 'im0.png'}: 1551 pixels have the label value 7" in lines[0]
+    assert f"{masks / 'im0.png'}: has the label value 7, which street" in lines[0]
     assert "is 10x10 pixels, but its image im1.jpg is 49x34" in lines[1]
     assert f"{photos / 'im2.jpg'}: is not a readable image" in lines[2]
     assert f"{masks / 'im3.png'}: is not a readable label image" in lines[3]
@@ -557,7 +557,7 @@ def test_prepare_names_what_is_wrong_with_every_split(folder, machine):
         prepare(card(), machine, download_missing=False)
     said = str(caught.value).splitlines()
     assert said == [
-        f"{folder / 'photos' / split / name}.jpg: {what}; fetch it again"
+        f"{folder / 'photos' / split / name}.jpg: {what}; mend or replace the file"
         for split in ("train", "val")
         for name, what in (
             ("im0", "is of no image format that Pillow knows"),

@@ -145,7 +145,7 @@ def test_files_that_are_not_weights_are_refused_and_not_executed(tmp_path, conte
         torch.save([1, 2], path)
     else:
         path.write_bytes(b"not weights" if content == "text" else b"")
-    with pytest.raises(DataError, match=r"weights\..*: cannot be read as weights: .+; fetch it"):
+    with pytest.raises(DataError, match=r"weights\..*: cannot be read as weights: .+; replace it"):
         read_state(path)
     assert not marker.exists()
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
-from segbench.errors import DataError
+from segbench.errors import DamagedError, FileError
 from segbench.spec.cards import IGNORE_INDEX, OTHERS, VOID_COLOUR, DatasetCard
 
 _UNDECLARED = 256
@@ -25,6 +25,10 @@ _LOSSY = {  # by a file's first bytes
     b"\xff\x0a": "JPEG XL",
     b"\x00\x00\x00\x0cJXL ": "JPEG XL",
 }
+_NOT_LOSSLESS = (
+    "a label must be lossless, but the file is {}, whatever its name says; save it as PNG from its "
+    "source"
+)
 _LOSSY_IN_TIFF = {"jpeg", "tiff_jpeg", "webp"}
 
 
@@ -60,13 +64,14 @@ def decode_label(
     indices = lookup[found.values]
     undeclared = found.values[indices == _UNDECLARED]
     if undeclared.size:
-        listed = ", ".join(map(str, np.unique(undeclared)[:8]))
-        raise DataError(
-            f"{name}: {undeclared.size} pixels have the label value {listed}, which {card.name} "
-            "declares neither as a class nor as ignored; mend the file, or the card's `encoding`"
+        raise FileError(
+            name,
+            f"has the label value {{}}, which {card.name} declares neither as a class nor as ignored; "
+            "mend the file, or the card's `encoding`",
+            *np.unique(undeclared),
         )
     if problem := palette_problem(found, lookup, card.palette, card.classes):
-        raise DataError(f"{name}: {problem}; save it with the right values, or mend the card")
+        raise FileError(name, "{}; save it with the right values, or mend the card", problem)
     return indices.astype(np.uint8)
 
 
@@ -77,36 +82,29 @@ def image_label(raw: bytes, name: str) -> RawLabel:
         DataError: the file is damaged, may have lost values, or holds colours.
     """
     if lossy := _lossy_format(raw):
-        raise DataError(_not_lossless(name, lossy))
+        raise FileError(name, _NOT_LOSSLESS, lossy)
     try:
         with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
             if image.info.get("compression") in _LOSSY_IN_TIFF:
-                raise DataError(_not_lossless(name, f"{image.info['compression']} data in a TIFF"))
+                lossy = f"{image.info['compression']} data in a TIFF"
+                raise FileError(name, _NOT_LOSSLESS, lossy)
             image.load()
-            if image.mode not in {"P", "L", "1", "I;16", "I;16B", "I"}:
-                raise DataError(
-                    f"{name}: is a {image.mode} image; a label must hold one value per pixel "
-                    "(palette or grey), not colours"
+            if image.mode not in {"P", "L", "LA", "1", "I;16", "I;16B", "I"}:
+                raise FileError(
+                    name,
+                    "is a {} image; a label must hold one value per pixel (palette or grey), not colours",
+                    image.mode,
                 )
-            values = np.asarray(image)
+            values = np.asarray(image.getchannel("L") if image.mode == "LA" else image)
             if image.mode == "L":
                 values = values // _GREY_STEP.get(_grey_bits(image, raw), 1)
             colours = image.getpalette() if image.mode == "P" else None
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise DataError(
-            f"{name}: is not a readable label image ({error}); fetch it again"
-        ) from error
+        raise DamagedError(name, "is not a readable label image ({})", error) from error
     if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-        raise DataError(f"{name}: label values must lie in 0..65535")
+        raise FileError(name, "label values must lie in 0..65535")
     palette = None if colours is None else np.asarray(colours, dtype=np.uint8).reshape(-1, 3)
     return RawLabel(values.astype(np.uint16), palette)
-
-
-def _not_lossless(name: str, found: str) -> str:
-    return (
-        f"{name}: a label must be lossless, but the file is {found}, whatever its name says; save it "
-        "as PNG from its source"
-    )
 
 
 def _lossy_format(raw: bytes) -> str:
@@ -165,23 +163,40 @@ def palette_problem(
 
 
 def _mat_values(raw: bytes, name: str, card: DatasetCard) -> NDArray[np.uint16]:
-    from scipy.io import loadmat
-
     variable = card.encoding.variable or ""
+    value = _mat_variable(raw, name, variable)
     try:
-        value: Any = loadmat(io.BytesIO(raw), squeeze_me=True, struct_as_record=False)
-        for index, step in enumerate(variable.split(".")):
-            value = value[step] if index == 0 else getattr(value, step)
         with np.errstate(invalid="ignore"):
             whole = np.asarray(value).astype(np.uint16)
-    except Exception as error:  # scipy raises many kinds for damaged files
-        raise DataError(
-            f"{name}: holds no MATLAB variable {variable!r} ({type(error).__name__}: {error}); "
-            "fetch it again"
-        ) from error
+    except (TypeError, ValueError):  # text, or records
+        whole = np.zeros(0, np.uint16)
     if whole.ndim != 2 or (whole != value).any():
-        raise DataError(
-            f"{name}: the MATLAB variable {variable!r} must be a matrix of whole numbers in "
-            f"0..65535, but has the shape {whole.shape} and the type {value.dtype}"
+        raise FileError(
+            name,
+            f"the MATLAB variable {variable!r} must be a matrix of whole numbers in 0..65535, but has {{}}",
+            f"the shape {np.shape(value)} and the type {np.asarray(value).dtype}",
         )
     return whole
+
+
+def _mat_variable(raw: bytes, name: str, variable: str) -> Any:
+    """Return the value of `variable`, a name or a path through records such as `GTcls.Segmentation`."""
+    from scipy.io import loadmat
+
+    if raw.startswith(b"MATLAB 7.3"):
+        raise FileError(name, "is a file of MATLAB v7.3, which is not read; save it as v7 (`-v7`)")
+    try:
+        value: Any = loadmat(io.BytesIO(raw), squeeze_me=True, struct_as_record=False)
+    except Exception as error:  # scipy raises many kinds for damaged files
+        raise DamagedError(name, "is not a readable MATLAB file ({})", error) from error
+    held = ", ".join(key for key in value if not key.startswith("__"))
+    for index, step in enumerate(variable.split(".")):
+        try:
+            value = value[step] if index == 0 else getattr(value, step)
+        except (LookupError, AttributeError) as error:
+            raise FileError(
+                name,
+                f"holds no MATLAB variable {variable!r}, but {{}}; mend the card's `encoding.variable`",
+                held or "none at all",
+            ) from error
+    return value

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
-from segbench.errors import DataError
+from segbench.errors import DamagedError
 from segbench.spec.cards import Exif
 
 _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
@@ -80,9 +80,9 @@ def checked_image(
             )
     except UnidentifiedImageError as error:  # its own words hold an address in memory
         what = "is empty" if not raw else "is of no image format that Pillow knows"
-        raise DataError(f"{name}: {what}; fetch it again") from error
+        raise DamagedError(name, what) from error
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise DataError(f"{name}: is not a readable image ({error}); fetch it again") from error
+        raise DamagedError(name, "is not a readable image ({})", error) from error
 
 
 class Doubts:

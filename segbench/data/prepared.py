@@ -22,9 +22,17 @@ from PIL import Image
 
 from segbench.data.drawn import draw_pair
 from segbench.data.labels import class_lookup, decode_label
-from segbench.data.layout import CARD_LIST, RawPair, find_root, image_names, own_folder, raw_pairs
+from segbench.data.layout import (
+    CARD_LIST,
+    RawPair,
+    download_folder,
+    find_root,
+    image_names,
+    own_folder,
+    raw_pairs,
+)
 from segbench.data.photographs import Doubts, checked_image, digest_of_pixels
-from segbench.errors import DataError, SegbenchError, first_of
+from segbench.errors import DamagedError, DataError, FileError, SegbenchError, by_cause
 from segbench.files import digest, read_json, write_json
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
@@ -110,7 +118,7 @@ def prepared_folder(
         shutil.rmtree(folder)
     if not (folder / "about.json").exists():
         source = None if root is None else raw_pairs(card, split, root)
-        _convert(card, split, source, folder, progress)
+        _convert(card, split, source, folder, progress, _mend(card, root, machine))
     return folder
 
 
@@ -244,18 +252,29 @@ def _likely_roots(card: DatasetCard, machine: Machine) -> list[Path]:
     return [folder / card.name / card.roots[0], folder / card.roots[0]]
 
 
+def _mend(card: DatasetCard, root: Path | None, machine: Machine) -> str:
+    """Return what to do about damaged files below `root`: what we fetched can be fetched again."""
+    fetched = download_folder(card, machine)
+    if root is None or not card.archives or not root.is_relative_to(fetched):
+        return DamagedError.mend
+    return f"delete {fetched} and fetch it again with `segbench prepare {card.name}`"
+
+
 def _convert(
     card: DatasetCard,
     split: str,
     source: list[RawPair] | None,
     folder: Path,
     progress: Progress | None,
+    mend: str,
 ) -> None:
     from datasets import Dataset, Features, Value, disable_progress_bars
 
     disable_progress_bars()
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    rows = _drawn_rows(card, split) if source is None else _checked_rows(card, source, progress)
+    rows = (
+        _drawn_rows(card, split) if source is None else _checked_rows(card, source, progress, mend)
+    )
     notes = _Notes(len(card.classes))
 
     def examples() -> Iterator[dict[str, Any]]:
@@ -381,21 +400,24 @@ def _drawn_rows(card: DatasetCard, split: str) -> Iterator[Row]:
 
 
 def _checked_rows(
-    card: DatasetCard, source: list[RawPair], progress: Progress | None
+    card: DatasetCard, source: list[RawPair], progress: Progress | None, mend: str
 ) -> Iterator[Row]:
-    """Yield every sound pair; raise at the end with all that is wrong with the others."""
+    """Yield every sound pair; raise at the end with all that is wrong with the others.
+
+    mend: what to do about damaged files.
+    """
     lookup = class_lookup(card)
-    problems: list[str] = []
+    problems: list[DataError] = []
     doubts = Doubts(card.exif, card.image_bits)
     for index, pair in enumerate(source):
         try:
             yield _checked_row(card, pair, lookup, doubts)
         except DataError as error:
-            problems.append(str(error))
+            problems.append(error)
         if progress is not None:
             progress(index + 1, len(source))
-    if problems := [*doubts.sentences(), *problems]:
-        raise DataError("\n".join(first_of(problems)))
+    if told := [*doubts.sentences(), *by_cause(problems, mend=mend)]:
+        raise DataError("\n".join(told))
 
 
 def _checked_row(
@@ -404,16 +426,18 @@ def _checked_row(
     try:
         raw_image, raw_label = pair.image.read_bytes(), pair.label.read_bytes()
     except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        raise FileError(error.filename, "cannot be read ({})", error.strerror) from error
     image = checked_image(raw_image, str(pair.image), exif=card.exif, bits=card.image_bits)
     doubts.add(str(pair.image), image)
     label = decode_label(raw_label, str(pair.label), card, lookup)
     is_open = image.is_turned and card.exif is None  # a sentence says so already
     if label.shape != (image.height, image.width) and not is_open:
         exif = f", by EXIF's orientation and the card's `exif: {card.exif}`" * image.is_turned
-        raise DataError(
-            f"{pair.label}: is {label.shape[1]}x{label.shape[0]} pixels, but its image "
-            f"{pair.image.name} is {image.width}x{image.height}{exif}; a pair must have one size"
+        raise FileError(
+            pair.label,
+            "is {}; a pair must have one size",
+            f"{label.shape[1]}x{label.shape[0]} pixels, but its image {pair.image.name} is "
+            f"{image.width}x{image.height}{exif}",
         )
     return Row(pair.name, image.stored, label, image.digest)
 

@@ -96,7 +96,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _unreadable(path: Path, why: str) -> DataError:
-    return DataError(f"{path}: cannot be read as weights: {why}; fetch it again")
+    return DataError(
+        f"{path}: cannot be read as weights: {why}; replace it, or delete "
+        "it if `segbench prepare` fetched it, and run that again"
+    )
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
