@@ -33,14 +33,7 @@ from segbench.spec.protocol import Protocol
 from segbench.trial_score import load_segmenter, scored_on
 
 MOST = 0.9  # of the objects' pixels: so many values that are no class are another encoding
-_OTHER_LABEL_MAPS = {
-    ".npy",
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".gif",
-    ".mat",
-}  # not read, yet another answer
+_NOT_READ = {".npy", ".tif", ".tiff", ".bmp", ".gif", ".mat"}  # yet another answer beside a PNG
 Progress = Callable[[int, int], None]  # (done, of)
 
 
@@ -204,22 +197,19 @@ def _by_name(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
         DataError: a name that no result can hold; or two files that may be the prediction of one
             image, though one of them is of a kind that is not read.
     """
-    others = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in _OTHER_LABEL_MAPS]
+    others = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _NOT_READ]
     found: dict[str, list[Path]] = {}
     for path in (*paths, *others):
         found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
     check_file_names(folder, found)
-    twice = [
-        " or ".join(path.name for path in alike)
-        for alike in found.values()
-        if len(alike) > 1 and alike[0] not in others
-    ]
-    if twice:
+    png = {name: alike for name, alike in found.items() if alike[0].suffix.lower() not in _NOT_READ}
+    if twice := [alike for alike in png.values() if len(alike) > 1]:
+        shown = [" or ".join(path.name for path in alike) for alike in twice]
         raise DataError(
-            f"{folder}: which is the prediction ({len(twice)} images have several): "
-            f"{listed(twice, 3)}? Keep one of each"
+            f"{folder}: has surplus predictions of {len(twice)} images; which is meant: "
+            f"{listed(shown, 3)}? Keep one of each"
         )
-    return {name: alike[0] for name, alike in found.items() if alike[0] not in others}
+    return {name: alike[0] for name, alike in png.items()}
 
 
 def _missing_and_surplus(
@@ -254,15 +244,19 @@ def _values(
     """Return the file's raw values, or None after a problem."""
     try:
         label = image_label(path.read_bytes(), str(path))
-    except DataError as error:
-        problems.append(error)
+    except FileError as error:
+        problems.append(type(error)(f"unreadable: {path}", error.cause, *error.found))
+        return None
+    except OSError as error:
+        problems.append(FileError(f"unreadable: {path}", "{}", error.strerror))
         return None
     values = label.values
     if told := palette_problem(label, reading.named, reading.colours, reading.names):
-        problems.append(FileError(path, "{}", told))
+        problems.append(FileError(f"contradictory: {path}", "{}", told))
         return None
     if values.shape != size:
         found, expected = (f"{w}x{h}" for h, w in (values.shape, size))
-        problems.append(FileError(path, "is {}", f"{found} pixels, but its label is {expected}"))
+        sizes = f"{found} pixels, its label {expected}"
+        problems.append(FileError(f"wrong size: {path}", "{}", sizes))
         return None
     return values
