@@ -17,12 +17,14 @@ FOLDER = built_in_root() / "datasets"
 CATALOG = Catalog((built_in_root(),))
 NAMES = CATALOG.names("datasets")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-REAL = ("voc2012_2007", "camvid", "ade20k_sample", "cocostuff164k_sample")
+REAL = ("voc2012_2007", "voc2012_2007_kth", "camvid", "ade20k_sample", "cocostuff164k_sample")
 COUNTS = {
     "shapes_4": {},
     "shapes_10": {},
     "voc2012": {"train": 1464, "val": 1449, "trainval": 2913},
     "voc2012_2007": {"train": 311, "val": 321},
+    "voc2012_kth": {"train": 1464, "val": 1449, "kth_val900": 900},
+    "voc2012_2007_kth": {"train": 311, "val": 321, "kth_val187": 187},
     "voc2012_aug": {"train": 10582, "val": 1449, "seg11valid": 736},
     "voc2011": {"train": 1112, "val": 736},
     "sbd": {"train": 8498, "val": 2857},
@@ -137,6 +139,8 @@ def test_ade20k_names_each_class_by_its_first_synonym():
         ("voc2011_seg11valid", 736),
         ("voc2012_train_aug", 10582),
         ("voc2012_2007_train", 311),
+        ("voc2012_kth_val900", 900),
+        ("voc2012_2007_kth_val187", 187),
         ("voc2012_2007_val", 321),
         ("cocostuff10k_train", 9000),
         ("cocostuff10k_val", 1000),
@@ -164,6 +168,10 @@ def test_lists_agree_with_the_official_ones():
     assert train_aug.isdisjoint(official["voc2012_val"])
     assert train_aug >= set(official["voc2012_train"])
     assert set(listed("voc2011_seg11valid")) <= set(official["voc2012_val"])
+    study = (SHARED / "lists" / "kth_val900.txt").read_text().split()
+    assert listed("voc2012_kth_val900") == study
+    assert set(study) <= set(official["voc2012_val"])
+    assert listed("voc2012_2007_kth_val187") == [n for n in study if n.startswith("2007_")]
     for split in ("train", "val"):
         names = official[f"voc2012_{split}"]
         assert len(names) == card("voc2012").splits[split].count
