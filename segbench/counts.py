@@ -83,6 +83,14 @@ class Counted(NamedTuple):
     confusion: NDArray[np.int64]
     boundary: NDArray[np.int64] | None = None
 
+    def in_labelled_images(self) -> "Counted":
+        """Return the counts without predictions of a class in images whose label lacks the class.
+
+        Source: the KTH study's metric, which runs over the classes of each label. The confusion matrix
+        still has all predictions.
+        """
+        return self._replace(pred=self.pred * (self.label > 0))
+
     def as_counts(self, background: int | None = None) -> Counts:
         """Return what figures and statistics are computed from; background: its class, if any."""
         return Counts(self.tp, self.label, self.pred, self.names, foreground_of(background))

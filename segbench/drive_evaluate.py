@@ -64,7 +64,7 @@ def score_run(
     """
     record = load_run(run_folder)
     protocol = _protocol_of_run(record, asked)
-    workdirs = _trained(run_folder, prefixes)
+    workdirs = _trained(run_folder, prefixes, protocol)
     lines = []
     if not prefixes and not asked.with_other_code:
         workdirs, lines = _of_this_code(workdirs, machine)
@@ -135,15 +135,21 @@ def figures_in_words(evaluation: Evaluation) -> str:
     return f"{figures} on {evaluation.num_images} images of {evaluation.protocol.split}{seen}"
 
 
-def _trained(run_folder: Path, prefixes: tuple[str, ...]) -> list[Path]:
-    """Return the folders of the trials that are asked for, or of all that have their weights.
+def _trained(run_folder: Path, prefixes: tuple[str, ...], protocol: Protocol) -> list[Path]:
+    """Return the folders of the trials that are asked for, or of all that can be scored.
+
+    Those are the ones that have their weights, or counts of another protocol that serve this one.
 
     Raises:
         ResultError: one that is asked for has none, or none at all has.
     """
     workdirs = [find_trial(run_folder, prefix)[0] for prefix in prefixes]
     workdirs = workdirs or list(results.trial_folders(run_folder))
-    without = [w.name for w in workdirs if not (w / results.WEIGHTS).exists()]
+    without = [
+        w.name
+        for w in workdirs
+        if not (w / results.WEIGHTS).exists() and results.counted_alike(w, protocol) is None
+    ]
     if len(without) == len(workdirs) or (prefixes and without):
         which = ", ".join(without) if prefixes else "any trial"
         raise ResultError(

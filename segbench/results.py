@@ -229,6 +229,31 @@ def load_evaluation(workdir: Path, protocol: Protocol) -> Evaluation | None:
     return evaluation if zipfile.is_zipfile(counts_path(workdir, protocol)) else None
 
 
+def counted_alike(workdir: Path, protocol: Protocol) -> Evaluation | None:
+    """Return figures under another protocol whose counts serve this one, or None."""
+    found = load_evaluations(workdir)
+    return next((source for source in found if protocol.counts_like(source.protocol)), None)
+
+
+def copy_evaluation(
+    workdir: Path, source: Evaluation, protocol: Protocol, dataset: DatasetCard
+) -> Evaluation:
+    """Write and return the protocol's figures, read off the counts of `source` (`counted_alike`)."""
+    counts = load_counts(counts_path(workdir, source.protocol))
+    if protocol.false_positives == "labelled_images":
+        counts = counts.in_labelled_images()
+    evaluation = evaluation_of(
+        counts,
+        trial_id=source.trial_id,
+        protocol=protocol,
+        dataset=dataset,
+        split_fingerprint=source.split_fingerprint,
+        num_trained_on=source.num_trained_on,
+    )
+    write_evaluation(workdir, evaluation, counts)
+    return evaluation
+
+
 def load_evaluations(workdir: Path) -> list[Evaluation]:
     """Return the figures of every protocol that the folder has figures and counts for."""
     found = (

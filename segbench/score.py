@@ -74,6 +74,8 @@ def score_trial(
 ) -> Evaluation:
     """Return a trained trial's figures under a protocol; nothing is computed twice.
 
+    Where a protocol is stored that differs only in what is done with counts, they are copied, and
+    the trained weights are not needed.
     with_other_code: see `segbench.trial_score.load_segmenter`.
 
     Raises:
@@ -85,7 +87,12 @@ def score_trial(
     if known is not None:
         _check_same_files(workdir, known, machine)
         return known
-    split = open_scored(results.load_trial(workdir).dataset, protocol, machine)
+    dataset = results.load_trial(workdir).dataset
+    source = results.counted_alike(workdir, protocol)
+    if source is not None:
+        _check_same_files(workdir, source, machine)
+        return results.copy_evaluation(workdir, source, protocol, dataset)
+    split = open_scored(dataset, protocol, machine)
     trial, segmenter = load_segmenter(workdir, machine, with_other_code=with_other_code)
     make_repeatable(machine, trial.seed)
     evaluation, counted = scored_on(split, segmenter, trial, protocol, machine, progress)

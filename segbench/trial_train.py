@@ -16,7 +16,7 @@ from segbench.data.split import SegmentationSplit
 from segbench.engine import ranks
 from segbench.engine.checkpoint import load_weights
 from segbench.engine.evaluate import naming, scored_label
-from segbench.engine.features import CachedFeatures, cached_features
+from segbench.engine.features import CachedFeatures, Squash, cached_features
 from segbench.engine.loss import image_losses, image_weights, labelled_pixels
 from segbench.engine.predict import score_map
 from segbench.engine.train import (
@@ -125,8 +125,8 @@ def _image_source(work: Work, split: SegmentationSplit) -> BatchSource:
 def _feature_source(work: Work, segmenter: Segmenter, split: SegmentationSplit) -> BatchSource:
     """Return batches of feature maps; the random draws are those of the images' batches."""
     trial, recipe = work.trial, work.trial.train
-    squash = recipe.images.squash
-    assert squash is not None  # Recipe checks it
+    assert recipe.images.squash is not None  # Recipe checks it
+    squash = Squash(recipe.images.squash, recipe.images.resize)
     check_not_random(trial.backbone, segmenter.trunk)
     work.report(phase="features", step=0, steps=len(split))
     parts = {name: part.identity_digest() for name, part in trial.parts().items()}

@@ -15,6 +15,7 @@ from segbench.counts import Sums, mean_iou
 from segbench.data.batches import Draws, transformed
 from segbench.data.resize import Window, resized_image, resized_label
 from segbench.engine.evaluate import count, scored_label
+from segbench.engine.predict import _versions
 from segbench.spec.protocol import Protocol
 from segbench.spec.recipe import TrainImages
 
@@ -188,3 +189,22 @@ def test_a_crop_is_a_part_of_the_resized_flipped_padded_image(flipped, scale, do
     top, left = int(down * (whole.shape[1] - 31)), int(across * (whole.shape[2] - 39))
     assert torch.equal(moved, whole[:, top : top + 32, left : left + 40])
     assert torch.equal(moved_label, whole_label[top : top + 32, left : left + 40])
+
+
+@pytest.mark.parametrize(("source", "target"), ODD_RATIOS[:6])
+def test_images_resized_by_nearest_are_those_of_pillow(source, target):
+    image = noise(source, source)
+    pillow = Image.fromarray(image.permute(1, 2, 0).numpy())
+    expected = pillow.resize((target, target), Image.Resampling.NEAREST)
+    found = resized_image(image, (target, target), resize="nearest")
+    assert np.array_equal(found.permute(1, 2, 0), expected)
+
+
+def test_training_and_scoring_resize_images_as_they_are_told():
+    image, label = noise(47, 33), noise(47, 33)[0]
+    for resize in ("bilinear", "nearest"):
+        expected = resized_image(image, (20, 24), resize=resize)
+        squash = TrainImages(squash=(20, 24), flip=False, resize=resize)
+        assert torch.equal(transformed(image, label, squash, Draws(1, False, 0, 0))[0], expected)
+        protocol = Protocol(size=(20, 24), score_at="input", resize=resize)
+        assert torch.equal(next(_versions(image, protocol))[0], expected)

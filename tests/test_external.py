@@ -146,7 +146,7 @@ def test_a_run_without_models_is_told_from_one_that_can_be_scored_again(toy_run)
     code, said = segbench("evaluate", toy_run, "--set", "flip=true")
     assert code == 0, said
     (toy_run / "trials" / second / "model.safetensors").unlink()
-    code, said = segbench("evaluate", toy_run, "--set", "flip=true")
+    code, said = segbench("evaluate", toy_run, "--set", "scales=[1.0, 2.0]")
     assert code == 2
     assert "no model.safetensors in any trial" in said
 

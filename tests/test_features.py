@@ -85,3 +85,10 @@ def test_features_that_are_not_this_trunks_are_computed_anew(toy_project, tmp_pa
     shutil.rmtree(tmp_path / "cache" / "results")
     after = _trained(toy_project, tmp_path / "cache", 0, "train.cache_features=true")
     assert all((after[name] == alone[name]).all() for name in alone)
+
+
+def test_features_of_images_resized_otherwise_are_others(toy_project, tmp_path):
+    squash = ("train.cache_features=true", "train.images.squash=[48, 48]")
+    for resize in ("bilinear", "nearest", "bilinear"):
+        _trained(toy_project, tmp_path, 0, *squash, f"train.images.resize={resize}")
+    assert len(list((tmp_path / "features").iterdir())) == 2

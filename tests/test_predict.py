@@ -36,6 +36,27 @@ def test_the_crf_finds_the_edges_that_the_image_shows():
         assert (refined.argmax(0) == truth).mean() > max(before, 0.99)
 
 
+def test_coordinates_yx_are_those_of_pydensecrf_s_generic_features():
+    dcrf = pytest.importorskip("pydensecrf.densecrf")
+    from pydensecrf import utils
+
+    crf = Crf(coordinates="yx", iterations=3)
+    for _, (image, probabilities) in maps(2):
+        field = dcrf.DenseCRF(image.shape[0] * image.shape[1], 2)
+        unary = -np.log(probabilities.clip(1e-5, 1)).reshape(2, -1)
+        field.setUnaryEnergy(np.ascontiguousarray(unary, dtype=np.float32))
+        options = {"kernel": dcrf.DIAG_KERNEL, "normalization": dcrf.NORMALIZE_SYMMETRIC}
+        features = utils.create_pairwise_gaussian(sdims=(10, 10), shape=image.shape[:2])
+        field.addPairwiseEnergy(features, compat=3, **options)
+        features = utils.create_pairwise_bilateral((50, 50), (20, 20, 20), image, chdim=2)
+        field.addPairwiseEnergy(features, compat=10, **options)
+        expected = np.asarray(field.inference(3)).reshape(probabilities.shape)
+        np.testing.assert_allclose(refine(image, probabilities, crf), expected, atol=1e-5)
+        other = refine(image, probabilities, crf.revised(coordinates="xy"))
+        np.testing.assert_allclose(refine(image, probabilities, crf), other, atol=0.05)
+        assert not np.array_equal(refine(image, probabilities, crf), other)
+
+
 def test_three_processes_give_the_predictions_of_one_in_the_same_order():
     pytest.importorskip("pydensecrf.densecrf")
     settings = [Crf(iterations=1), Crf(iterations=5, bilateral_colour=5)]

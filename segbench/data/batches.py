@@ -107,7 +107,8 @@ def transformed(
     size = max(round(height * draws.scale), 1), max(round(width * draws.scale), 1)
     crop = images.crop or size
     window = _window(size, crop, draws)
-    image, label = resized_image(image, size, window), resized_label(label, size, window)
+    image = resized_image(image, size, window, resize=images.resize)
+    label = resized_label(label, size, window)
     if draws.is_flipped:
         image, label = image.flip(-1), label.flip(-1)
     padding = (0, crop[1] - window.width, 0, crop[0] - window.height)

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segbench.spec.recipe import Resize
+
 # 255 * 2**15 plus the half that rounds stays below 2**24: float32 holds every partial sum exactly,
 # so the order in which a matrix product adds them up does not matter.
 _UNIT = 2**15
@@ -30,15 +32,24 @@ class Window(NamedTuple):
     width: int
 
 
-def resized_image(image: Tensor, size: Sequence[int], window: Window | None = None) -> Tensor:
+def resized_image(
+    image: Tensor,
+    size: Sequence[int],
+    window: Window | None = None,
+    *,
+    resize: Resize = "bilinear",
+) -> Tensor:
     """Return a uint8 image (..., H, W) at `size` (h, w), or the window of it.
 
-    Bilinear; where an axis shrinks its triangle widens to W / w source pixels either side, which
-    is called antialiasing. Weights are multiples of 2**-15 that sum to 1. Columns first, then rows,
-    each pass rounded half up to uint8. It runs on the CPU: a GPU may shorten factors.
+    resize `nearest`: the pixels that a label's would be. `bilinear`: where an axis shrinks its
+    triangle widens to W / w source pixels either side, which is called antialiasing. Weights are
+    multiples of 2**-15 that sum to 1. Columns first, then rows, each pass rounded half up to uint8.
+    It runs on the CPU: a GPU may shorten factors.
     Differs: Pillow's BILINEAR and torch's antialiased resize round weights otherwise; results are
     one grey level apart at most.
     """
+    if resize == "nearest":
+        return resized_label(image, size, window)
     top, left, height, width = window or Window(0, 0, size[0], size[1])
     down, across = int(image.shape[-2]), int(image.shape[-1])
     if tuple(size) == (down, across):
@@ -61,7 +72,7 @@ def resized_image(image: Tensor, size: Sequence[int], window: Window | None = No
 
 
 def resized_label(label: Tensor, size: Sequence[int], window: Window | None = None) -> Tensor:
-    """Return an (H, W) label at `size` (h, w), or the window of it.
+    """Return a label (..., H, W) at `size` (h, w), or the window of it.
 
     Each pixel is that of the source pixel that holds its centre, as Pillow's NEAREST and torch's
     `nearest-exact` have it. A centre on the border of two source pixels, as all are where W / w is
@@ -70,7 +81,7 @@ def resized_label(label: Tensor, size: Sequence[int], window: Window | None = No
     top, left, height, width = window or Window(0, 0, size[0], size[1])
     rows = _nearest(int(label.shape[-2]), size[0], top, top + height)
     columns = _nearest(int(label.shape[-1]), size[1], left, left + width)
-    return label[rows][:, columns]
+    return label[..., rows[:, None], columns]
 
 
 class _Block(NamedTuple):

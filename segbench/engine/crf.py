@@ -31,12 +31,18 @@ def refine(
     Raises:
         DataError: pydensecrf is not installed; names the extra.
     """
-    dcrf = require_crf()
     num_classes, height, width = probabilities.shape
-    field = dcrf.DenseCRF2D(width, height, num_classes)
+    field = (_field_yx if crf.coordinates == "yx" else _field)(image, crf, num_classes)
     clipped = probabilities.astype(np.float64).clip(max(crf.clip, 1e-20), 1.0)
     unary = -np.log(clipped / clipped.sum(0)).reshape(num_classes, -1)
     field.setUnaryEnergy(np.ascontiguousarray(unary, dtype=np.float32))
+    return np.asarray(field.inference(crf.iterations)).reshape(num_classes, height, width)
+
+
+def _field(image: NDArray[np.uint8], crf: Crf, num_classes: int) -> Any:
+    """Return the field of DenseCRF2D, whose features begin with x, y."""
+    dcrf = require_crf()
+    field = dcrf.DenseCRF2D(image.shape[1], image.shape[0], num_classes)
     field.addPairwiseGaussian(
         sxy=crf.gaussian_width,
         compat=crf.gaussian_weight,
@@ -51,7 +57,25 @@ def refine(
         kernel=dcrf.DIAG_KERNEL,
         normalization=dcrf.NORMALIZE_SYMMETRIC,
     )
-    return np.asarray(field.inference(crf.iterations)).reshape(num_classes, height, width)
+    return field
+
+
+def _field_yx(image: NDArray[np.uint8], crf: Crf, num_classes: int) -> Any:
+    """Return the generic field with features that begin with y, x. Source: the study's post_crf.py."""
+    dcrf = require_crf()
+    field = dcrf.DenseCRF(image.shape[0] * image.shape[1], num_classes)
+    places = np.indices(image.shape[:2], dtype=np.float32)  # (2, H, W)
+    colours = np.moveaxis(image, -1, 0).astype(np.float32) / crf.bilateral_colour
+    gaussian = places / crf.gaussian_width
+    bilateral = np.concatenate([places / crf.bilateral_width, colours])
+    for features, weight in ((gaussian, crf.gaussian_weight), (bilateral, crf.bilateral_weight)):
+        field.addPairwiseEnergy(
+            np.ascontiguousarray(features.reshape(len(features), -1), dtype=np.float32),
+            compat=weight,
+            kernel=dcrf.DIAG_KERNEL,
+            normalization=dcrf.NORMALIZE_SYMMETRIC,
+        )
+    return field
 
 
 def refined_predictions(

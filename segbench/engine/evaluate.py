@@ -140,7 +140,7 @@ def count(
             )  # fmt: skip
     stacked = torch.stack(rows) if rows else torch.zeros(0, 3, num_classes, dtype=torch.int64)
     tp, label_pixels, pred = stacked.unbind(1)  # each (N, C)
-    return Counted(
+    counted = Counted(
         tuple(names),
         tp.numpy(),
         label_pixels.numpy(),
@@ -148,3 +148,6 @@ def count(
         total.numpy(),
         torch.stack(boundaries, dim=1).numpy() if boundaries else None,  # (3, N, C)
     )
+    if protocol.false_positives == "labelled_images":
+        return counted.in_labelled_images()
+    return counted

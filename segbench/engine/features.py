@@ -18,10 +18,18 @@ from segbench.data.split import SegmentationSplit
 from segbench.errors import DataError
 from segbench.files import write_atomically
 from segbench.models.segmenter import Segmenter
+from segbench.spec.recipe import Resize
 
 # Other machines and thread counts differ by float32's rounding, the file by float16's (2**-11 of
 # each value); another layer, padding or weight differs by far more than a hundredth of the largest.
 _SAME = 0.01
+
+
+class Squash(NamedTuple):
+    """What each image is resized to, (height, width), and how."""
+
+    size: tuple[int, int]
+    resize: Resize = "bilinear"
 
 
 class CachedFeatures(NamedTuple):
@@ -46,7 +54,7 @@ class CachedFeatures(NamedTuple):
 def cached_features(
     segmenter: Segmenter,
     split: SegmentationSplit,
-    squash: tuple[int, int],
+    squash: Squash,
     *,
     strides: tuple[int, ...],
     folder: Path,
@@ -82,7 +90,7 @@ def _read(paths: list[Path], labels_path: Path) -> CachedFeatures | None:
 def _is_of(
     segmenter: Segmenter,
     split: SegmentationSplit,
-    squash: tuple[int, int],
+    squash: Squash,
     device: torch.device,
     found: CachedFeatures,
 ) -> bool:
@@ -102,28 +110,28 @@ def _maps_of(
     segmenter: Segmenter,
     split: SegmentationSplit,
     index: int,
-    squash: tuple[int, int],
+    squash: Squash,
     device: torch.device,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Return an image's maps and its mirror image's, each (2, D, h, w), and its (H, W) label."""
     sample = split.sample(index)
-    image = resized_image(sample.image, squash).to(device)
+    image = resized_image(sample.image, squash.size, resize=squash.resize).to(device)
     pair = torch.stack([image, image.flip(-1)]).float() / 255  # (2, 3, H, W)
     maps = tuple(m.float().cpu() for m in segmenter.feature_maps(pair))
-    return maps, resized_label(sample.label, squash)
+    return maps, resized_label(sample.label, squash.size)
 
 
 def _compute(
     segmenter: Segmenter,
     split: SegmentationSplit,
-    squash: tuple[int, int],
+    squash: Squash,
     paths: list[Path],
     labels_path: Path,
     device: torch.device,
     on_image: Callable[[int], None],
 ) -> None:
     arrays: list[NDArray[Any]] = []
-    labels = np.empty((len(split), *squash), dtype=np.uint8)
+    labels = np.empty((len(split), *squash.size), dtype=np.uint8)
     for index in range(len(split)):
         maps, label = _maps_of(segmenter, split, index, squash, device)
         if not arrays:

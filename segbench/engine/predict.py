@@ -33,7 +33,7 @@ def predict(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
 @torch.inference_mode()
 def unrefined(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Unrefined:
     """Return what the CRF is given: the image at the scored size, and its probability map."""
-    seen = resized_image(image, _scored_size(image, protocol))
+    seen = resized_image(image, _scored_size(image, protocol), resize=protocol.resize)
     probabilities = probability_map(segmenter, image, protocol)
     return seen.permute(1, 2, 0).cpu().numpy(), probabilities.cpu().numpy()
 
@@ -76,7 +76,7 @@ def _versions(image: Tensor, protocol: Protocol) -> Iterator[tuple[Tensor, bool]
         height, width = round(height * factor), round(width * factor)
     for scale in protocol.scales:
         size = max(round(height * scale), 1), max(round(width * scale), 1)
-        resized = resized_image(image, size)
+        resized = resized_image(image, size, resize=protocol.resize)
         yield resized, False
         if protocol.flip:
             yield resized.flip(-1), True

@@ -3,12 +3,14 @@
 Numbers of different protocols never share a ranking; `Protocol.digest()` tells them apart.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from segbench.spec.base import Spec
-from segbench.spec.recipe import Count, Positive, Side
+from segbench.spec.recipe import Count, Positive, Resize, Side
+
+FalsePositives = Literal["everywhere", "labelled_images"]
 
 
 class Sliding(Spec):
@@ -37,6 +39,9 @@ class Crf(Spec):
 
     Widths in pixels and in colour values (0-255). The defaults are those of the KTH study's
     `post_crf.py`; experiments that follow others say so (docs/protocol.md lists their constants).
+    coordinates: their order among the filter's features, which its lattice approximates a little
+    differently. `xy` is DenseCRF2D's; `yx` is the generic DenseCRF's with pydensecrf's own pairwise
+    features, which the study used.
     """
 
     iterations: Count = 10
@@ -46,6 +51,7 @@ class Crf(Spec):
     bilateral_colour: Positive = 20.0
     bilateral_weight: Positive = 10.0
     clip: Annotated[float, Field(ge=0, lt=0.1)] = 1e-5
+    coordinates: Literal["xy", "yx"] = "xy"
 
 
 class Protocol(Spec):
@@ -53,12 +59,16 @@ class Protocol(Spec):
 
     size: `native` feeds images as they are; (height, width) squashes each before the model, and
     score maps are brought back to the label's size unless `score_at` is `input` (the KTH study
-    scored at the squashed size). short_side resizes keeping the shape.
+    scored at the squashed size). short_side resizes keeping the shape. resize: how images are
+    resized, as in training; score maps always bilinearly.
     scales and flip: score maps of all versions are averaged as probabilities.
     absent_class: a class with neither label nor predicted pixels is left out of means (`skip`), or
     counts as 0 (`zero`, ADE20K's official script). `skip_unlabelled` leaves out every class without
     label pixels, even a predicted one.
     with_background: whether class `background` of the card enters the means.
+    false_positives: `labelled_images` counts the predicted pixels of a class in the images alone whose
+    label has the class, so that false alarms elsewhere are no errors (the KTH study's metric, with
+    absent_class `zero`); `everywhere` is the field's rule.
     void: `ignore` leaves unlabelled pixels out; `false_positive` counts predictions on them against
     the predicted class (the other of the two CamVid conventions).
     max_images: the first n of the split in a shuffled order that `subset_seed` fixes.
@@ -73,6 +83,7 @@ class Protocol(Spec):
     split: str = "val"
     size: tuple[Side, Side] | Literal["native"] = "native"
     short_side: Side | None = None
+    resize: Resize = "bilinear"
     score_at: Literal["label", "input"] = "label"
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
     flip: bool = False
@@ -80,6 +91,7 @@ class Protocol(Spec):
     crf: Crf | None = None
     absent_class: Literal["skip", "zero", "skip_unlabelled"] = "skip"
     with_background: bool = True
+    false_positives: FalsePositives = "everywhere"
     void: Literal["ignore", "false_positive"] = "ignore"
     max_images: Count | None = None
     subset_seed: int = 0
@@ -91,7 +103,19 @@ class Protocol(Spec):
             raise ValueError("give either `size` or `short_side`")
         if self.score_at == "input" and self.size == "native":
             raise ValueError("score_at: input needs `size: [height, width]`")
+        if self.boundary is not None and self.false_positives != "everywhere":
+            raise ValueError("false_positives: labelled_images knows no boundary; leave it out")
         return self
+
+    def counts_like(self, stored: "Protocol") -> bool:
+        """Return whether counts under this protocol can be made from those under `stored`.
+
+        They can where only what is done with counts differs; predictions that `stored` left out of
+        them cannot be brought back.
+        """
+        return self.revised(**_AFTER_COUNTING).digest() == stored.revised(
+            **_AFTER_COUNTING
+        ).digest() and stored.false_positives in {"everywhere", self.false_positives}
 
     def digest(self) -> str:
         """Return the 8 digits that name this protocol in file names and tables."""
@@ -106,6 +130,13 @@ class Protocol(Spec):
             if name not in {"name", "title"} and getattr(self, name) != getattr(plain, name)
         ]
         return "; ".join(parts) or "whole images at native size, single scale, void ignored"
+
+
+_AFTER_COUNTING: dict[str, Any] = {
+    "absent_class": "skip",
+    "with_background": True,
+    "false_positives": "everywhere",
+}
 
 
 def _words(value: object) -> str:

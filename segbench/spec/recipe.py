@@ -12,6 +12,7 @@ from segbench.spec.base import Spec
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Resize = Literal["bilinear", "nearest"]
 Side = Annotated[int, Field(ge=16, le=8192)]
 
 
@@ -22,6 +23,8 @@ class TrainImages(Spec):
     scale: the range of the random factor that both are resized by, keeping their shape.
     crop: (height, width) of a random window; smaller images are padded, the label with void.
     flip: whether half of the images are mirrored.
+    resize: how images are resized, about pixel centres: `bilinear` with antialiasing, or `nearest` as
+    labels always are (the KTH study).
     With neither squash nor crop whole images are trained on, which asks for batch_size 1.
     """
 
@@ -29,6 +32,7 @@ class TrainImages(Spec):
     scale: tuple[Positive, Positive] = (1.0, 1.0)
     crop: tuple[Side, Side] | None = None
     flip: bool = True
+    resize: Resize = "bilinear"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
