@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from segbench.files import digest
 
 AbsentClass = Literal["skip", "zero", "skip_unlabelled"]
+Blank = Literal["", "one_class", "no_better"]
 Floats = NDArray[np.floating]
 WORST_SHARE = 0.1  # of the images, for `worst_images_iou`
 
@@ -141,6 +142,26 @@ def mean_iou(
 ) -> float:
     """Return the mean over classes of the IoU of summed counts (the field's mean IoU, mIoU-D)."""
     return _mean(_ratio(sums.tp, sums.union)[kept_classes(sums, absent_class, class_indices)])
+
+
+def why_blank(
+    sums: Sums, absent_class: AbsentClass = "skip", class_indices: Sequence[int] = ()
+) -> Blank:
+    """Return how a model's predictions show that it did not learn, empty where they do not.
+
+    `one_class`: it predicts one class alone. `no_better`: its mean IoU is at most a tenth of a point
+    above that of the largest class everywhere. Labels of one class alone tell nothing.
+    """
+    if np.count_nonzero(sums.label) < 2:
+        return ""
+    if np.count_nonzero(sums.pred) < 2:
+        return "one_class"
+    largest = np.arange(len(sums.label)) == sums.label.argmax()
+    constant = Sums(largest * sums.label, sums.label, largest * sums.label.sum())
+    # under `skip` a class that is predicted and never labelled would lower one of the two alone
+    rule: AbsentClass = "zero" if absent_class == "zero" else "skip_unlabelled"
+    reached, least = (mean_iou(each, rule, class_indices) for each in (sums, constant))
+    return "no_better" if reached <= least + 0.001 else ""
 
 
 def mean_accuracy(

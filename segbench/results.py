@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from segbench.counts import Counted, Sums, figures, mean_iou, per_class_iou
+from segbench.counts import Blank, Counted, Sums, figures, mean_iou, per_class_iou, why_blank
 from segbench.errors import DataError, ResultError
 from segbench.files import read_json, write_atomically
 from segbench.spec.base import Spec
@@ -44,6 +44,7 @@ class Result(Spec):
 
     kind: for a failure its word: diverged, out_of_memory, data, error, killed, time_limit ...
     facts: what is true of the model without any image: parameters, flops, num_classes.
+    first_loss, final_loss: as logged; the first is None where the training goes on from another's.
     training_pixels, training_images: how many of each class the training split had, in the order of
     the classes; empty where the trial was not trained here.
     """
@@ -54,15 +55,23 @@ class Result(Spec):
     message: str = ""
     facts: dict[str, float] = {}
     digests: dict[str, str] = {}
+    first_loss: float | None = None
     final_loss: float | None = None
     training_pixels: tuple[int, ...] = ()
     training_images: tuple[int, ...] = ()
+
+    @property
+    def loss_rose(self) -> bool:
+        """Whether the training's loss ended above its start, as far as both are known."""
+        known = self.first_loss is not None and self.final_loss is not None
+        return known and self.final_loss > self.first_loss
 
 
 class Evaluation(Spec):
     """One protocol's figures on one split: fractions in [0, 1], per class None where absent.
 
     num_trained_on: how many of the images the trial was trained on, None where that is not known.
+    blank: how the predictions show that the model did not learn (`counts.why_blank`).
     """
 
     trial_id: str
@@ -74,6 +83,7 @@ class Evaluation(Spec):
     figures: dict[str, float | None]
     per_class_iou: tuple[float | None, ...]
     num_trained_on: Annotated[int, Field(ge=0)] | None = None
+    blank: Blank | None = None
 
     @property
     def scored_classes(self) -> tuple[int, ...]:
@@ -141,7 +151,26 @@ def evaluation_of(
             for index, value in enumerate(iou)
         ),
         num_trained_on=num_trained_on,
+        blank=why_blank(scored.sums, protocol.absent_class, kept),
     )
+
+
+_BLANK_IN_WORDS = {
+    "one_class": "it predicts one class alone",
+    "no_better": "its mean IoU is no better than that of one class everywhere",
+}
+
+
+def why_not_learnt(result: Result | None, blank: Blank | None) -> str:
+    """Return how a training or its predictions show that it did not learn, empty where neither does.
+
+    The one rule of terminal, leaderboard, page and claims. blank: of one evaluation of it.
+    """
+    if result is not None and result.loss_rose:
+        return (
+            f"its loss ended at {result.final_loss:.3g}, above its start at {result.first_loss:.3g}"
+        )
+    return _BLANK_IN_WORDS.get(blank or "", "")
 
 
 def scored_classes(dataset: DatasetCard, protocol: Protocol) -> tuple[int, ...]:

@@ -144,8 +144,16 @@ def _status(
             trial_id, name, "failed", kind=failure.kind, message=failure.message, log_path=log_path
         )
     if results.is_done(workdir, protocols):
-        return TrialStatus(trial_id, name, "done", log_path=log_path)
+        why = _why_not_learnt(workdir, protocols)
+        told = f"did not learn: {why}" if why else ""
+        return TrialStatus(trial_id, name, "done", message=told, log_path=log_path)
     return _unfinished(workdir, trial_id, name, log_path)
+
+
+def _why_not_learnt(workdir: Path, protocols: tuple[Protocol, ...]) -> str:
+    evaluation = results.load_evaluation(workdir, protocols[0]) if protocols else None
+    blank = None if evaluation is None else evaluation.blank
+    return results.why_not_learnt(results.load_result(workdir), blank)
 
 
 def _torn_in_words(workdir: Path) -> str:

@@ -195,7 +195,7 @@ def _bring_to_its_end(
     if weights is not None:
         load_into(segmenter, weights, weights_path)
         if before is None:  # killed between the training's end and its record
-            loss = _last_logged_loss(work.workdir)
+            loss = next(reversed(_logged_losses(work.workdir)), None)
     else:
         loss, steps_done, fingerprint = train_trial(work, segmenter, protocols)
         if wrong := not_finite(segmenter.state_dict()):  # the last step's loss was still finite
@@ -214,6 +214,7 @@ def _result(work: Work, segmenter: Segmenter, loss: float | None, before: Result
         status="done",
         facts=_facts(work.trial, segmenter),
         digests=work.trial.card_digests(),
+        first_loss=_first_loss(work, before),
         final_loss=loss if loss is None else round(loss, 9),
         training_pixels=training_pixels,
         training_images=training_images,
@@ -243,10 +244,18 @@ def _training_counts(work: Work, before: Result | None) -> tuple[tuple[int, ...]
     return tuple(split.class_pixels().tolist()), tuple(split.class_images().tolist())
 
 
-def _last_logged_loss(workdir: Path) -> float | None:
+def _logged_losses(workdir: Path) -> list[float]:
     lines = read_json_lines(workdir / "log.jsonl")
-    losses = [line["loss"] for line in lines if "loss" in line]
-    return losses[-1] if losses else None
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def _first_loss(work: Work, before: Result | None) -> float | None:
+    """Return the first logged loss; none of a training that goes on from another's end."""
+    if work.trial.start_from is not None:
+        return None
+    known = before and before.first_loss
+    losses = [known] if known else _logged_losses(work.workdir)
+    return round(losses[0], 9) if losses else None
 
 
 def _facts(trial: Trial, segmenter: Segmenter) -> dict[str, float]:

@@ -389,7 +389,7 @@ def test_models_that_predict_one_class_everywhere_are_told_of():
         tp[:, 0] = label[:, 0]
         blank.append(replace(one, counts=replace(one.counts, tp=tp, pred=pred)))
     verdict = verdict_of(BETTER, [*blank, *observations[5:]])
-    assert "1 of the 2 cells compared score no better than one class predicted" in verdict.notes[0]
+    assert "1 of the 2 cells compared did not learn (voc vgg native)" in verdict.notes[0]
     assert "(voc vgg native)" in verdict.notes[0]
     assert verdict_of(BETTER, observations).notes == ()
     exact = replace_claim(BETTER, metric="parameters")
@@ -736,7 +736,7 @@ def test_models_that_learnt_nothing_make_no_verdict():
     for claim in (BETTER, Equivalent(says="same", left=VGG, right=GOOG, margin=1.0)):
         verdict = verdict_of(claim, blank)
         assert (verdict.outcome, verdict.p) == ("undecided", None)
-        assert "nothing was learnt" in verdict.reason
+        assert "did not learn" in verdict.reason
         plan = settle_plan(judge([claim], blank, resamples=200, looks=3), settle_schedule(5))
         assert plan.top_ups == ()
         assert "not judged" in render_claims([verdict])
@@ -749,7 +749,7 @@ def test_a_combination_that_learnt_nothing_is_missing_and_the_others_are_judged(
     blank = constant(VGG | heads[1]) + constant(GOOG | heads[1])
     verdict = verdict_of(BETTER, learnt + blank)
     assert verdict.outcome == "undecided"
-    assert verdict.missing == ("head h2: nothing was learnt there",)
+    assert verdict.missing == ("head h2: did not learn",)
     assert "some are missing" in verdict.reason
     worse = replace_claim(BETTER, left=GOOG, right=VGG)
     assert verdict_of(worse, learnt + blank).outcome == "fails"
@@ -767,10 +767,10 @@ def test_the_table_says_what_a_reader_of_it_alone_must_know():
     assert "(one seed: the interval knows of images alone)" in table(BETTER, two(0.1, seeds=1))
     assert "one seed" not in table(BETTER, two(0.1, seeds=2))
     baseline = cell(VGG, 0.7) + constant(GOOG)
-    assert "(1 of the 2 compared learnt nothing)" in table(BETTER, baseline)
-    assert "(nothing was learnt)" in table(BETTER, constant(VGG) + constant(GOOG))
+    assert "(1 of the 2 compared did not learn)" in table(BETTER, baseline)
+    assert "(those compared did not learn)" in table(BETTER, constant(VGG) + constant(GOOG))
     parameters = [replace(one, facts={"parameters": 1.0}) for one in baseline]
-    assert "learnt nothing" not in table(replace_claim(BETTER, metric="parameters"), parameters)
+    assert "did not learn" not in table(replace_claim(BETTER, metric="parameters"), parameters)
 
     def better_at_cars(one):
         one.counts.tp[:, 1] += one.counts.label[:, 1] // 5

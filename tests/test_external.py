@@ -80,7 +80,7 @@ def test_a_trial_is_scored_by_another_protocol_without_training_it_again(toy_run
     board = (toy_run / "leaderboard.md").read_text()
     section = board.split("## Protocol `mirrored`")[1]
     assert "flip True" in section
-    assert "| 2 " in section
+    assert "| 2, did not learn " in section
     assert "Incomplete" not in section
 
 

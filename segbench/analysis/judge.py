@@ -76,7 +76,7 @@ def _open_verdict(
     parts, missing = parts_of(claim, bench.cells, bench)
     notes = [claim.notes] if claim.notes else []
     judged = [part for part in parts if not part.is_blank]
-    missing += [f"{part.label}: nothing was learnt there" for part in parts if part.is_blank]
+    missing += [f"{part.label}: did not learn" for part in parts if part.is_blank]
     fewest = min((part.seeds[0] for part in parts), default=0)
     if planned_seeds is not None and 0 < fewest < planned_seeds:
         notes.append(f"{fewest} of {planned_seeds} planned seeds are there.")
@@ -170,22 +170,24 @@ def _on_different_images(claim: AnyClaim, part: Part) -> bool:
 
 
 def _untrained(parts: Sequence[Part]) -> list[str]:
-    """Return a warning of cells whose models have learnt nothing that a constant would not give."""
+    """Return a warning of cells whose models did not learn."""
     cells = {cell.key: cell for part in parts for cell in part.cells}
     blank = [cell for cell in cells.values() if is_blank(cell)]
     if not blank:
         return []
     names = ", ".join(" ".join(filter(None, cell.axes.values())) for cell in blank[:3])
     return [
-        f"{len(blank)} of the {len(cells)} cells compared score no better than one class predicted "
-        f"everywhere ({names}{', ...' if len(blank) > 3 else ''}): nothing was learnt there, so "
-        "they say nothing about a trained model."
+        f"{len(blank)} of the {len(cells)} cells compared did not learn ({names}"
+        f"{', ...' if len(blank) > 3 else ''}): their loss ended above its start, they predict one "
+        "class alone, or score no better than one class everywhere, so they say nothing about a "
+        "trained model."
     ]
 
 
-_NOTHING_LEARNT = (
-    "The models compared score no better than one class predicted everywhere: nothing was learnt, so "
-    "nothing can be said of trained ones, with however many seeds."
+_DID_NOT_LEARN = (
+    "The models compared did not learn: their loss ended above its start, they predict one class "
+    "alone, or score no better than one class everywhere. So nothing can be said of trained ones, with "
+    "however many seeds."
 )
 
 
@@ -196,7 +198,7 @@ def _closed(verdict: Verdict, adjusted: float | None) -> Verdict:
     if is_count(verdict.claim):
         return _closed_count(verdict)
     if not verdict.judged:
-        return replace(verdict, reason=_NOTHING_LEARNT)
+        return replace(verdict, reason=_DID_NOT_LEARN)
     if verdict.p is None or adjusted is None:
         fewest = min(part.seeds[0] for part in verdict.parts)
         return replace(verdict, reason=_too_few(verdict, fewest))

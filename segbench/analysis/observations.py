@@ -12,7 +12,7 @@ import numpy as np
 
 from segbench.analysis.inference import Sample, Term
 from segbench.analysis.resample import Scored, point, samples_of
-from segbench.counts import AbsentClass, Counts, Floats, Sums, mean_iou
+from segbench.counts import AbsentClass, Blank, Counts, Floats, why_blank
 from segbench.errors import ResultError
 from segbench.spec.claims import is_fact
 
@@ -24,7 +24,7 @@ class Observation:
     axes: the trial's point of the sweep, without seed and protocol. class_indices: the classes that
     enter the protocol's means; empty means all. training_pixels, training_images: (C,) how much of
     each class the training split had, where known. initial_weights: the name of what the trunk
-    started from, where known.
+    started from, where known. loss_rose: whether the training's loss ended above its start.
     """
 
     axes: dict[str, str]
@@ -38,6 +38,12 @@ class Observation:
     training_pixels: Floats | None = None
     training_images: Floats | None = None
     initial_weights: str = ""
+    loss_rose: bool = False
+
+    @property
+    def blank(self) -> Blank:
+        """How its predictions show that the model did not learn."""
+        return why_blank(self.counts.sums, self.absent_class, self.class_indices)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,14 +180,6 @@ def scored(observation: Observation, classes: tuple[str, ...] = ()) -> Scored:
 
 
 def is_blank(cell: Cell) -> bool:
-    """Return whether the mean over seeds is at most a tenth of a point above a constant's."""
-    reached = sum(100 * point(scored(one), "mean_iou") for one in cell.observations)
-    return reached / len(cell.observations) <= one_class_everywhere(cell.observations[0]) + 0.1
-
-
-def one_class_everywhere(observation: Observation) -> float:
-    """Return the mean IoU, in per cent, of predicting the largest class in every pixel."""
-    label = observation.counts.sums.label
-    largest = np.arange(len(label)) == label.argmax()
-    constant = Sums(largest * label, label, largest * label.sum())
-    return 100 * mean_iou(constant, observation.absent_class, observation.class_indices)
+    """Return whether most of the cell's models did not learn."""
+    blank = sum(one.loss_rose or one.blank != "" for one in cell.observations)
+    return 2 * blank > len(cell.observations)

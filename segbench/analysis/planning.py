@@ -277,7 +277,7 @@ def _is_open(verdict: Verdict) -> bool:
 
 def _hopeless(verdict: Verdict, schedule: Sequence[int]) -> str:
     if not verdict.judged:
-        return "nothing was learnt in the cells that it compares"
+        return "the cells that it compares did not learn"
     if isinstance(verdict.claim, Correlate):
         return "more seeds cannot settle it, the number of classes sets the limit"
     if min(part.seeds[0] for part in verdict.parts) < MIN_SEEDS:

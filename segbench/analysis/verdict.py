@@ -55,9 +55,8 @@ class Part:
     plain difference. detectable: the smallest distance from the margin that this design finds with
     80 % power, in all parts at once; between two bounds the narrowest such region. seeds_needed:
     per cell, if the effect is as it looks, None where seeds cannot do it. image_limit: the distance
-    that endless seeds would find on these images. is_blank: most of its cells have learnt nothing
-    that a constant would not give. initial_weights: `imagenet against random` where the sides started
-    from other weights.
+    that endless seeds would find on these images. is_blank: most of its cells did not learn.
+    initial_weights: `imagenet against random` where the sides started from other weights.
     """
 
     label: str

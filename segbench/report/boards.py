@@ -20,6 +20,7 @@ from segbench.analysis.observations import Observation
 from segbench.analysis.pairwise import Comparison, compare_two
 from segbench.analysis.power import ALPHA
 from segbench.counts import Counts
+from segbench.errors import listed
 from segbench.external import External, external_folder, load_externals
 from segbench.report.cells import Summary, summarised
 from segbench.report.observed import facts_of, shared_times
@@ -65,6 +66,7 @@ class Model:
     rows: its seeds' trials, none for an external method. evaluations: the seeds' scores. starts:
     what each of the trials started from. costs: times as `segbench time` measured them; shared_times:
     lowest and highest over seeds of those that trials measured beside others.
+    not_learnt: for each seed why its model did not learn, empty where it did.
     """
 
     axes: dict[str, str]
@@ -79,6 +81,7 @@ class Model:
     published: tuple[Published, ...]
     confusions: tuple[Confusion, ...]
     starts: tuple[Start, ...] = ()
+    not_learnt: tuple[str, ...] = ()
 
     @property
     def initial_weights(self) -> str:
@@ -95,6 +98,15 @@ class Model:
         """What else tells it from the others."""
         apart = {"dataset", "backbone"}
         return _named(value for axis, value in self.axes.items() if axis not in apart)
+
+    @property
+    def seeds_in_words(self) -> str:
+        """How many seeds it has, or that it is external, and how many of them did not learn."""
+        seeds = "external" if self.is_external else str(self.standing.num_seeds)
+        blank = len([why for why in self.not_learnt if why])
+        if not blank:
+            return seeds
+        return f"{seeds}, {f'{blank} ' if blank < len(self.not_learnt) else ''}did not learn"
 
     @property
     def is_external(self) -> bool:
@@ -196,7 +208,17 @@ class Board:
     @property
     def reading_note(self) -> str:
         """How figures, places and letters are to be read on this board."""
-        return self._seen_note + self._order_note
+        return self._seen_note + self._order_note + self._blank_note
+
+    @property
+    def _blank_note(self) -> str:
+        found = [
+            f"{model.name} ({len(whys)} of {len(model.not_learnt)}: {'; '.join(dict.fromkeys(whys))})"
+            for model in self.models
+            if (whys := [why for why in model.not_learnt if why])
+        ]
+        told = "Did not learn, so that the figures say nothing of a trained model"
+        return f" {told}: {listed(found)}." if found else ""
 
     @property
     def _seen_note(self) -> str:
@@ -338,8 +360,10 @@ def _board(
     ranking = rank(measured, resamples=resamples)
     published = [p for p in record.experiment.published if p.protocol == name]
     models = [
-        _model(entry, standing, own, published)
-        for entry, standing, own in zip(entries, ranking.standings, confusions, strict=True)
+        _model(entry, standing, own, published, _not_learnt(entry, seeds))
+        for entry, standing, own, seeds in zip(
+            entries, ranking.standings, confusions, measured, strict=True
+        )
     ]
     order = sorted(range(len(models)), key=lambda index: (-models[index].standing.mean, index))
     evaluation = entries[0].evaluations[0]
@@ -394,6 +418,7 @@ def _model(
     standing: Standing,
     confusions: tuple[Confusion, ...],
     published: Sequence[Published],
+    not_learnt: tuple[str, ...],
 ) -> Model:
     evaluations = entry.evaluations
     facts = [facts_of(row) for row in entry.rows]
@@ -432,6 +457,15 @@ def _model(
         published=tuple(p for p in published if matches(entry.axes, p.where)),
         confusions=confusions,
         starts=entry.starts,
+        not_learnt=not_learnt,
+    )
+
+
+def _not_learnt(entry: _Entry, seeds: Sequence[Observation]) -> tuple[str, ...]:
+    trained = [row.result for row in entry.rows] or [None] * len(seeds)
+    return tuple(
+        results.why_not_learnt(result, one.blank)
+        for result, one in zip(trained, seeds, strict=True)
     )
 
 

@@ -174,8 +174,8 @@ def caveats(verdict: Verdict, part: Part) -> list[str]:
         said.append("one seed: the interval knows of images alone")
     blank = sum(is_blank(cell) for cell in part.cells)
     if blank and (isinstance(verdict.claim, Correlate) or not is_fact(verdict.claim.metric)):
-        some = f"{blank} of the {len(part.cells)} compared learnt nothing"
-        said.append(some if blank < len(part.cells) else "nothing was learnt")
+        some = f"{blank} of the {len(part.cells)} compared did not learn"
+        said.append(some if blank < len(part.cells) else "those compared did not learn")
     if weights := _weights_caveat(verdict, part):
         said.append(weights)
     if verdict.claim.classes and part.per_class:

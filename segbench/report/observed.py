@@ -58,6 +58,7 @@ def observed(row: Row, protocol_name: str, stored: Counted) -> Observation:
         facts=facts_of(row),
         training_pixels=_per_class(row.result.training_pixels if row.result else ()),
         training_images=_per_class(row.result.training_images if row.result else ()),
+        loss_rose=row.result is not None and row.result.loss_rose,
     )
 
 

@@ -100,7 +100,7 @@ def _ranking(board: Board) -> str:
             row.append(percent(summary, is_best=is_best))
             if figure == "mean_iou":
                 row.append(f"[{standing.low:.1f}, {standing.high:.1f}]")
-        row.append("external" if model.is_external else str(standing.num_seeds))
+        row.append(model.seeds_in_words)
         row.append(published_in_words(model.published))
         table.append(row)
     figures = [title for key, title in shown.items() if key != "mean_iou"]
