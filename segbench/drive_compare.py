@@ -45,11 +45,12 @@ Progress = Callable[[str, int, int], None]  # (what, done, of)
 class Asked:
     """What the flags of `segbench compare` say.
 
-    protocol: how predictions are scored. protocol_name: which of a trial's or run's protocols.
+    encoding: label, index or a mapping file. protocol: how predictions are scored. protocol_name:
+    which of a trial's or run's protocols.
     """
 
     dataset: str | None = None
-    mapping: Path | None = None
+    encoding: str | None = None
     protocol: Protocol = field(default_factory=Protocol)
     protocol_name: str | None = None
     metric: str = "mean_iou"
@@ -192,14 +193,14 @@ def _one(
         return _of_trial(path, asked)
     if card is None:
         raise ExperimentError(f"{path}: to score a folder of predictions, name its --dataset")
-    from segbench.reading import read_mapping
+    from segbench.reading import chosen_reading
     from segbench.score import score_predictions
 
-    mapping = None if asked.mapping is None else read_mapping(asked.mapping, card)
+    reading = chosen_reading(path, card, asked.encoding)
     shown = path.resolve().name  # any name that a folder can have; the method's own is not kept
     found = score_predictions(
         path, card, asked.protocol, machine,
-        name="compared", mapping=mapping, progress=lambda done, of: progress(shown, done, of),
+        name="compared", reading=reading, progress=lambda done, of: progress(shown, done, of),
     )  # fmt: skip
     seed = _seed(found.scored.counts.as_counts(), found.scored.evaluation)
     return seed._replace(note=found.foreign_in_words(shown))

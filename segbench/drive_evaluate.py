@@ -38,11 +38,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Predictions:
-    """A folder of PNGs of anybody, and how to read it."""
+    """A folder of PNGs of anybody, and how to read it. encoding: label, index or a file."""
 
     folder: Path
     dataset: str
-    mapping: Path | None = None
+    encoding: str | None = None
     cards: tuple[Path, ...] = ()
 
 
@@ -108,13 +108,13 @@ def score_external(
         load_run(run_folder)  # says at once where there is no run
     protocol = changed(start, asked.settings, asked.split)
     dataset = Catalog.on_path(source.cards).dataset(source.dataset)
-    from segbench.reading import read_mapping
+    from segbench.reading import chosen_reading
     from segbench.score import score_predictions
 
-    mapping = None if source.mapping is None else read_mapping(source.mapping, dataset)
+    reading = chosen_reading(source.folder, dataset, source.encoding)
     method, scored, _ = predicted = score_predictions(
         source.folder, dataset, protocol, machine,
-        name=method_name, mapping=mapping, progress=lambda d, of: progress(method_name, d, of),
+        name=method_name, reading=reading, progress=lambda d, of: progress(method_name, d, of),
     )  # fmt: skip
     folder = write_external(run_folder or results_folder, method, *scored)
     lines = [f"{method_name}: {figures_in_words(scored.evaluation)}"]
@@ -122,6 +122,17 @@ def score_external(
         lines.append(predicted.foreign_in_words(predicted.method.name))
     lines.append(f"written: {folder}")
     return Done(tuple(lines), run_folder)
+
+
+def said_encoding(encoding: str | None, mapping: Path | None) -> str | None:
+    """Return what `--encoding`, or `--mapping` as its older name for a file, says.
+
+    Raises:
+        ExperimentError: both are given.
+    """
+    if encoding is not None and mapping is not None:
+        raise ExperimentError("--mapping FILE is --encoding FILE; give one of the two")
+    return encoding if mapping is None else str(mapping)
 
 
 def figures_in_words(evaluation: Evaluation) -> str:

@@ -5,7 +5,7 @@ predictions are read.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from segbench import results
 from segbench.counts import Counted
@@ -18,13 +18,15 @@ from segbench.spec.cards import Name
 class ExternalMethod(Spec):
     """A folder of predictions, by the name that its author or scorer gave it.
 
-    predictions_digest: over the names and bytes of all files of the folder. mapping: raw value
-    in the files -> class name, empty where they are encoded as the data set's labels.
+    predictions_digest: over the names and bytes of all files of the folder. encoding: label:
+    values are those of the data set's labels; index: they are places in its classes; mapping: raw
+    value in the files -> class name, where they are neither.
     """
 
     name: Name
     dataset: str
     predictions_digest: str
+    encoding: Literal["label", "index"] = "label"
     mapping: dict[str, str] = {}
 
 
@@ -76,11 +78,7 @@ def load_externals(run_folder: Path) -> list[External]:
 
 def _is_same(known: ExternalMethod, method: ExternalMethod) -> bool:
     """Return whether two records speak of the same predictions, read the same way."""
-    return (known.dataset, known.mapping, known.predictions_digest) == (
-        method.dataset,
-        method.mapping,
-        method.predictions_digest,
-    )
+    return known == method
 
 
 def _load(folder: Path) -> ExternalMethod | None:

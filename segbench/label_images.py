@@ -5,27 +5,38 @@ nothing is executed. Letters: C classes, H W image size. Knows nothing of labels
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from segbench.data.photographs import Doubts, checked_image
-from segbench.data.split import decoded_image
+from segbench.data.split import decoded_image, open_scored
 from segbench.engine.crf import refine, require_crf
 from segbench.engine.device import chosen_device, make_repeatable
 from segbench.engine.evaluate import naming
-from segbench.engine.predict import unrefined
+from segbench.engine.predict import predict, unrefined
 from segbench.errors import DataError
-from segbench.files import check_file_names, write_atomically
+from segbench.files import check_file_names, sha256_of_file, write_atomically
 from segbench.models.segmenter import Segmenter
+from segbench.predicted import (
+    PredictedBy,
+    label_map_path,
+    names_of_split,
+    open_folder,
+    overlay_path,
+    probabilities_path,
+)
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Crf, Protocol
+from segbench.spec.trial import Trial
 from segbench.trial_score import load_segmenter
 
 LOG = logging.getLogger(__name__)
@@ -34,61 +45,143 @@ _LEGEND_PX = 18  # height of a line of the legend
 _OPACITY = 0.55  # of the class colours over the photograph
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is to be labelled, and written into `folder`.
+
+    images: files, or folders that are searched. split: instead of them, a split of the model's own
+    data set. with_probabilities: float16, (C, H, W), beside their class_names.
+    """
+
+    folder: Path
+    images: tuple[Path, ...] = ()
+    split: str | None = None
+    with_crf: bool = False
+    with_probabilities: bool = False
+    with_other_code: bool = False
+
+
+class _Source(NamedTuple):
+    """A photograph. digest: tells it from others of its name."""
+
+    digest: str
+    load: Callable[[], Tensor]
+    path: Path | None = None
+
+
 def label_images(
     model: Path,
-    images: Sequence[Path],
-    folder: Path,
+    asked: Asked,
     protocol: Protocol,
     machine: Machine,
-    *,
-    with_crf: bool = False,
-    with_probabilities: bool = False,
-    with_other_code: bool = False,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Path]:
-    """Write NAME.png, NAME_overlay.png and, if asked for, NAME_probabilities.npz; return the PNGs.
+    """Write the files of `segbench.predicted`; return the label maps.
 
-    images: files, or folders that are searched. A prediction has its image's size, whatever the
-    protocol's, and is turned as EXIF has it shown. Probabilities are float16, (C, H, W), beside their class_names.
+    A prediction has its image's size, whatever the protocol's, and the name that the model's data
+    set gives its image, where it lies as the card says. It is turned as EXIF has the image shown,
+    unless it is the data set's and the card says otherwise.
 
     Raises:
         CardError: the user's code has changed since the training, unless `with_other_code`.
-        DataError: no images, two of one name, or files that are no images: all listed, the others
-            are done. The model's weights hold NaN or infinity.
+        DataError: no images, two of one name, something that must not be written over, or files
+            that are no images: all listed, the others are done. The model's weights hold NaN or
+            infinity.
         DivergedError: a score map does; names the image.
     """
-    found = _images(images)
-    trial, segmenter = load_segmenter(model, machine, with_other_code=with_other_code)
+    found = _images(asked.images) if asked.split is None else {}
+    trial, segmenter = load_segmenter(model, machine, with_other_code=asked.with_other_code)
     make_repeatable(machine, trial.seed)
-    protocol = protocol.revised(score_at="label")
-    if with_crf and protocol.crf is None:
-        protocol = protocol.revised(crf=Crf())
-    if protocol.crf is not None:
-        require_crf()
+    protocol = _as_predicted(protocol, asked)
+    doubts = Doubts("apply", trial.dataset.image_bits)
+    if asked.split is None:
+        sources = _of_files(found, trial.dataset, doubts)
+    else:
+        sources = _of_split(trial.dataset, protocol, machine)
+    about = PredictedBy(
+        trial_id=trial.id(),
+        dataset=trial.dataset.name,
+        class_names=trial.dataset.class_names,
+        protocol=protocol,
+        images={name: source.digest for name, source in sources.items()},
+    )
+    photographs = [source.path for source in sources.values() if source.path is not None]
+    open_folder(asked.folder, about, photographs)
     problems, written = [], []
-    bits = trial.dataset.image_bits
-    doubts = Doubts("apply", bits)
-    for done, (name, path) in enumerate(found.items(), start=1):
+    for done, (name, source) in enumerate(sources.items(), start=1):
         try:
-            photograph = checked_image(path.read_bytes(), str(path), exif="apply", bits=bits)
+            image = source.load()
         except (DataError, OSError) as error:
             problems.append(str(error))
             continue
-        doubts.add(str(path), photograph)
-        image = decoded_image(photograph.stored)
-        with naming(str(path)):
-            probabilities = _probabilities(segmenter, image, protocol, chosen_device(machine))
-        written.append(folder / f"{name}.png")
-        _write_pictures(written[-1], image, probabilities.argmax(0), trial.dataset)
-        if with_probabilities:
-            _write_probabilities(
-                folder / f"{name}_probabilities.npz", probabilities, trial.dataset.class_names
+        with naming(name if source.path is None else str(source.path)):
+            written.append(
+                _label(name, image.to(chosen_device(machine)), asked, trial, segmenter, protocol)
             )
-        progress(done, len(found))
+        progress(done, len(sources))
     for sentence in doubts.sentences():
         LOG.warning("%s", sentence)
     if problems:
         raise DataError("\n".join(problems))
+    return written
+
+
+def _as_predicted(protocol: Protocol, asked: Asked) -> Protocol:
+    protocol = protocol.revised(score_at="label")
+    if asked.split is not None:
+        protocol = protocol.revised(split=asked.split)
+    if asked.with_crf and protocol.crf is None:
+        protocol = protocol.revised(crf=Crf())
+    if protocol.crf is not None:
+        require_crf()
+    return protocol
+
+
+def _of_files(
+    photographs: Mapping[str, Path], dataset: DatasetCard, doubts: Doubts
+) -> dict[str, _Source]:
+    of_split = names_of_split(photographs, dataset)
+    exif = dataset.exif if of_split else None
+
+    def load(path: Path) -> Tensor:
+        photograph = checked_image(
+            path.read_bytes(), str(path), exif=exif or "apply", bits=dataset.image_bits
+        )
+        doubts.add(str(path), photograph)
+        return decoded_image(photograph.stored)
+
+    return {
+        name: _Source(sha256_of_file(path)[:16], partial(load, path), path)
+        for name, path in (of_split or photographs).items()
+    }
+
+
+def _of_split(dataset: DatasetCard, protocol: Protocol, machine: Machine) -> dict[str, _Source]:
+    split = open_scored(dataset, protocol, machine)
+    digest = split.fingerprint[:16]
+    return {
+        name: _Source(digest, lambda index=index: split.sample(index).image)
+        for index, name in enumerate(split.names)
+    }
+
+
+def _label(
+    name: str,
+    image: Tensor,
+    asked: Asked,
+    trial: Trial,
+    segmenter: Segmenter,
+    protocol: Protocol,
+) -> Path:
+    """Write the files of one image; return its label map."""
+    if asked.with_probabilities:
+        probabilities = _probabilities(segmenter, image, protocol)
+        path = probabilities_path(asked.folder, name)
+        _write_probabilities(path, probabilities, trial.dataset.class_names)
+    prediction = predict(segmenter, image, protocol).cpu().numpy()  # as it is scored
+    written = label_map_path(asked.folder, name)
+    _write_label_map(written, prediction, trial.dataset)
+    _write_overlay(overlay_path(asked.folder, name), image.cpu(), prediction, trial.dataset)
     return written
 
 
@@ -113,26 +206,26 @@ def _images(given: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def _probabilities(
-    segmenter: Segmenter, image: Tensor, protocol: Protocol, device: torch.device
-) -> NDArray[np.float32]:
-    seen, probabilities = unrefined(segmenter, image.to(device), protocol)
+def _probabilities(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> NDArray[np.float32]:
+    seen, probabilities = unrefined(segmenter, image, protocol)
     return probabilities if protocol.crf is None else refine(seen, probabilities, protocol.crf)
 
 
-def _write_pictures(
+def _write_label_map(path: Path, prediction: NDArray[np.int64], dataset: DatasetCard) -> None:
+    labelled = Image.fromarray(prediction.astype(np.uint8))
+    labelled.putpalette(np.asarray(dataset.seen_palette, dtype=np.uint8).ravel().tolist())
+    _save(path, labelled)
+
+
+def _write_overlay(
     path: Path, image: Tensor, prediction: NDArray[np.int64], dataset: DatasetCard
 ) -> None:
     palette = np.asarray(dataset.seen_palette, dtype=np.uint8)
-    labelled = Image.fromarray(prediction.astype(np.uint8))
-    labelled.putpalette(palette.ravel().tolist())
-    _save(path, labelled)
     pixels = image.permute(1, 2, 0).numpy()  # (H, W, 3)
     blended = (1 - _OPACITY) * pixels + _OPACITY * palette[prediction]
     seen = np.unique(prediction).tolist()
     legend = [(dataset.class_names[index], tuple(palette[index].tolist())) for index in seen]
-    overlay = _with_legend(Image.fromarray(blended.round().astype(np.uint8)), legend)
-    _save(path.with_name(f"{path.stem}_overlay.png"), overlay)
+    _save(path, _with_legend(Image.fromarray(blended.round().astype(np.uint8)), legend))
 
 
 def _with_legend(

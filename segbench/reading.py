@@ -3,16 +3,18 @@
 Letters: C classes under the card's view. Knows nothing of files of predictions, or of scores.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.labels import class_lookup
 from segbench.data.split import view_lookup
-from segbench.errors import DataError
+from segbench.errors import DataError, listed
+from segbench.predicted import ABOUT, load_predicted_by
 from segbench.spec import yamlfile
 from segbench.spec.cards import IGNORE_INDEX, OTHERS, DatasetCard
 
@@ -28,7 +30,8 @@ class Reading(NamedTuple):
 
     classes: uint8 index under the view, 255 is no class. is_foreign: whether nobody said that the
     value means anything; the labels' ignored values are foreign too, unless they are a class.
-    named: index into names and colours of the card, or what is not below their length.
+    named: index into names and colours of the card, or what is not below their length. encoding and
+    mapping: as in a method's record.
     """
 
     classes: NDArray[np.uint8]
@@ -36,6 +39,8 @@ class Reading(NamedTuple):
     named: NDArray[np.uint16]
     names: tuple[str, ...]
     colours: Colours
+    encoding: Literal["label", "index"] = "label"
+    mapping: Mapping[str, str] = MappingProxyType({})
 
 
 class NamedValues(NamedTuple):
@@ -50,6 +55,40 @@ class NamedValues(NamedTuple):
         return {str(raw): name for raw, name in self.classes.items()} | ignored
 
 
+def chosen_reading(folder: Path, dataset: DatasetCard, encoding: str | None) -> Reading:
+    """Return how the values of the folder's files read.
+
+    encoding: `label`, `index` or a mapping file; None: as the folder's own record says, or `label`.
+
+    Raises:
+        DataError: no such encoding or file, or the folder's record speaks of other classes.
+        ResultError: the folder's record is damaged.
+    """
+    if encoding is None:
+        about = load_predicted_by(folder)
+        if about is None:
+            return as_labels(dataset)
+        if about.class_names != dataset.class_names:
+            raise DataError(
+                f"{folder / ABOUT}: speaks of indices of {_shortened(about.class_names)}, but the "
+                f"classes of {dataset.name} are {_shortened(dataset.class_names)}; name the data set "
+                "of that model, or give --encoding FILE with a line for each value"
+            )
+        return as_indices(dataset)
+    if encoding in {"label", "index"}:
+        return as_labels(dataset) if encoding == "label" else as_indices(dataset)
+    if not Path(encoding).is_file():
+        near = yamlfile.did_you_mean(encoding, ("label", "index"))
+        raise DataError(
+            f"--encoding {encoding}: expected label, index or a file that is there{near}"
+        )
+    return as_mapped(dataset, read_mapping(Path(encoding), dataset))
+
+
+def _shortened(names: tuple[str, ...]) -> str:
+    return f"{len(names)} classes ({listed(names, 6)})"
+
+
 def as_labels(dataset: DatasetCard) -> Reading:
     """Return the reading of files that are encoded as the data set's labels."""
     return _of_card(dataset, class_lookup(dataset), means_to_ignore=False)
@@ -61,7 +100,9 @@ def as_indices(dataset: DatasetCard) -> Reading:
     classes[: dataset.num_classes] = np.arange(dataset.num_classes)
     is_foreign = np.arange(_NUM_VALUES) >= dataset.num_classes
     named = np.where(is_foreign, _NO_CLASS, classes).astype(np.uint16)
-    return Reading(classes, is_foreign, named, dataset.class_names, dataset.seen_palette)
+    return Reading(
+        classes, is_foreign, named, dataset.class_names, dataset.seen_palette, encoding="index"
+    )
 
 
 def as_mapped(dataset: DatasetCard, mapping: NamedValues) -> Reading:
@@ -71,7 +112,8 @@ def as_mapped(dataset: DatasetCard, mapping: NamedValues) -> Reading:
     raw[[int(value) for value in mapping.ignored if value != OTHERS]] = IGNORE_INDEX
     for value, name in mapping.classes.items():
         raw[value] = dataset.classes.index(name)
-    return _of_card(dataset, raw, means_to_ignore=True)
+    reading = _of_card(dataset, raw, means_to_ignore=True)
+    return reading._replace(mapping=mapping.as_record())
 
 
 def _of_card(dataset: DatasetCard, raw: NDArray[np.uint16], *, means_to_ignore: bool) -> Reading:

@@ -25,7 +25,8 @@ from segbench.engine.evaluate import count, scored_label
 from segbench.errors import DataError, FileError, by_cause, listed
 from segbench.external import ExternalMethod
 from segbench.files import check_file_names, sha256_of_file
-from segbench.reading import NamedValues, Reading, as_labels, as_mapped
+from segbench.predicted import prediction_files
+from segbench.reading import Reading
 from segbench.results import Evaluation
 from segbench.spec.cards import IGNORE_INDEX, DatasetCard
 from segbench.spec.machine import Machine
@@ -124,15 +125,15 @@ def score_predictions(
     machine: Machine,
     *,
     name: str,
-    mapping: NamedValues | None = None,
+    reading: Reading,
     progress: Progress = lambda *_: None,
 ) -> Predicted:
     """Return the figures of `<image name>.png` for every image of the split.
 
-    Files are palette or grey PNGs, encoded as the data set's labels or by `mapping`. A pixel whose
-    value is no class is a false negative where it is labelled; a method may leave pixels out, so
-    these are counted and told. Where more than nine tenths of the pixels labelled as anything but
-    background hold such values, the files are encoded in another way and no figure is given.
+    Files are palette or grey PNGs, whose values mean what `reading` says. A pixel whose value is no
+    class is a false negative where it is labelled; a method may leave pixels out, so these are
+    counted and told. Where more than nine tenths of the pixels labelled as anything but background
+    hold such values, the files are encoded in another way and no figure is given.
 
     Raises:
         DataError: files are missing, surplus, unreadable or of another size: all of them listed;
@@ -141,9 +142,8 @@ def score_predictions(
     split = open_scored(dataset, protocol, machine)
     every = protocol.revised(max_images=None)
     whole = open_scored(dataset, every, machine, if_changed="pass_over")
-    files = _by_name(folder, _pngs(folder))
+    files = _by_name(folder, prediction_files(folder))
     problems = _missing_and_surplus(split.names, whole.names, files)
-    reading = as_labels(dataset) if mapping is None else as_mapped(dataset, mapping)
     foreign: Counter[int] = Counter()
     background = dataset.seen_background
     objects = lost = 0
@@ -179,7 +179,8 @@ def score_predictions(
         name=name,
         dataset=dataset.name,
         predictions_digest=_digest_of(files),
-        mapping={} if mapping is None else mapping.as_record(),
+        encoding=reading.encoding,
+        mapping=dict(reading.mapping),
     )
     evaluation = results.evaluation_of(
         counted,
@@ -189,12 +190,6 @@ def score_predictions(
         split_fingerprint=split.fingerprint,
     )
     return Predicted(method, Scored(evaluation, counted), dict(foreign))
-
-
-def _pngs(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder of predictions")
-    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".png"]
 
 
 def _by_name(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:

@@ -99,7 +99,7 @@ def test_predictions_are_palette_pngs_of_the_images_size_with_the_models_classes
         assert arrays["probabilities"].shape == (3, 40, 52)
         np.testing.assert_allclose(arrays["probabilities"].sum(0), 1, atol=2e-3)
         assert arrays["class_names"].tolist() == ["background", "circle", "square"]
-    with Image.open(tmp_path / "out" / "one_overlay.png") as overlay:
+    with Image.open(tmp_path / "out" / "overlays" / "one.png") as overlay:
         assert overlay.height == 40 + 18 * len(np.unique(pixels))
 
 

@@ -16,7 +16,8 @@ from segbench.data.layout import image_names
 from segbench.data.prepare import preflight, prepare
 from segbench.errors import DataError
 from segbench.files import check_file_names
-from segbench.label_images import label_images
+from segbench.label_images import Asked, label_images
+from segbench.reading import as_labels
 from segbench.score import score_predictions
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
@@ -94,6 +95,8 @@ def test_predictions_and_photographs_with_such_a_name_are_refused(machine, tmp_p
     _copied(folder / "im0.png", stem)
     told = r"theirs: has file names with control characters or that are not UTF-8 \(1, the first"
     with pytest.raises(DataError, match=told):
-        score_predictions(folder, card(), Protocol(), machine, name="theirs")
+        score_predictions(
+            folder, card(), Protocol(), machine, name="theirs", reading=as_labels(card())
+        )
     with pytest.raises(DataError, match=told):
-        label_images(tmp_path / "model", [folder], tmp_path / "out", Protocol(), machine)
+        label_images(tmp_path / "model", Asked(tmp_path / "out", (folder,)), Protocol(), machine)

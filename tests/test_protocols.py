@@ -15,6 +15,7 @@ from segbench.data.resize import resized_image
 from segbench.data.split import open_split
 from segbench.engine.evaluate import scored_label
 from segbench.engine.predict import predict, probability_map
+from segbench.reading import as_labels
 from segbench.results import scored_classes
 from segbench.score import score_predictions
 from segbench.spec.cards import DatasetCard
@@ -156,7 +157,9 @@ def figures(tmp_path, card, machine, predictions, **fields):
     folder.mkdir(exist_ok=True)
     for name, values in predictions.items():
         Image.fromarray(values).save(folder / f"{name}.png")
-    return score_predictions(folder, card, Protocol(**fields), machine, name="theirs").scored
+    return score_predictions(
+        folder, card, Protocol(**fields), machine, name="theirs", reading=as_labels(card)
+    ).scored
 
 
 def test_ade20ks_label_0_counts_nowhere_and_its_official_mean_is_over_all_150_classes(

@@ -80,4 +80,15 @@ OtherCode = Annotated[
         "--other-code", help="Go on where your own network's code has changed since the training."
     ),
 ]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="label|index|FILE",
+        help="How values read: as the data set's labels, as indices of its classes, or by a file with "
+        "lines `raw value: class`. Else what segbench.json in the folder says, or label.",
+    ),
+]
+Mapping = Annotated[
+    Path | None, typer.Option("--mapping", metavar="FILE", help="The same as --encoding FILE.")
+]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the files go.")]

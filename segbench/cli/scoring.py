@@ -13,6 +13,8 @@ from segbench.cli.flags import (
     Data,
     Dataset,
     Device,
+    Encoding,
+    Mapping,
     Model,
     OtherCode,
     Out,
@@ -44,12 +46,8 @@ def evaluate_command(
     split: Annotated[
         str | None, typer.Option(metavar="S", help="The split (else the protocol's).")
     ] = None,
-    mapping: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="YAML lines `raw value: class`, where the encoding is another."
-        ),
-    ] = None,
+    encoding: Encoding = None,
+    mapping: Mapping = None,
     name: Annotated[
         str | None,
         typer.Option(metavar="METHOD", help="What the method, or the new protocol, is called."),
@@ -95,7 +93,8 @@ def evaluate_command(
                     "segbench evaluate --predictions DIR needs --dataset NAME; the run whose "
                     "leaderboard it joins goes to --run"
                 )
-            source = work.Predictions(predictions, dataset, mapping, tuple(cards or ()))
+            said = work.said_encoding(encoding, mapping)
+            source = work.Predictions(predictions, dataset, said, tuple(cards or ()))
             scored = work.score_external(source, asked, machine, of_run, results, progress)
     for line in scored.lines:
         OUT.print(line)
@@ -116,10 +115,8 @@ def compare_command(
     right: Annotated[str, typer.Argument(metavar="B", help="The same of the other.")],
     dataset: Dataset = None,
     split: Annotated[str | None, typer.Option(metavar="S", help="Its split (else val).")] = None,
-    mapping: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="YAML lines `raw value: class` for both folders."),
-    ] = None,
+    encoding: Encoding = None,
+    mapping: Mapping = None,
     seeds: Annotated[
         bool,
         typer.Option("--seeds", help="A and B hold one folder or .npz file for each seed."),
@@ -153,7 +150,8 @@ def compare_command(
     from segbench.spec.protocol import Protocol
 
     asked = Asked(
-        dataset=dataset, mapping=mapping, metric=metric, has_seeds=seeds, protocol_name=protocol,
+        dataset=dataset, encoding=work.said_encoding(encoding, mapping), metric=metric,
+        has_seeds=seeds, protocol_name=protocol,
         protocol=work.changed(Protocol(), tuple(settings or ()), split), cards=tuple(cards or ()),
     )  # fmt: skip
     machine = Machine.from_environment(data=data or (), cache=cache, threads=1)
@@ -216,33 +214,46 @@ def export_command(trial: Model, out: Out) -> None:
 @app.command("predict")
 def predict_command(
     model: Model,
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Photographs, or folders of them.")
-    ],
     out: Out,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[IMAGE...]", help="Photographs, or folders of them."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="S", help="Instead of IMAGE: a split of the model's own data set."),
+    ] = None,
     crf: Annotated[bool, typer.Option("--crf", help="Refine with a CRF (extra `crf`).")] = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write NAME_probabilities.npz too.")
     ] = False,
     settings: ProtocolSettings = None,
     other_code: OtherCode = False,
+    data: Data = None,
+    cache: Cache = None,
     device: Device = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:
     """Label photographs with a trained model: palette PNGs, and overlays with a legend."""
+    if bool(images) == (split is not None):
+        raise ExperimentError(
+            "segbench predict: name photographs, or a --split of the model's data"
+        )
     from segbench import drive_evaluate as work
-    from segbench.label_images import label_images
+    from segbench.label_images import Asked, label_images
     from segbench.model_folder import find_model, first_protocol
     from segbench.spec.machine import Machine
 
     folder = find_model(model)
     protocol = work.changed(first_protocol(folder), tuple(settings or ()))
-    machine = Machine.from_environment(device=device, threads=threads)
+    machine = Machine.from_environment(data=data or (), cache=cache, device=device, threads=threads)
+    asked = Asked(
+        out, tuple(images or ()), split,
+        with_crf=crf, with_probabilities=probabilities, with_other_code=other_code,
+    )  # fmt: skip
     OUT.print(f"protocol: {protocol.description()}")
     with progress_bars() as progress:
         written = label_images(
-            folder, images, out, protocol, machine,
-            with_crf=crf, with_probabilities=probabilities, with_other_code=other_code,
-            progress=lambda done, of: progress("images", done, of),
-        )  # fmt: skip
+            folder, asked, protocol, machine, lambda done, of: progress("images", done, of)
+        )
     OUT.print(f"{len(written)} images labelled: {console.shown_path(out)}")
