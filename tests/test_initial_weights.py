@@ -34,6 +34,11 @@ WARNING = (
     "backbones; say `model.weights: none`, or give the card weights (such as `weights: "
     "torchvision:DEFAULT`)"
 )
+ALONE = (
+    "toynet starts from random weights, since no others stand on the card as `default_weights`; say "
+    "`model.weights: none` if that is meant, or give the card weights (such as `weights: "
+    "torchvision:DEFAULT`)"
+)
 
 
 def _warning(project: Path, *lines: str, settings: tuple[str, ...] = BOTH) -> str:
@@ -47,7 +52,7 @@ def _warning(project: Path, *lines: str, settings: tuple[str, ...] = BOTH) -> st
 
 def test_a_backbone_without_weights_beside_a_pretrained_one_is_warned_of(toy_project):
     assert _warning(toy_project) == WARNING
-    assert _warning(toy_project, settings=("sweep.backbone=[toynet]",)) == ""
+    assert _warning(toy_project, settings=("sweep.backbone=[toynet]",)) == ALONE
     assert _warning(toy_project, settings=("sweep.backbone=[resnet18, googlenet]",)) == ""
     three = _warning(toy_project, settings=("sweep.backbone=[googlenet, toynet, resnet18]",))
     assert three.startswith(
@@ -83,9 +88,9 @@ def test_what_is_said_of_other_cells_leaves_the_warning(toy_project, lines):
     assert _warning(toy_project, lines) == WARNING
 
 
-def test_backbones_that_never_meet_are_not_warned_of(toy_project):
+def test_a_backbone_that_meets_no_pretrained_one_is_said_to_be_random(toy_project):
     apart = ("sweep.exclude=[{backbone: toynet, head: fcn8s}, {backbone: resnet18, head: fcn32s}]",)
-    assert _warning(toy_project, settings=(*BOTH, *apart)) == ""
+    assert _warning(toy_project, settings=(*BOTH, *apart)) == ALONE
 
 
 def test_check_plan_and_run_say_it_in_one_line(toy_project):
@@ -140,6 +145,7 @@ def test_a_column_names_the_weights_where_rows_differ(mixed):
     assert re.findall(r'<td data-value="\w+">(random|imagenet)</td>', page)[:4] == expected
     assert f"Initial weights: {source}." in page
     assert "(initial weights differ: resnet18 random, googlenet imagenet)" in page
+    assert "<p>Initial weights differ: random against imagenet.</p>" in page
 
 
 def test_where_all_start_alike_no_column_stands(tmp_path):

@@ -88,10 +88,6 @@ def test_seeds_and_cards_are_in_the_id_but_notes_are_not(plan_of, toy_project):
         ("sweep.backbone=toynt", "sweep.backbone: no backbone 'toynt'; did you mean 'toynet'?"),
         ("sweep.dataset=[toyshape]", "did you mean 'toyshapes'?"),
         ("sweep.head=fcn32", "no head 'fcn32'; did you mean 'fcn32s'?"),
-        (
-            "model.weights=default",
-            "model.weights: toynet comes without default weights: say `none` to start from random",
-        ),
         ("sweep.head=fcn4s", "fcn4s reads stride 4, which toynet does not have"),
         ("train.stages.0.optimizer.lr=-1", "should be greater than 0, but got -1"),
         ("train.batchsize=3", "unknown key; did you mean 'batch_size'?"),

@@ -407,6 +407,7 @@ def _environment() -> Environment:
         "duration": duration,
         "losses": _losses,
     }
+    environment.tests["started_otherwise_than"] = lambda one, other: weights_differ((one, other))
     return environment
 
 

@@ -1,41 +1,61 @@
-"""Warn of a sweep whose backbones start from random weights on one side and trained ones on another.
+"""Warn of backbones that start from random weights unasked, above all beside pretrained ones.
 
 Knows nothing of files.
 """
+
+from collections.abc import Iterable
 
 from segbench.spec.base import matches
 from segbench.spec.experiment import Experiment
 from segbench.spec.sweep import Cell, Plan
 
 _KEY = "model.weights"
+_MEND = "give the card weights (such as `weights: torchvision:DEFAULT`)"
 
 
 def random_by_default(plan: Plan) -> str:
-    """Return one sentence if backbones without weights meet pretrained ones, all else alike.
+    """Return one sentence if backbones start from random weights because their cards name no others.
 
-    Only where nobody asked for it: a `model.weights` that the file sets for a cell is meant.
+    Only where nobody asked for it: a `model.weights` that the file sets for a cell is meant. It says
+    more where such a backbone meets a pretrained one, all else alike.
     """
-    meets: dict[tuple[str, ...], list[Cell]] = {}
+    bare: dict[str, None] = {}  # names as ordered sets
+    met: dict[str, None] = {}
+    trained: dict[str, None] = {}
+    for cells in _alike_but_for_backbones(plan):
+        without = {c.axes["backbone"]: None for c in cells if _is_bare(plan.experiment, c)}
+        named = {
+            f"{c.axes['backbone']} from {w}": None for c in cells if (w := _weights(c)) != "none"
+        }
+        bare |= without
+        if without and named:
+            met |= without
+            trained |= named
+    if met:
+        return (
+            f"{_start(met)} from random weights, {', '.join(trained)}: the comparison is of weights, "
+            f"not of backbones; say `{_KEY}: none`, or {_MEND}"
+        )
+    if bare:
+        return (
+            f"{_start(bare)} from random weights, since no others stand on the card as "
+            f"`default_weights`; say `{_KEY}: none` if that is meant, or {_MEND}"
+        )
+    return ""
+
+
+def _alike_but_for_backbones(plan: Plan) -> Iterable[list[Cell]]:
+    found: dict[tuple[str, ...], list[Cell]] = {}
     for cell in plan.cells:
         if cell.trial is not None:
-            others = tuple(v for axis, v in cell.axes.items() if axis != "backbone")
-            meets.setdefault(others, []).append(cell)
-    bare: dict[str, None] = {}
-    trained: dict[str, None] = {}
-    for cells in meets.values():
-        without = [cell for cell in cells if _is_bare(plan.experiment, cell)]
-        named = [f"{c.axes['backbone']} from {_weights(c)}" for c in cells if _weights(c) != "none"]
-        if without and named:
-            bare |= dict.fromkeys(cell.axes["backbone"] for cell in without)
-            trained |= dict.fromkeys(named)
-    if not bare:
-        return ""
-    verb = "starts" if len(bare) == 1 else "start"
-    return (
-        f"{', '.join(bare)} {verb} from random weights, {', '.join(trained)}: the comparison is of "
-        f"weights, not of backbones; say `{_KEY}: none`, or give the card weights (such as "
-        "`weights: torchvision:DEFAULT`)"
-    )
+            others = tuple(value for axis, value in cell.axes.items() if axis != "backbone")
+            found.setdefault(others, []).append(cell)
+    return found.values()
+
+
+def _start(backbones: Iterable[str]) -> str:
+    names = tuple(backbones)
+    return f"{', '.join(names)} {'starts' if len(names) == 1 else 'start'}"
 
 
 def _weights(cell: Cell) -> str:

@@ -290,13 +290,6 @@ class _Expansion:
         except CardError as error:
             self._problem(("model", "weights"), str(error))
             return None
-        if name is None and model.weights == "default":
-            self._problem(
-                ("model", "weights"),
-                f"{backbone.name} comes without default weights: say `none` to start from random ones, "
-                f"or put yours on a card with `base: {backbone.name}`, `weights` and `default_weights`",
-            )
-            return None
         return model.revised(weights=name or "none"), backbone.weights[name] if name else None
 
     def _code(self, backbone: BackboneCard) -> dict[str, str] | None:
