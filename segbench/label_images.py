@@ -22,7 +22,7 @@ from segbench.engine.crf import refine, require_crf
 from segbench.engine.device import chosen_device, make_repeatable
 from segbench.engine.evaluate import naming
 from segbench.engine.predict import predict, unrefined
-from segbench.errors import DataError
+from segbench.errors import DataError, FileError, by_cause
 from segbench.files import check_file_names, sha256_of_file, write_atomically
 from segbench.models.segmenter import Segmenter
 from segbench.predicted import (
@@ -107,12 +107,16 @@ def label_images(
     )
     photographs = [source.path for source in sources.values() if source.path is not None]
     open_folder(asked.folder, about, photographs)
-    problems, written = [], []
+    problems: list[DataError] = []
+    written = []
     for done, (name, source) in enumerate(sources.items(), start=1):
         try:
             image = source.load()
-        except (DataError, OSError) as error:
-            problems.append(str(error))
+        except DataError as error:
+            problems.append(error)
+            continue
+        except OSError as error:
+            problems.append(FileError(source.path, "cannot be read ({})", error.strerror))
             continue
         with naming(name if source.path is None else str(source.path)):
             written.append(
@@ -122,7 +126,7 @@ def label_images(
     for sentence in doubts.sentences():
         LOG.warning("%s", sentence)
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError("\n".join(by_cause(problems)))
     return written
 
 
@@ -188,7 +192,7 @@ def _label(
 def _images(given: Sequence[Path]) -> dict[str, Path]:
     """Return the image files by the name that their predictions bear."""
     found: dict[str, Path] = {}
-    problems = []
+    problems: list[DataError] = []
     for place in given:
         if place.is_dir():
             inside = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in IMAGE_TYPES]
@@ -196,13 +200,15 @@ def _images(given: Sequence[Path]) -> dict[str, Path]:
         else:
             named = [(place.stem, place)]
         if not named or not all(path.is_file() for _, path in named):
-            problems.append(f"{place}: no such image, or no image in it")
+            problems.append(FileError(place, "no such image, or no image in it"))
         check_file_names(place, (name for name, _ in named))
         for name, path in named:
             if found.setdefault(name, path) != path:
-                problems.append(f"{path}: would be written over {found[name]}; label them apart")
+                problems.append(
+                    FileError(path, "would be written over {}; label them apart", found[name])
+                )
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError("\n".join(by_cause(problems)))
     return found
 
 

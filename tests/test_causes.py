@@ -17,6 +17,8 @@ from segbench.data.labels import class_lookup, decode_label
 from segbench.data.layout import download_folder
 from segbench.data.split import open_split
 from segbench.errors import DamagedError, DataError, FileError, by_cause
+from segbench.label_images import _images
+from segbench.reading import as_labels
 from segbench.score import score_predictions
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
@@ -127,7 +129,9 @@ def test_two_predictions_of_one_image_are_not_guessed_between(folder, machine, t
     (theirs / "im0.jpg").write_bytes(b"a photograph is no prediction")
     said = r"theirs: has surplus predictions of 1 images; which is meant: im0.(png|PNG) or im0"
     with pytest.raises(DataError, match=said):
-        score_predictions(theirs, card(), Protocol(), machine, name="theirs")
+        score_predictions(
+            theirs, card(), Protocol(), machine, name="theirs", reading=as_labels(card())
+        )
 
 
 def test_missing_and_surplus_predictions_are_a_line_each(folder, machine, tmp_path):  # noqa: F811
@@ -136,8 +140,20 @@ def test_missing_and_surplus_predictions_are_a_line_each(folder, machine, tmp_pa
     for name in "abcd":
         Image.new("L", (5, 5)).save(theirs / f"{name}.png")
     with pytest.raises(DataError) as told:
-        score_predictions(theirs, card(), Protocol(), machine, name="theirs")
+        score_predictions(
+            theirs, card(), Protocol(), machine, name="theirs", reading=as_labels(card())
+        )
     assert str(told.value).splitlines()[1:] == [
         "im0.png and 2 more: is missing",
         "a.png and 3 more: is surplus: the split has no such image",
     ]
+
+
+def test_photographs_of_one_name_are_a_line(folder):  # noqa: F811
+    twice = [folder / "photos" / split for split in ("train", "val")]
+    with pytest.raises(DataError) as told:
+        _images(twice)
+    first = ", ".join(f"{twice[0] / name}.jpg" for name in ("im0", "im1", "im2"))
+    assert str(told.value) == (
+        f"{twice[1] / 'im0.jpg'} and 2 more: would be written over {first}; label them apart"
+    )
