@@ -37,6 +37,7 @@ from segbench.files import digest, read_json, write_json
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
 
+_RULES = 2  # of reading and checking raw files; raised with them, so that splits are converted again
 _ROWS_IN_MEMORY = 64  # photographs of a megabyte each would fill it with the library's 1,000
 Progress = Callable[[int, int], None]  # (done, of)
 IfChanged = Literal["refuse", "convert", "pass_over"]
@@ -202,7 +203,7 @@ def _folder(card: DatasetCard, split: str, machine: Machine, root: Path | None) 
 
 
 def _stem(card: DatasetCard, split: str) -> str:
-    return f"{card.name}-{split}-{digest([card.content_digest(), split], length=12)}"
+    return f"{card.name}-{split}-{digest([_RULES, card.content_digest(), split], length=12)}"
 
 
 def _made_folders(card: DatasetCard, split: str, machine: Machine) -> list[Path]:
