@@ -15,7 +15,7 @@ from segbench.spec.cards import BackboneCard, DatasetCard, Weights
 from segbench.spec.heads import Head, Model
 from segbench.spec.recipe import Recipe
 
-IDENTITY_VERSION = 2  # raised when the code gives other numbers for the same trial, so that old results are not reused
+IDENTITY_VERSION = 3  # raised when the code gives other numbers for the same trial, so that old results are not reused
 ID_LENGTH = 12
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 TrialId = Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{ID_LENGTH}}}$")]
