@@ -174,7 +174,7 @@ class _Loop:
             return
         self.segmenter.load_state_dict(saved["model"])
         if saved["stage_end"] == end:  # else it was saved at the end of the stage before
-            self.optimizer.load_state_dict(saved["optimizer"])
+            _restore(self.optimizer, saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.skipped = saved.get("skipped", self.skipped).to(self.device)
         self.loss_sum = saved["loss_sum"].to(self.device)
@@ -367,6 +367,19 @@ def _optimizer(groups: list[dict[str, Any]], optimizer: Optimizer) -> torch.opti
         return torch.optim.SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum, fused=fused)
     kind = torch.optim.Adam if optimizer.name == "adam" else torch.optim.AdamW
     return kind(groups, lr=optimizer.lr, betas=optimizer.betas, fused=fused)
+
+
+def _restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load an optimizer's state, each tensor laid out in memory as its parameter.
+
+    Fused forms walk over the memory of both at once and do not look at strides: a momentum of
+    another layout would silently move other weights.
+    """
+    optimizer.load_state_dict(saved)
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 class _TrainingStep(nn.Module):

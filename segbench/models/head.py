@@ -161,7 +161,8 @@ class FusionHead(nn.Module):
             feature_map = self.norm[name](feature_map)
         if self._scales[index] != 1:
             feature_map = feature_map * self._scales[index]
-        return self.score[name](feature_map) if self._fuses_scores else feature_map
+        stage = self.score[name](feature_map) if self._fuses_scores else feature_map
+        return stage.contiguous()  # upsampling multiplies along rows, the trunk has channels last
 
 
 def _shared(
