@@ -72,6 +72,8 @@ class Evaluation(Spec):
 
     num_trained_on: how many of the images the trial was trained on, None where that is not known.
     blank: how the predictions show that the model did not learn (`counts.why_blank`).
+    other_code: how the user's code that built the model differs from the trial's, empty where it does
+    not.
     """
 
     trial_id: str
@@ -84,6 +86,7 @@ class Evaluation(Spec):
     per_class_iou: tuple[float | None, ...]
     num_trained_on: Annotated[int, Field(ge=0)] | None = None
     blank: Blank | None = None
+    other_code: str = ""
 
     @property
     def scored_classes(self) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from segbench.predicted import prediction_files
 from segbench.reading import Reading
 from segbench.results import Evaluation
 from segbench.spec.cards import IGNORE_INDEX, DatasetCard
+from segbench.spec.code import code_in_use, difference
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
 from segbench.trial_score import load_segmenter, scored_on
@@ -97,6 +98,8 @@ def score_trial(
     trial, segmenter = load_segmenter(workdir, machine, with_other_code=with_other_code)
     make_repeatable(machine, trial.seed)
     evaluation, counted = scored_on(split, segmenter, trial, protocol, machine, progress)
+    changed = difference(trial.code, code_in_use(trial.functions))
+    evaluation = evaluation.revised(other_code=changed)
     results.write_evaluation(workdir, evaluation, counted)
     return evaluation
 

@@ -157,7 +157,7 @@ def _timing(model: _Model, times: _Times) -> Timing:
     low, high = (round(float(q), 4) for q in np.quantile(every, (0.25, 0.75)))
     return Timing(
         axes=model.axes,
-        trial_id=model.trial.id(),
+        trial_id=model.workdir.name,
         weights=model.weights,
         forward_ms=tuple(round(statistics.median(passes), 4) for passes in times.passes),
         quartiles_ms=(low, high),

@@ -118,6 +118,8 @@ def test_evaluate_and_predict_refuse_a_trial_of_other_code_unless_told(project, 
         assert exit_code == 2
         assert f"was made from other code than is here: {MODULE}_layers has changed" in said
         assert segbench(*words, "--other-code")[0] == 0
+    evaluations = {e.protocol.name: e.other_code for e in results.load_evaluations(workdir)}
+    assert evaluations == {"native": "", "native-flip-true": f"{MODULE}_layers has changed"}
     assert "--other-code" in segbench("evaluate", "--help")[1]
 
 

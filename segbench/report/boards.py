@@ -208,7 +208,7 @@ class Board:
     @property
     def reading_note(self) -> str:
         """How figures, places and letters are to be read on this board."""
-        return self._seen_note + self._order_note + self._blank_note
+        return self._seen_note + self._code_note + self._order_note + self._blank_note
 
     @property
     def _blank_note(self) -> str:
@@ -219,6 +219,18 @@ class Board:
         ]
         told = "Did not learn, so that the figures say nothing of a trained model"
         return f" {told}: {listed(found)}." if found else ""
+
+    @property
+    def _code_note(self) -> str:
+        """Which models were scored with code that they were not trained with."""
+        changes = {
+            model.name: evaluation.other_code
+            for model in self.models
+            for evaluation in model.evaluations
+            if evaluation.other_code
+        }
+        told = listed([f"{name} ({change})" for name, change in changes.items()])
+        return f"Scored with other code than they were trained with: {told}. " if changes else ""
 
     @property
     def _seen_note(self) -> str:

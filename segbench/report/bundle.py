@@ -189,7 +189,7 @@ def _verify_trial(workdir: Path) -> None:
             dataset=trial.dataset,
             split_fingerprint=claimed.split_fingerprint,
             num_trained_on=claimed.num_trained_on,
-        )
+        ).revised(other_code=claimed.other_code)
         if path.stem != claimed.protocol.digest() or not _alike(claimed, computed):
             raise ResultError(f"{path}: its figures are not what its counts give")
 
