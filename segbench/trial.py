@@ -147,7 +147,9 @@ def _run(work: Work, protocols: tuple[Protocol, ...], submitted: str | None) -> 
     before = results.load_result(work.workdir)
     training = _bring_to_its_end(work, segmenter, protocols, before)
     clock = time.perf_counter()
-    for index, protocol in enumerate(protocols):
+    # those that keep every prediction first: the others copy their counts
+    ordered = sorted(protocols, key=lambda protocol: protocol.false_positives != "everywhere")
+    for index, protocol in enumerate(ordered):
         if ranks.agreed(results.load_evaluation(work.workdir, protocol) is None):
             evaluate_trial(work, segmenter, protocol, of=f"{index + 1}/{len(protocols)}")
     evaluate_seconds = time.perf_counter() - clock

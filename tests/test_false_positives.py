@@ -131,7 +131,7 @@ def test_a_trial_scores_protocols_that_count_alike_once(toy_project, tmp_path, m
 
     evaluate = trial_score.evaluate
     monkeypatch.setattr(trial_score, "evaluate", counting)
-    protocols = (Protocol(), STUDY, Protocol(name="mirrored", flip=True))
+    protocols = (STUDY, Protocol(), Protocol(name="mirrored", flip=True))
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
     assert scored == ["native", "mirrored"]
     assert results.is_done(workdir, protocols)
