@@ -248,9 +248,8 @@ def _foreign_counts(path: Path) -> Counts | None:
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise ResultError(f"{path}: names {twice[0]!r} twice; each image once")
     try:
-        counts = Counts(
-            **{key: _whole(path, key, array) for key, array in arrays.items()}, names=names
-        )
+        tp, label, pred = (_whole(path, key, arrays[key]) for key in ("tp", "label", "pred"))
+        counts = Counts(tp, label, pred, names)
     except ValueError as error:
         raise ResultError(f"{path}: {error}") from error
     if not counts.label.any():

@@ -63,8 +63,9 @@ class Result(Spec):
     @property
     def loss_rose(self) -> bool:
         """Whether the training's loss ended above its start, as far as both are known."""
-        known = self.first_loss is not None and self.final_loss is not None
-        return known and self.final_loss > self.first_loss
+        if self.first_loss is None or self.final_loss is None:
+            return False
+        return self.final_loss > self.first_loss
 
 
 class Evaluation(Spec):
