@@ -203,7 +203,7 @@ def _one(
         name="compared", reading=reading, progress=lambda done, of: progress(shown, done, of),
     )  # fmt: skip
     seed = _seed(found.scored.counts.as_counts(), found.scored.evaluation)
-    return seed._replace(note=found.foreign_in_words(shown))
+    return seed._replace(note="; ".join(found.remarks(shown)))
 
 
 def _of_file(path: Path, asked: Asked, card: DatasetCard | None) -> _Seed:

@@ -112,16 +112,18 @@ def score_external(
     from segbench.score import score_predictions
 
     reading = chosen_reading(source.folder, dataset, source.encoding)
-    method, scored, _ = predicted = score_predictions(
+    predicted = score_predictions(
         source.folder, dataset, protocol, machine,
         name=method_name, reading=reading, progress=lambda d, of: progress(method_name, d, of),
     )  # fmt: skip
-    folder = write_external(run_folder or results_folder, method, *scored)
-    lines = [f"{method_name}: {figures_in_words(scored.evaluation)}"]
-    if predicted.foreign:
-        lines.append(predicted.foreign_in_words(predicted.method.name))
-    lines.append(f"written: {folder}")
-    return Done(tuple(lines), run_folder)
+    scored = predicted.scored
+    folder = write_external(run_folder or results_folder, predicted.method, *scored)
+    lines = (
+        f"{method_name}: {figures_in_words(scored.evaluation)}",
+        *predicted.remarks(method_name),
+        f"written: {folder}",
+    )
+    return Done(lines, run_folder)
 
 
 def said_encoding(encoding: str | None, mapping: Path | None) -> str | None:

@@ -105,6 +105,25 @@ def as_indices(dataset: DatasetCard) -> Reading:
     )
 
 
+def as_card_indices(dataset: DatasetCard) -> Reading:
+    """Return the reading of files that hold the card's class indices, as if it had no view."""
+    raw = np.full(_NUM_VALUES, _NO_CLASS, dtype=np.uint16)
+    raw[: len(dataset.classes)] = np.arange(len(dataset.classes))
+    return _of_card(dataset, raw, means_to_ignore=False)
+
+
+def shifted(reading: Reading, by: int) -> Reading:
+    """Return the reading of files that hold each value of `reading` plus `by`."""
+    meant = np.arange(_NUM_VALUES) - by
+    is_value = (meant >= 0) & (meant < _NUM_VALUES)
+    meant = np.where(is_value, meant, 0)
+    return reading._replace(
+        classes=np.where(is_value, reading.classes[meant], IGNORE_INDEX).astype(np.uint8),
+        is_foreign=np.where(is_value, reading.is_foreign[meant], True),
+        named=np.where(is_value, reading.named[meant], _NO_CLASS).astype(np.uint16),
+    )
+
+
 def as_mapped(dataset: DatasetCard, mapping: NamedValues) -> Reading:
     """Return the reading of files whose values a mapping file names."""
     rest = IGNORE_INDEX if OTHERS in mapping.ignored else _NO_CLASS

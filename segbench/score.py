@@ -25,15 +25,17 @@ from segbench.engine.evaluate import count, scored_label
 from segbench.errors import DataError, FileError, by_cause, listed
 from segbench.external import ExternalMethod
 from segbench.files import check_file_names, sha256_of_file
+from segbench.other_readings import Other, Tally, far_better
 from segbench.predicted import prediction_files
 from segbench.reading import Reading
 from segbench.results import Evaluation
-from segbench.spec.cards import IGNORE_INDEX, DatasetCard
+from segbench.spec.cards import DatasetCard
 from segbench.spec.code import code_in_use, difference
 from segbench.spec.machine import Machine
 from segbench.spec.protocol import Protocol
 from segbench.trial_score import load_segmenter, scored_on
 
+_ENCODINGS = {"label": "the labels", "index": "indices of the classes"}
 MOST = 0.9  # of the objects' pixels: so many values that are no class are another encoding
 _NOT_READ = {".npy", ".tif", ".tiff", ".bmp", ".gif", ".mat"}  # yet another answer beside a PNG
 Progress = Callable[[int, int], None]  # (done, of)
@@ -47,23 +49,28 @@ class Scored(NamedTuple):
 
 
 class Predicted(NamedTuple):
-    """Who predicted, the figures, and what was predicted that is no class.
+    """Who predicted, the figures, what was predicted that is no class, and what may have been meant.
 
-    foreign: raw value -> how many labelled pixels hold it; they count as errors.
+    foreign: raw value -> how many labelled pixels hold it; they count as errors. other: a reading
+    of the files that agrees far better.
     """
 
     method: ExternalMethod
     scored: Scored
     foreign: dict[int, int]
+    other: Other | None
 
-    def foreign_in_words(self, name: str) -> str:
-        """Return a sentence on the values that are no class, empty where there are none."""
-        if not self.foreign:
-            return ""
-        return (
-            f"{name}: {sum(self.foreign.values())} labelled pixels hold values that are "
-            f"no class ({_listed(self.foreign)}) and count as errors"
-        )
+    def remarks(self, name: str) -> tuple[str, ...]:
+        """Return what whoever reads the figures must know, a sentence each."""
+        found = []
+        if self.foreign:
+            found.append(
+                f"{name}: {sum(self.foreign.values())} labelled pixels hold values that are "
+                f"no class ({_listed(self.foreign)}) and count as errors"
+            )
+        if self.other is not None:
+            found.append(f"{name}: {self.other.in_words()}")
+        return tuple(found)
 
 
 def score_trial(
@@ -147,22 +154,15 @@ def score_predictions(
     whole = open_scored(dataset, every, machine, if_changed="pass_over")
     files = _by_name(folder, prediction_files(folder))
     problems = _missing_and_surplus(split.names, whole.names, files)
-    foreign: Counter[int] = Counter()
-    background = dataset.seen_background
-    objects = lost = 0
+    tally = Tally(dataset.num_classes)
 
     def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
-        nonlocal objects, lost
         for index, image_name in enumerate(split.names):
             path = files.get(image_name)
             label = scored_label(split.label(index), protocol)
             values = None if path is None else _values(path, tuple(label.shape), reading, problems)
             if values is not None:
-                strange = reading.is_foreign[values] & (label.numpy() != IGNORE_INDEX)
-                is_object = (label.numpy() != IGNORE_INDEX) & (label.numpy() != background)
-                foreign.update(values[strange].tolist())
-                objects += np.count_nonzero(is_object)
-                lost += np.count_nonzero(strange & is_object)
+                tally.add(values, label.numpy())
                 yield image_name, torch.from_numpy(reading.classes[values]), label
             progress(index + 1, len(split))
 
@@ -172,11 +172,15 @@ def score_predictions(
             f"{folder}: does not hold one prediction for each of the {len(split)} images of "
             f"{dataset.name} {protocol.split}:\n" + "\n".join(by_cause(problems))
         )
-    if lost > MOST * objects:
+    foreign = tally.labelled(reading.is_foreign)  # (C, V)
+    by_value = {int(v): int(foreign[:, v].sum()) for v in np.flatnonzero(foreign.any(0))}
+    other = far_better(tally, reading, dataset, protocol)
+    lost = _share_of_objects(foreign, tally, dataset)
+    if lost > MOST:
         raise DataError(
-            f"{folder}: is not encoded as the labels of {dataset.name}: {100 * lost / objects:.0f} % of "
-            f"the pixels of objects hold values that are no class ({_listed(foreign)}); give --mapping "
-            f"FILE with a line for each value, such as `{foreign.most_common(1)[0][0]}: {dataset.classes[0]}`"
+            f"{folder}: is not encoded as {_ENCODINGS[reading.encoding]} of {dataset.name}: "
+            f"{100 * lost:.0f} % of the pixels of objects hold values that are no class "
+            f"({_listed(by_value)}); {_advice(other, by_value, dataset)}"
         )
     method = ExternalMethod(
         name=name,
@@ -192,7 +196,24 @@ def score_predictions(
         dataset=dataset,
         split_fingerprint=split.fingerprint,
     )
-    return Predicted(method, Scored(evaluation, counted), dict(foreign))
+    return Predicted(method, Scored(evaluation, counted), by_value, other)
+
+
+def _share_of_objects(foreign: NDArray[np.int64], tally: Tally, dataset: DatasetCard) -> float:
+    """Return the share of foreign values among the pixels labelled as anything but background."""
+    is_object = np.arange(dataset.num_classes) != dataset.seen_background
+    objects = tally.table[: dataset.num_classes][is_object].sum()
+    return float(foreign[is_object].sum() / objects) if objects else 0.0
+
+
+def _advice(other: Other | None, foreign: dict[int, int], dataset: DatasetCard) -> str:
+    if other is not None:
+        return other.in_words()
+    example = max(foreign, key=foreign.__getitem__)
+    return (
+        "give --encoding FILE with a line for each value, such as "
+        f"`{example}: {dataset.classes[0]}`"
+    )
 
 
 def _by_name(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
@@ -257,7 +278,8 @@ def _values(
         return None
     values = label.values
     if told := palette_problem(label, reading.named, reading.colours, reading.names):
-        problems.append(FileError(f"contradictory: {path}", "{}", told))
+        hint = "; class indices are read by --encoding index" * (reading.encoding == "label")
+        problems.append(FileError(path, "{}" + hint, told))
         return None
     if values.shape != size:
         found, expected = (f"{w}x{h}" for h, w in (values.shape, size))

@@ -22,7 +22,7 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (True, ("results",)),
     (True, ("run", "status", "load", "external", "predicted", "timings")),
     (False, ("trial", "trial_score", "trial_train", "trial_work")),
-    (False, ("score", "reading", "label_images", "crf_search", "time_cells")),
+    (False, ("score", "reading", "other_readings", "label_images", "crf_search", "time_cells")),
     (False, ("worker",)),
     (True, ("launch",)),
     (True, ("analysis",)),

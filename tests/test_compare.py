@@ -193,7 +193,8 @@ def test_values_that_are_no_class_are_told_and_most_of_them_refused(toy_run, tmp
     code, said = compare(sound, spread, *flags)
     assert code == 2
     assert "is not encoded as the labels of toyshapes" in said
-    assert "give --mapping FILE" in said
+    assert "read as class indices" not in said
+    assert "give --encoding FILE with a line for each value, such as `" in said
     names = Catalog.on_path().dataset("toyshapes").classes
     lines = [f"{60 * index}: {name}" for index, name in enumerate(names)]
     (tmp_path / "mapping.yaml").write_text("\n".join(lines), encoding="utf-8")

@@ -37,7 +37,9 @@ from segbench.files import digest, read_json, write_json
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
 
-_RULES = 2  # of reading and checking raw files; raised with them, so that splits are converted again
+_RULES = (
+    2  # of reading and checking raw files; raised with them, so that splits are converted again
+)
 _ROWS_IN_MEMORY = 64  # photographs of a megabyte each would fill it with the library's 1,000
 Progress = Callable[[int, int], None]  # (done, of)
 IfChanged = Literal["refuse", "convert", "pass_over"]
