@@ -114,7 +114,8 @@ class Stage(Spec):
     """A feature map that the trunk promises: its module, stride in input pixels and channels.
 
     smallest_side: the least pixels a side of an image that leave every layer up to here a feature,
-    under geometry `native`; the stride where nothing is said.
+    under geometry `native`; a side of s has (s - smallest_side) // stride + 1. The stride where
+    nothing is said.
     """
 
     not_identity = frozenset({"smallest_side"})  # a promise of what the modules are, like a test
