@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segbench.engine.loss import image_losses
 from segbench.engine.upsampled_loss import upsampled_losses
-from segbench.models.segmenter import build_segmenter
+from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.upsampling import Bilinear, Step
 from segbench.spec.cards import BackboneCard
 from segbench.spec.catalog import built_in_root, read_card
@@ -41,8 +41,8 @@ OPTIMIZERS = {
 FORMATS = {
     f"{trunk} {side} px {form}": (trunk, side, form)
     for trunk, side in (
-        ("googlenet", 128), ("inception_v3_7a", 128), ("resnet18", 128), ("vgg16", 96),
-        ("squeezenet1_1", 128),
+        ("googlenet", 96), ("inception_v3_7a", 107), ("squeezenet1_1", 96), ("resnet50", 96),
+        ("resnet18", 64), ("resnet18", 128), ("vgg16", 64),
     )
     for form in ("contiguous", "channels_last")
 }  # fmt: skip
@@ -113,12 +113,14 @@ def _optimizer(trunk: str, name: str, form: str) -> Callable[[], None]:
 
 def _format(trunk: str, side: int, form: str) -> Callable[[], None]:
     memory_format = getattr(torch, f"{form}_format" if form == "contiguous" else form)
-    segmenter = _segmenter(trunk).to(memory_format=memory_format)
+    segmenter = _segmenter(trunk)
+    segmenter.trunk.to(memory_format=memory_format)
     image = torch.rand(4, 3, side, side).contiguous(memory_format=memory_format)
     label = torch.randint(0, 21, (4, side, side))
 
     def step() -> None:
-        coarse: Tensor = segmenter.head(segmenter.feature_maps(image))
+        maps = sorted(segmenter.trunk(image).values(), key=lambda m: m.shape[-1])  # coarse to fine
+        coarse: Tensor = segmenter.head(tuple(maps))
         bilinear = segmenter.head.bilinear_to(coarse, (side, side))
         assert bilinear is not None
         upsampled_losses(coarse, bilinear, label).sum().backward()
@@ -126,7 +128,7 @@ def _format(trunk: str, side: int, form: str) -> Callable[[], None]:
     return step
 
 
-def _segmenter(trunk: str) -> nn.Module:
+def _segmenter(trunk: str) -> Segmenter:
     card = read_card(built_in_root() / "backbones" / f"{trunk}.yaml", BackboneCard)
     head = HEADS["fcn8s" if 32 in card.strides else "fcn4s_from16"]
     return build_segmenter(card, head, Model(weights="none"), 21)

@@ -420,3 +420,22 @@ def test_blocks_are_dropped_at_random_in_training_alone():
     segmenter.eval()
     first, second = (segmenter.feature_maps(image)[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18"])
+def test_trunks_have_channels_last_in_memory_and_give_the_same_score_maps(name):
+    segmenter = _with_random_scores(_built(HEADS["fcn4s_from16"], name=name))
+    layers = [m for m in segmenter.trunk.modules() if isinstance(m, nn.Conv2d)]
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in layers)
+    image = torch.rand(2, 3, 65, 39)
+    found = segmenter(image)
+    segmenter.trunk.to(memory_format=torch.contiguous_format)
+    torch.testing.assert_close(segmenter(image), found, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_the_other_memory_layout_fill_a_trunk():
+    first, second = (_built(HEADS["fcn4s_from16"]) for _ in range(2))
+    state = {name: tensor.contiguous() for name, tensor in first.state_dict().items()}
+    second.load_state_dict(state)
+    for name, tensor in second.state_dict().items():
+        assert torch.equal(tensor, state[name]), name

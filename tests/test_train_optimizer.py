@@ -9,7 +9,15 @@ import torch
 from test_loss import CLASSES, _segmenter
 from torch import Tensor
 
-from segbench.engine.train import Batch, Hooks, Interrupted, _optimizer, parameter_groups, train
+from segbench.engine.train import (
+    Batch,
+    Hooks,
+    Interrupted,
+    _optimizer,
+    _restore,
+    parameter_groups,
+    train,
+)
 from segbench.models.segmenter import Segmenter
 from segbench.spec.machine import Monitor
 from segbench.spec.recipe import Optimizer, Recipe, Stage, TrainImages
@@ -123,3 +131,29 @@ def test_under_fp16_gradients_are_unscaled_once_and_infinite_ones_skip_the_step(
         found.append([p.detach() for p in parameters])
     for plain, scaled in zip(*found, strict=True):
         torch.testing.assert_close(scaled, plain, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_of_another_memory_layout_is_laid_out_as_the_parameters(name):
+    """Fused forms walk over the memory of a weight and its momentum without a look at strides."""
+    optimizer, found = _recipe(name).stages[0].optimizer, []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        segmenter = _segmenter()
+        segmenter.trunk.to(memory_format=layout)
+        groups = parameter_groups(segmenter, optimizer, segmenter.parameter_kinds())
+        stepper = _optimizer(groups, optimizer)
+        if found:
+            segmenter.load_state_dict(found[0][0])
+            _restore(stepper, found[0][1])
+        for step in (1, 2):
+            torch.manual_seed(step)
+            for parameter in segmenter.parameters():
+                gradient = torch.randn(parameter.shape)
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)
+            if step == 2 or not found:
+                stepper.step()
+            if step == 1 and not found:
+                found.append(copy.deepcopy((segmenter.state_dict(), stepper.state_dict())))
+        found.append([p.detach() for p in segmenter.parameters()])
+    for plain, other in zip(*found[1:], strict=True):
+        assert torch.equal(plain, other)

@@ -67,7 +67,9 @@ class _UpsampledLosses(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator's types
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * gradients[0][:, None, None, None], None
 
@@ -87,7 +89,7 @@ def _losses(coarse: Tensor, target: _Target, gradient: Tensor | None) -> Tensor:
         wide_gradient = None if gradient is None else torch.zeros_like(wide)
         parts = [_block_losses(wide, block, pixels, wide_gradient) for block in blocks]
         losses.append(torch.stack(parts).sum(0))  # pairwise: a running sum loses digits
-        if gradient is not None:
+        if gradient is not None and wide_gradient is not None:
             gradient[images] = wide_gradient @ columns
     return torch.cat(losses)
 
