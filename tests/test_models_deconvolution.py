@@ -28,6 +28,7 @@ from segbench import results
 from segbench.drive import Flags, prepare_run
 from segbench.engine.predict import predict
 from segbench.errors import CardError, DataError
+from segbench.model_folder import trunk_card
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.spec.cards import BackboneCard, Input
 from segbench.spec.catalog import Catalog, built_in_root
@@ -395,3 +396,14 @@ def test_a_chain_trains_and_is_scored(write, tmp_path, cached):
     assert done == "done", results.load_result(workdir)
     found = [results.load_evaluation(workdir, protocol) for protocol in protocols]
     assert [evaluation and evaluation.num_images for evaluation in found] == [2, 2]
+
+
+def test_an_exported_trunk_is_fed_and_built_as_it_was_trained(write, tmp_path):
+    settings = ("model.batch_norm=removed",)
+    prepared = prepare_run(write("chain.yaml", TRAINED), Flags(settings=settings, results=tmp_path))
+    (trial,) = prepared.asked.trials.values()
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"")
+    trained = trunk_card(trial, weights).weights["trained"]
+    assert trained.input == RAW
+    assert trained.notes.endswith("fits `model.batch_norm: removed` alone")
