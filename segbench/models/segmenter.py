@@ -34,8 +34,7 @@ def build_segmenter(
     """Return the model that the cards describe, in training mode.
 
     Parameters are drawn from torch's global generator, score layers are zero, and the trunk's come
-    from the file `weights_path` where one is given. The trunk computes with channels last in memory,
-    which most convolutions are faster in; shapes and state_dict are as ever. The image is
+    from the file `weights_path` where one is given. The image is
     normalised as the weights that `model.weights` names want it, whether or not they are loaded
     here: a trained model that is built again to take a checkpoint must see the same input.
 
@@ -64,7 +63,7 @@ def build_segmenter(
     )
     weights = weights_named(backbone, model)
     segmenter = Segmenter(
-        trunk.network.to(memory_format=torch.channels_last),
+        trunk.network,
         fusion,
         stage_names=tuple(stage.name for stage in stages),
         image_input=model.input or (weights and weights.input) or backbone.input,
@@ -99,7 +98,8 @@ class Segmenter(nn.Module):
         chain: Chain | None = None,
     ) -> None:
         super().__init__()
-        self.trunk = trunk
+        self._memory_format = _faster_memory_format(trunk)
+        self.trunk = trunk.to(memory_format=self._memory_format)
         self.head = head
         self.minimum_side = minimum_side
         self._chain = chain
@@ -137,7 +137,7 @@ class Segmenter(nn.Module):
         if self._is_bgr:
             image = image.flip(1)
         image = image * self._scale + self._shift
-        maps = self.trunk(image.contiguous(memory_format=torch.channels_last))
+        maps = self.trunk(image.contiguous(memory_format=self._memory_format))
         return tuple(maps[name] for name in self._stage_names)
 
     def takes_images(self) -> bool:
@@ -187,6 +187,18 @@ class Segmenter(nn.Module):
             else "head"
             for name, _ in self.named_parameters()
         }
+
+
+def _faster_memory_format(trunk: nn.Module) -> torch.memory_format:
+    """Return channels last for a trunk of whose convolutions a third or more are 1x1.
+
+    Those are plain matrix products then: GoogLeNet, SqueezeNet, Inception-v3 and ResNet-50 gain a
+    fifth to two fifths on a CPU (benchmarks/loss.py). Trunks of 3x3 kernels (ResNet-18, VGG16) gain
+    nothing or lose. The rule looks at the trunk alone, so that numbers do not depend on the machine.
+    """
+    kernels = [layer.kernel_size for layer in trunk.modules() if isinstance(layer, nn.Conv2d)]
+    is_mostly_thin = 3 * kernels.count((1, 1)) >= max(len(kernels), 1)
+    return torch.channels_last if is_mostly_thin else torch.contiguous_format
 
 
 def _normalisation(image_input: Input) -> tuple[Tensor, Tensor]:
