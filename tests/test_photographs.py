@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from segbench import results
 from segbench.cli import app
+from segbench.data.labels import image_label
 from segbench.data.photographs import checked_image
 from segbench.data.split import decoded_image, open_split
 from segbench.errors import DataError
@@ -30,9 +31,9 @@ def oriented(orientation: int, kind: str = "PNG") -> bytes:
 
 
 def sixteen_bits(values: np.ndarray) -> bytes:
-    """Return a PNG of (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, written by its definition."""
+    """Return a PNG of (H, W) grey, (H, W, 2) with alpha, RGB or RGBA, written by its definition."""
     channels = 1 if values.ndim == 2 else values.shape[2]
-    colour_type = {1: 0, 3: 2, 4: 6}[channels]
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     size = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour_type, 0, 0, 0)
     parts = [(b"IHDR", size), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
@@ -46,13 +47,13 @@ def pixels_of(stored: bytes) -> np.ndarray:
     return decoded_image(stored).permute(1, 2, 0).numpy()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_orientation_is_applied_as_viewers_do_or_left_alone(orientation, kind):
     raw = oriented(orientation, kind)
     with Image.open(io.BytesIO(raw)) as image:
         as_shown = np.asarray(ImageOps.exif_transpose(image))
-        as_stored = np.asarray(image)
+        as_stored = PIXELS if kind == "TIFF" else np.asarray(image)  # Pillow turns TIFF itself
     for exif, expected in (("apply", as_shown), ("stored", as_stored), (None, as_stored)):
         found = checked_image(raw, "a", exif=exif)
         assert found.is_turned == (orientation != 1)
@@ -64,16 +65,49 @@ def test_an_orientation_is_applied_as_viewers_do_or_left_alone(orientation, kind
             )
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_labels_are_read_as_they_lie_in_the_file(orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS[..., 0]).save(buffer, format=kind, exif=exif)
+    np.testing.assert_array_equal(image_label(buffer.getvalue(), "a").values, PIXELS[..., 0])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_a_photograph_with_damaged_exif_is_read(kind):
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).save(buffer, format=kind, lossless=True, exif=b"Exif\0\0no header")
+    found = checked_image(buffer.getvalue(), "a", exif="apply")
+    assert not found.is_turned
+    np.testing.assert_array_equal(pixels_of(found.stored), PIXELS)
+
+
+def test_grey_labels_of_16_bits_with_alpha_keep_their_values():
+    values = RNG.integers(0, 65536, (5, 7, 2)).astype(np.uint16)
+    found = image_label(sixteen_bits(values), "a")
+    np.testing.assert_array_equal(found.values, values[..., 0])
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_of_16_bits_are_no_label(channels):
+    raw = sixteen_bits(np.zeros((5, 7, channels), np.uint16))
+    with pytest.raises(DataError, match="not colours"):
+        image_label(raw, "a")
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 2), (5, 7, 3), (5, 7, 4)])
 @pytest.mark.parametrize("bits", [None, 16, 14, 12, 10, 8])
 def test_the_upper_8_of_the_significant_bits_are_kept(shape, bits):
     values = RNG.integers(0, 2 ** (bits or 16), shape).astype(np.uint16)
-    if len(shape) == 3:
-        values[..., 3:] = 65535
+    if shape[2:] in {(2,), (4,)}:
+        values[..., -1] = 65535  # alpha
     found = checked_image(sixteen_bits(values), "a", bits=bits)
-    expected = np.atleast_3d(values)[..., :3] >> ((bits or 16) - 8)
+    seen = np.atleast_3d(values)[..., : 3 if shape[2:] > (2,) else 1]
+    expected = seen >> ((bits or 16) - 8)
     np.testing.assert_array_equal(pixels_of(found.stored), np.broadcast_to(expected, (5, 7, 3)))
-    assert found.brightest == np.atleast_3d(values)[..., :3].max()
+    assert found.brightest == seen.max()
 
 
 def test_8_bit_files_are_read_as_they_are_whatever_the_card_says():

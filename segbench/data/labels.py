@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
+from segbench.data.as_stored import as_stored, deep_values, turned_by_pillow
 from segbench.errors import DamagedError, FileError
 from segbench.spec.cards import IGNORE_INDEX, OTHERS, VOID_COLOUR, DatasetCard
 
@@ -88,14 +89,13 @@ def image_label(raw: bytes, name: str) -> RawLabel:
             if image.info.get("compression") in _LOSSY_IN_TIFF:
                 lossy = f"{image.info['compression']} data in a TIFF"
                 raise FileError(name, _NOT_LOSSLESS, lossy)
-            image.load()
-            if image.mode not in {"P", "L", "LA", "1", "I;16", "I;16B", "I"}:
+            values = _one_value(image, raw)
+            if values is None:
                 raise FileError(
                     name,
                     "is a {} image; a label must hold one value per pixel (palette or grey), not colours",
                     image.mode,
                 )
-            values = np.asarray(image.getchannel("L") if image.mode == "LA" else image)
             if image.mode == "L":
                 values = values // _GREY_STEP.get(_grey_bits(image, raw), 1)
             colours = image.getpalette() if image.mode == "P" else None
@@ -105,6 +105,19 @@ def image_label(raw: bytes, name: str) -> RawLabel:
         raise FileError(name, "label values must lie in 0..65535")
     palette = None if colours is None else np.asarray(colours, dtype=np.uint8).reshape(-1, 3)
     return RawLabel(values.astype(np.uint16), palette)
+
+
+def _one_value(image: Image.Image, raw: bytes) -> NDArray[np.integer] | None:
+    """Return the (H, W) values of an opened image as they lie in its file; None of colours."""
+    if image.mode == "RGBA":  # also what Pillow makes of grey with alpha in 16 bits
+        deep = deep_values(image, raw)
+        return deep if deep is not None and deep.ndim == 2 else None
+    if image.mode not in {"P", "L", "LA", "1", "I;16", "I;16B", "I"}:
+        return None
+    turned = turned_by_pillow(image)
+    image.load()
+    seen = as_stored(image, turned)
+    return np.asarray(seen.getchannel("L") if seen.mode == "LA" else seen)
 
 
 def _lossy_format(raw: bytes) -> str:

@@ -2,7 +2,7 @@
 
 RGB and grey JPEG and PNG files stay as they are, byte for byte; anything else (CMYK, palettes,
 alpha, other formats, what the card has turned or scaled) is stored as an RGB PNG. Of 16 bit images
-the upper 8 of the significant bits are kept. Pillow turns TIFF files itself, whatever a card says.
+the upper 8 of the significant bits are kept.
 """
 
 import hashlib
@@ -12,27 +12,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from PIL.ImageFile import ImageFile
 
+from segbench.data.as_stored import (
+    as_shown,
+    as_stored,
+    deep_values,
+    orientation_of,
+    turned_by_pillow,
+)
 from segbench.errors import DamagedError
 from segbench.spec.cards import Exif
 
-_ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
-_TO_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_OTHER_ORDER = {
-    "RGB;16B": "RGB;16L",
-    "RGB;16L": "RGB;16B",
-    "RGBA;16B": "RGBA;16L",
-    "RGBA;16L": "RGBA;16B",
-}
 _SENSOR_BITS = (8, 10, 12, 14)  # what cameras put into files of 16
 
 
@@ -65,12 +55,14 @@ def checked_image(
     """
     try:
         with Image.open(io.BytesIO(raw)) as image:
-            values = _deep_values(image, raw)
+            turned = turned_by_pillow(image)
+            values = deep_values(image, raw)
+            orientation = orientation_of(image) if turned == 1 else turned
             seen = image if values is None else _eight_bits(image, values, bits or 16)
-            to_upright = _TO_UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-            if to_upright is not None and exif == "apply":
-                seen = seen.transpose(to_upright)
-            known = to_upright is not None, None if values is None else int(values.max())
+            seen = as_stored(seen, turned)
+            if exif == "apply":
+                seen = as_shown(seen, orientation)
+            known = orientation != 1, None if values is None else int(values.max())
             if seen is image and image.format in {"JPEG", "PNG"} and image.mode in {"RGB", "L"}:
                 return Photograph(raw, image.height, image.width, digest_of_pixels(image), *known)
             rgb, buffer = seen.convert("RGB"), io.BytesIO()
@@ -140,35 +132,6 @@ def digest_of_pixels(image: Image.Image) -> str:
     hashed = hashlib.sha256(f"{image.height}x{image.width} ".encode())
     hashed.update(image.convert("RGB").tobytes())
     return hashed.hexdigest()[:16]
-
-
-def _deep_values(image: Image.Image, raw: bytes) -> NDArray[np.uint16] | None:
-    """Return a 16 bit file's values, (H, W) or (H, W, 3), and None of any other; loads the image.
-
-    Of colours Pillow keeps the upper byte alone; read in the other byte order it is the lower one.
-    """
-    other_order = _other_order(image)
-    image.load()
-    if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
-    if image.mode in {"I", "F"}:
-        raise ValueError(f"its values are of the kind {image.mode}; save it with 8 bits")
-    if other_order is None:
-        return None
-    with Image.open(io.BytesIO(raw)) as again:
-        again.tile = [tile._replace(args=other_order) for tile in again.tile]
-        upper, lower = (np.asarray(part)[..., :3].astype(np.uint16) for part in (image, again))
-    return (upper << 8 | lower).astype(np.uint16)
-
-
-def _other_order(image: Image.Image) -> object:
-    """Return how Pillow is told to read 16 bit colours in the other byte order, None of others."""
-    arguments = image.tile[0].args if isinstance(image, ImageFile) and image.tile else None
-    mode, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
-    swapped = _OTHER_ORDER.get(str(mode))
-    if swapped is None:
-        return None
-    return (swapped, *rest) if isinstance(arguments, tuple) else swapped
 
 
 def _eight_bits(image: Image.Image, values: NDArray[np.uint16], bits: int) -> Image.Image:
