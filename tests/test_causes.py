@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 from test_data_files import card, folder, grey_png, machine  # noqa: F401
 
-from segbench.data.labels import class_lookup, decode_label
+from segbench.data.labels import class_lookup, decode_label, image_label
 from segbench.data.layout import download_folder
 from segbench.data.split import open_split
 from segbench.errors import DamagedError, DataError, FileError, by_cause
@@ -111,14 +111,13 @@ def test_grey_with_transparency_is_read_by_its_grey_channel():
     np.testing.assert_array_equal(decode_label(raw, "a.png", card(), class_lookup(card())), label)
 
 
-def test_16_bits_with_transparency_are_refused_since_half_of_them_would_be_lost():
+def test_16_bits_with_transparency_are_read_whole():
     pixels = np.zeros((2, 3, 4), dtype=np.uint8)  # grey and transparency, 2 bytes each
     pixels[..., 1] = 1
     raw = bytearray(grey_png(pixels.reshape(2, 12), 3, 16))
     raw[25] = 4  # grey with transparency
     raw[29:33] = struct.pack(">I", zlib.crc32(raw[12:29]))
-    with pytest.raises(DataError, match="is a RGBA image"):
-        decode_label(bytes(raw), "a.png", card(), class_lookup(card()))
+    np.testing.assert_array_equal(image_label(bytes(raw), "a.png").values, np.ones((2, 3)))
 
 
 @pytest.mark.parametrize("second", ["im0.PNG", "im0.npy", "im0.tif"])
@@ -157,3 +156,13 @@ def test_photographs_of_one_name_are_a_line(folder):  # noqa: F811
     assert str(told.value) == (
         f"{twice[1] / 'im0.jpg'} and 2 more: would be written over {first}; label them apart"
     )
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"), [(b"", "a.png: is empty; mend"), (b"text", "a.png: is none of PNG, TIFF, BMP")]
+)
+def test_what_is_no_label_is_told_without_addresses_in_memory(raw, said):
+    with pytest.raises(DataError) as told:
+        image_label(raw, "a.png")
+    assert str(told.value).startswith(said)
+    assert "0x" not in str(told.value)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from segbench.data.as_stored import as_stored, deep_values, turned_by_pillow
@@ -99,6 +99,9 @@ def image_label(raw: bytes, name: str) -> RawLabel:
             if image.mode == "L":
                 values = values // _GREY_STEP.get(_grey_bits(image, raw), 1)
             colours = image.getpalette() if image.mode == "P" else None
+    except UnidentifiedImageError as error:  # its own words hold an address in memory
+        what = f"is none of {', '.join(_FORMATS)}" if raw else "is empty"
+        raise DamagedError(name, what) from error
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise DamagedError(name, "is not a readable label image ({})", error) from error
     if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
