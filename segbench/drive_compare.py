@@ -15,7 +15,7 @@ difference is tested.
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -24,6 +24,7 @@ import numpy as np
 from segbench import results
 from segbench.analysis.pairwise import Comparison, compare_two
 from segbench.counts import Counts, foreground_of
+from segbench.drive_evaluate import changed, protocol_of_predictions
 from segbench.errors import ExperimentError, ResultError
 from segbench.report.observed import load_counts
 from segbench.report.starts import start_name
@@ -45,17 +46,23 @@ Progress = Callable[[str, int, int], None]  # (what, done, of)
 class Asked:
     """What the flags of `segbench compare` say.
 
-    encoding: label, index or a mapping file. protocol: how predictions are scored. protocol_name:
-    which of a trial's or run's protocols.
+    encoding: label, index or a mapping file. settings and split: how predictions are scored.
+    protocol_name: which of a trial's or run's protocols.
     """
 
     dataset: str | None = None
     encoding: str | None = None
-    protocol: Protocol = field(default_factory=Protocol)
+    settings: tuple[str, ...] = ()
+    split: str | None = None
     protocol_name: str | None = None
     metric: str = "mean_iou"
     has_seeds: bool = False
     cards: tuple[Path, ...] = ()
+
+    @property
+    def protocol(self) -> Protocol:
+        """How results are scored that say nothing of it themselves."""
+        return changed(Protocol(), self.settings, self.split)
 
 
 class Compared(NamedTuple):
@@ -89,7 +96,7 @@ def compare_results(
     Raises:
         CardError: no such data set.
         DataError: a folder does not hold one prediction for each image.
-        ExperimentError: a side is none of the forms above, or a flag is missing.
+        ExperimentError: a side is none of the forms above, or a flag is missing or wrong.
         ResultError: damaged counts; other images or classes on one side than on the other.
     """
     if asked.metric not in FIGURES:
@@ -97,6 +104,7 @@ def compare_results(
             f"--metric {asked.metric}: no such figure{yamlfile.did_you_mean(asked.metric, FIGURES)}; "
             f"figures: {', '.join(FIGURES)}"
         )
+    plain = asked.protocol  # says at once what is wrong with a flag
     card = None if asked.dataset is None else Catalog.on_path(asked.cards).dataset(asked.dataset)
     sides = [_side(text, asked, card, machine, progress) for text in (left, right)]
     first = sides[0][0]
@@ -105,7 +113,7 @@ def compare_results(
     }
     trainings = [[seed.training for seed in side] for side in sides]
     shared = trainings[0] == trainings[1] and all(trainings[0])
-    rule = first.protocol.absent_class if first.protocol else asked.protocol.absent_class
+    rule = first.protocol.absent_class if first.protocol else plain.absent_class
     comparison = compare_two(
         [seed.counts for seed in sides[0]],
         [seed.counts for seed in sides[1]],
@@ -196,10 +204,11 @@ def _one(
     from segbench.reading import chosen_reading
     from segbench.score import score_predictions
 
+    protocol = protocol_of_predictions(path, asked.settings, asked.split)
     reading = chosen_reading(path, card, asked.encoding)
     shown = path.resolve().name  # any name that a folder can have; the method's own is not kept
     found = score_predictions(
-        path, card, asked.protocol, machine,
+        path, card, protocol, machine,
         name="compared", reading=reading, progress=lambda done, of: progress(shown, done, of),
     )  # fmt: skip
     seed = _seed(found.scored.counts.as_counts(), found.scored.evaluation)

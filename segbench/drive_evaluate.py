@@ -12,6 +12,7 @@ from typing import NamedTuple
 from segbench import results
 from segbench.errors import ExperimentError, ResultError
 from segbench.external import write_external
+from segbench.predicted import ABOUT, load_predicted_by
 from segbench.results import Evaluation
 from segbench.run import RunRecord, add_protocol, find_trial, load_run
 from segbench.spec import yamlfile
@@ -99,14 +100,14 @@ def score_external(
         ResultError: the name stands for another method.
     """
     method_name = _given_name(asked.name or source.folder.resolve().name.lower())
-    start = Protocol()
+    start = None
     if asked.start is not None:
         if run_folder is None:
             raise ExperimentError(f"--protocol {asked.start}: name the --run that has it")
         start = _named(load_run(run_folder), asked.start)
     elif run_folder is not None:
         load_run(run_folder)  # says at once where there is no run
-    protocol = changed(start, asked.settings, asked.split)
+    protocol = protocol_of_predictions(source.folder, asked.settings, asked.split, start)
     dataset = Catalog.on_path(source.cards).dataset(source.dataset)
     from segbench.reading import chosen_reading
     from segbench.score import score_predictions
@@ -119,11 +120,33 @@ def score_external(
     scored = predicted.scored
     folder = write_external(run_folder or results_folder, predicted.method, *scored)
     lines = (
+        f"protocol {protocol.digest()}: {protocol.description()}",
         f"{method_name}: {figures_in_words(scored.evaluation)}",
         *predicted.remarks(method_name),
         f"written: {folder}",
     )
     return Done(lines, run_folder)
+
+
+def protocol_of_predictions(
+    folder: Path, settings: tuple[str, ...], split: str | None, start: Protocol | None = None
+) -> Protocol:
+    """Return the protocol that a folder of predictions is scored by.
+
+    It is `start`, else the one that segbench.json in the folder says, else the plain one; changed by
+    the flags.
+
+    Raises:
+        ExperimentError: a setting is wrong, or segbench.json says that it was predicted otherwise.
+        ResultError: segbench.json is damaged.
+    """
+    about = load_predicted_by(folder)
+    if start is None:
+        start = Protocol() if about is None else about.protocol
+    protocol = changed(start, settings, split)
+    if about is not None and (why := about.contradiction(protocol)):
+        raise ExperimentError(f"{folder / ABOUT}: {why}")
+    return protocol
 
 
 def said_encoding(encoding: str | None, mapping: Path | None) -> str | None:

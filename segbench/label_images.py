@@ -92,7 +92,7 @@ def label_images(
     found = _images(asked.images) if asked.split is None else {}
     trial, segmenter = load_segmenter(model, machine, with_other_code=asked.with_other_code)
     make_repeatable(machine, trial.seed)
-    protocol = _as_predicted(protocol, asked)
+    protocol = as_predicted(protocol, asked)
     doubts = Doubts("apply", trial.dataset.image_bits)
     if asked.split is None:
         sources = _of_files(found, trial.dataset, doubts)
@@ -130,7 +130,12 @@ def label_images(
     return written
 
 
-def _as_predicted(protocol: Protocol, asked: Asked) -> Protocol:
+def as_predicted(protocol: Protocol, asked: Asked) -> Protocol:
+    """Return the protocol under which a model's protocol has photographs labelled: at their own size.
+
+    Raises:
+        DataError: a CRF is asked for, and its package is not installed.
+    """
     protocol = protocol.revised(score_at="label")
     if asked.split is not None:
         protocol = protocol.revised(split=asked.split)

@@ -11,7 +11,7 @@ Knows nothing of images or models.
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from segbench import results
 from segbench.errors import DataError
@@ -21,6 +21,13 @@ from segbench.spec.protocol import Protocol
 
 ABOUT = "segbench.json"
 OVERLAYS = "overlays"
+_WITH_PREDICTIONS: dict[str, Any] = {  # fields of a protocol that change no prediction
+    field: Protocol.model_fields[field].default
+    for field in (
+        *("name", "title", "split", "max_images", "subset_seed", "absent_class"),
+        *("with_background", "false_positives", "void", "boundary"),
+    )
+}
 
 
 class PredictedBy(Spec):
@@ -38,8 +45,33 @@ class PredictedBy(Spec):
     images: dict[str, str] = {}
 
     def in_words(self) -> str:
-        """Return who predicted, and how."""
-        return f"trial {self.trial_id}, {self.protocol.description()}"
+        """Return who predicted, what and how."""
+        of = f"{self.dataset} {self.protocol.split}"
+        return f"trial {self.trial_id} for {of}, {self.protocol.description()}"
+
+    def contradiction(self, protocol: Protocol) -> str:
+        """Return why the files cannot be scored by the protocol, empty if they can.
+
+        They can where only what is done with predictions differs: which images, classes and errors
+        count.
+        """
+        before, wanted = (p.revised(**_WITH_PREDICTIONS) for p in (self.protocol, protocol))
+        if before.digest() == wanted.digest():
+            return ""
+        if (
+            protocol.score_at == "input"
+            and before.digest() == wanted.revised(score_at="label").digest()
+        ):
+            return (
+                f"these maps have their photographs' own size, and score_at: input compares maps of "
+                f"the model's; --set score_at=label scores them, and `segbench evaluate RUN "
+                f"{self.trial_id}` the model itself"
+            )
+        return (
+            f"these were predicted under another protocol ({before.description()}) than the one "
+            f"to score by ({wanted.description()}); leave --protocol and --set of these out, or "
+            "predict again under that one"
+        )
 
 
 def load_predicted_by(folder: Path) -> PredictedBy | None:

@@ -153,6 +153,79 @@ def test_the_folder_says_who_predicted_and_overlays_lie_apart(workdir, tmp_path)
     assert f"{100 * wanted:.2f} - {100 * wanted:.2f}" in said  # pyright: ignore[reportOptionalOperand]
 
 
+PREDICTED = {  # what --set of `predict` changes: what the same figures are asked for with
+    "flip=true": {"flip": True},
+    "size=[64,80]": {"size": (64, 80)},
+    "absent_class=zero": {"absent_class": "zero"},
+    "max_images=2": {"max_images": 2},
+    "void=false_positive": {"void": "false_positive"},
+}
+
+
+@pytest.mark.parametrize("setting", PREDICTED)
+def test_predictions_are_scored_by_the_protocol_that_they_were_made_under(
+    setting, workdir, tmp_path
+):
+    card = new_card(tmp_path, "first1")
+    model = new_model(workdir, card)
+    places = ["--data", tmp_path / "data", "--device", "cpu"]
+    out = tmp_path / "out"
+    code, said = segbench("predict", model, "--split", "val", "--set", setting, "-o", out, *places)
+    assert code == 0, said
+    words = ["--dataset", "first1", "--cards", tmp_path / "cards", *places[:2]]
+    code, said = segbench("evaluate", "--predictions", out, *words, "--results", tmp_path / "r")
+    assert code == 0, said
+    protocol = Protocol.model_validate(PREDICTED[setting])
+    assert f"protocol {protocol.digest()}: {protocol.description()}" in said
+    machine = Machine.from_environment(data=(tmp_path / "data",), device="cpu")
+    ((_, (found,)),) = load_externals(tmp_path / "r")
+    assert found.figures == score_trial(model, protocol, machine).figures
+    code, said = segbench("compare", out, out, *words)
+    assert code == 0, said
+    assert f"Protocol: {protocol.description()}" in said
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "sentence"),
+    [
+        ("flip=true", "flip=false", "another protocol (flip True) than the one to score by (whole"),
+        ("split=val", "crf={}", "(whole images at native size, single scale, void ignored) than"),
+        ("size=[64,80]", "size=[80,64]", "(size 64x80) than the one to score by (size 80x64)"),
+        (
+            "size=[64,80]",
+            "size=[64,80] score_at=input",
+            "--set score_at=label scores them, and `segbench evaluate",
+        ),
+        ("flip=true", "with_background=false", ""),
+        ("flip=true", "boundary=0.02", ""),
+    ],
+)
+def test_predictions_are_not_scored_as_if_they_were_made_otherwise(
+    made, asked, sentence, workdir, tmp_path
+):
+    out = tmp_path / "out"
+    words = ("predict", workdir, "--split", "val", "-o", out, "--device", "cpu", "--set", made)
+    assert segbench(*words)[0] == 0
+    for command in (
+        ("evaluate", "--predictions", out, "--results", tmp_path / "r"),
+        ("compare", out, out),
+    ):
+        settings = (word for setting in asked.split() for word in ("--set", setting))
+        code, said = segbench(*command, "--dataset", "toyshapes", *settings)
+        assert code == (2 if sentence else 0), said
+        assert sentence in said
+        assert ("segbench.json: " in said) == bool(sentence)
+
+
+def test_predict_says_that_it_labels_at_the_photographs_own_size(workdir, tmp_path):
+    settings = ("--set", "size=[64, 64]", "--set", "score_at=input")
+    words = ("predict", workdir, "--split", "val", "-o", tmp_path / "out", "--device", "cpu")
+    code, said = segbench(*words, *settings)
+    assert code == 0, said
+    assert said.startswith("protocol: size 64x64 ")
+    assert "score_at" not in said
+
+
 def test_predictions_of_other_classes_are_refused(workdir, tmp_path):
     out = tmp_path / "out"
     segbench("predict", workdir, "--split", "val", "-o", out, "--device", "cpu")

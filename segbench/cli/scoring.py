@@ -147,12 +147,11 @@ def compare_command(
     from segbench.files import write_text
     from segbench.report.claims_page import render_comparison
     from segbench.spec.machine import Machine
-    from segbench.spec.protocol import Protocol
 
     asked = Asked(
         dataset=dataset, encoding=work.said_encoding(encoding, mapping), metric=metric,
         has_seeds=seeds, protocol_name=protocol,
-        protocol=work.changed(Protocol(), tuple(settings or ()), split), cards=tuple(cards or ()),
+        settings=tuple(settings or ()), split=split, cards=tuple(cards or ()),
     )  # fmt: skip
     machine = Machine.from_environment(data=data or (), cache=cache, threads=1)
     with progress_bars() as progress:
@@ -240,17 +239,17 @@ def predict_command(
             "segbench predict: name photographs, or a --split of the model's data"
         )
     from segbench import drive_evaluate as work
-    from segbench.label_images import Asked, label_images
+    from segbench.label_images import Asked, as_predicted, label_images
     from segbench.model_folder import find_model, first_protocol
     from segbench.spec.machine import Machine
 
     folder = find_model(model)
-    protocol = work.changed(first_protocol(folder), tuple(settings or ()))
     machine = Machine.from_environment(data=data or (), cache=cache, device=device, threads=threads)
     asked = Asked(
         out, tuple(images or ()), split,
         with_crf=crf, with_probabilities=probabilities, with_other_code=other_code,
     )  # fmt: skip
+    protocol = as_predicted(work.changed(first_protocol(folder), tuple(settings or ())), asked)
     OUT.print(f"protocol: {protocol.description()}")
     with progress_bars() as progress:
         written = label_images(
