@@ -62,7 +62,7 @@ def test_the_rule_is_the_study_s_by_a_plain_reading(seed, images):
     assert mean_iou(sums, "zero") == pytest.approx(iou, abs=1e-12)
 
 
-def test_false_alarms_elsewhere_vanish_and_nothing_else_does():
+def test_false_alarms_elsewhere_are_left_out_and_nothing_else_is():
     label = np.array([[0, 0, 1, 1]], dtype=np.uint8)
     pairs = [(label, label), (np.array([[1, 0, 0, 0]], dtype=np.uint8), np.zeros_like(label))]
     field, study = counted(pairs, Protocol()).sums, counted(pairs, STUDY).sums
