@@ -123,6 +123,35 @@ def test_evaluate_and_predict_refuse_a_trial_of_other_code_unless_told(project, 
     assert "--other-code" in segbench("evaluate", "--help")[1]
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate", "time", "panels"])
+def test_every_command_finds_the_module_beside_the_card(project, tmp_path, monkeypatch, command):
+    workdir = trained(project)
+    run = workdir.parent.parent
+    Image.new("RGB", (40, 50)).save(tmp_path / "a.png")
+    words = {
+        "predict": ("predict", workdir, tmp_path / "a.png", "-o", tmp_path / "out"),
+        "evaluate": ("evaluate", run, "--set", "flip=true"),
+        "time": ("time", run, "--rounds", 1, "--passes", 1, "--size", "64x64"),
+        "panels": ("report", run, "--panels", workdir.name),
+    }[command]
+    monkeypatch.delenv("SEGBENCH_CARDS")
+    elsewhere = [folder for folder in sys.path if not folder.startswith(str(project))]
+    for place, flags, is_found in (
+        (tmp_path, (), False),
+        (project, (), True),
+        (tmp_path, ("--cards", project), True),
+    ):
+        if command == "panels" and flags:
+            continue  # report has no such flag
+        monkeypatch.setattr(sys, "path", list(elsewhere))
+        monkeypatch.chdir(place)
+        forget()
+        status, said = segbench(*words, *flags)
+        assert (status == 0) == is_found, said
+        mend = "name the folder of its card with --cards or $SEGBENCH_CARDS"
+        assert (mend in said) != is_found
+
+
 def test_a_change_of_shapes_is_one_sentence(project, tmp_path):
     workdir = trained(project)
     change(project, "CHANNELS = 5\n")

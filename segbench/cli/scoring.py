@@ -174,6 +174,7 @@ def crf_search_command(
     ] = None,
     data: Data = None,
     cache: Cache = None,
+    cards: Cards = None,
     device: Device = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Processes for the CRF.")] = 1,
 ) -> None:
@@ -181,10 +182,14 @@ def crf_search_command(
     from segbench.crf_search import search_crf
     from segbench.model_folder import first_protocol
     from segbench.run import find_trial
+    from segbench.spec.catalog import Catalog
     from segbench.spec.machine import Machine
 
     workdir, _ = find_trial(run, trial)
-    machine = Machine.from_environment(data=data or (), cache=cache, device=device, threads=threads)
+    machine = Machine.from_environment(
+        data=data or (), cache=cache, device=device, threads=threads,
+        code_folders=Catalog.on_path(tuple(cards or ())).code_folders,
+    )  # fmt: skip
     with progress_bars() as progress:
         found = search_crf(
             workdir, first_protocol(workdir).revised(crf=None), machine,
@@ -230,6 +235,7 @@ def predict_command(
     other_code: OtherCode = False,
     data: Data = None,
     cache: Cache = None,
+    cards: Cards = None,
     device: Device = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:
@@ -241,10 +247,14 @@ def predict_command(
     from segbench import drive_evaluate as work
     from segbench.label_images import Asked, as_predicted, label_images
     from segbench.model_folder import find_model, first_protocol
+    from segbench.spec.catalog import Catalog
     from segbench.spec.machine import Machine
 
     folder = find_model(model)
-    machine = Machine.from_environment(data=data or (), cache=cache, device=device, threads=threads)
+    machine = Machine.from_environment(
+        data=data or (), cache=cache, device=device, threads=threads,
+        code_folders=Catalog.on_path(tuple(cards or ())).code_folders,
+    )  # fmt: skip
     asked = Asked(
         out, tuple(images or ()), split,
         with_crf=crf, with_probabilities=probabilities, with_other_code=other_code,

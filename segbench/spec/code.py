@@ -153,8 +153,8 @@ def _digests(name: str) -> dict[str, str]:
     if spec is None:
         raise CardError(
             f"{name} cannot be found: there is no module {module!r} beside the card, in the current "
-            "folder or among the installed packages; put its file there, or name its folder in "
-            "$PYTHONPATH"
+            "folder or among the installed packages; put its file there, or name the folder of "
+            "its card with --cards or $SEGBENCH_CARDS"
         )
     installed = _distribution(module, spec)
     if installed is not None:

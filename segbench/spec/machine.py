@@ -12,7 +12,8 @@ from pydantic import Field
 
 from segbench.errors import DataError
 from segbench.spec.base import Spec
-from segbench.spec.code import code_folders, trusted_packages
+from segbench.spec.catalog import Catalog
+from segbench.spec.code import trusted_packages
 
 
 class Monitor(Spec):
@@ -63,9 +64,10 @@ class Machine(Spec):
         """Return the machine that flags and $SEGBENCH_DATA, _CACHE and _WEIGHTS describe.
 
         Flags come first; several folders in a variable are separated by `:`. given: other fields;
-        trusted modules lie beside the cards of $SEGBENCH_CARDS unless `code_folders` is among them.
+        trusted modules lie beside the cards that are found here unless `code_folders` is among them.
 
         Raises:
+            CardError: a folder of $SEGBENCH_CARDS does not exist, or holds no cards.
             DataError: a folder that a flag names does not exist, or none of those of a variable does.
         """
         for flag, folders in (("--data", data), ("--weights", weights)):
@@ -79,8 +81,8 @@ class Machine(Spec):
                 raise DataError(f"${name} {environment[name]}: there is no such folder")
             return folders
 
-        cards = [Path(part) for part in environment.get("SEGBENCH_CARDS", "").split(":") if part]
-        given.setdefault("code_folders", code_folders(cards))
+        if "code_folders" not in given:
+            given["code_folders"] = Catalog.on_path(environment=environment).code_folders
         given.setdefault("trusted", trusted_packages())
         return cls(
             cache=_absolute(cache or environment.get("SEGBENCH_CACHE") or "~/.cache/segbench"),
