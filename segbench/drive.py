@@ -19,7 +19,6 @@ from segbench.drive_settle import (
     with_top_ups,
 )
 from segbench.errors import ExperimentError
-from segbench.launch.best_sample import best_sample
 from segbench.launch.launchers import launcher_named
 from segbench.launch.work import Event, Work
 from segbench.run import RunRecord
@@ -28,9 +27,10 @@ from segbench.spec.experiment import MOST_SEEDS, Experiment, read_experiment
 from segbench.spec.job import Job
 from segbench.spec.machine import Machine
 from segbench.spec.search import Search
-from segbench.spec.searched import searched, with_settings
+from segbench.spec.searched import Tuned, brackets, searched, with_tuned
 from segbench.spec.sweep import Cell, Plan, chosen_values, expand
 from segbench.spec.trial import Trial
+from segbench.tuning import best_samples
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,10 @@ class Flags:
 
 
 class Prepared(NamedTuple):
-    """A run that is ready to start: the whole plan, what was asked for of it, and where it goes."""
+    """A run that is ready to start: the whole plan, what was asked for of it, and where it goes.
+
+    search: the one that this run is, under --search; tuned: what another found, under --best.
+    """
 
     whole: Plan
     asked: Plan
@@ -61,6 +64,7 @@ class Prepared(NamedTuple):
     run_folder: Path
     search: Search | None = None
     settling: Settling = Settling()
+    tuned: tuple[Tuned, ...] = ()
 
     @property
     def hidden_cards(self) -> tuple[str, ...]:
@@ -80,8 +84,10 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
     experiment, document = read_experiment(path, flags.settings, catalog=catalog)
     if flags.seeds is not None:
         experiment = _with_seeds(experiment, flags.seeds)
+    tuned: tuple[Tuned, ...] = ()
     if flags.best:
-        experiment = with_settings(experiment, best_sample(experiment, flags.results).settings)
+        tuned = best_of_search(experiment, flags, expand(experiment, catalog, document))
+        experiment = with_tuned(experiment, tuned)
     if flags.search:
         experiment = searched(experiment)
     run_folder = flags.results.resolve() / experiment.name
@@ -105,12 +111,29 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
         monitor=experiment.monitor,
     )
     search = experiment.search if flags.search else None
-    if search is not None and search.method == "asha" and experiment.launch.launcher != "ray":
+    if search is not None and search.method == "asha":
+        _check_asha(search, asked)
+    return Prepared(whole, asked, catalog, machine, run_folder, search, settling, tuned)
+
+
+def best_of_search(experiment: Experiment, flags: Flags, plan: Plan) -> tuple[Tuned, ...]:
+    """Return what the experiment's search found for the plan's cells.
+
+    Raises:
+        ExperimentError: it has no search, or this one has not found what they need.
+    """
+    axes = [cell.axes for cell in plan.cells if cell.trial is not None]
+    wanted = [] if experiment.search is None else experiment.search.selectors_of(axes)
+    return best_samples(experiment, flags.results, wanted)
+
+
+def _check_asha(search: Search, asked: Plan) -> None:
+    if asked.experiment.launch.launcher != "ray":
         raise ExperimentError(
             "search.method asha: only --launcher ray can stop samples early; choose that, or "
             "--set search.method=random"
         )
-    return Prepared(whole, asked, catalog, machine, run_folder, search, settling)
+    brackets(search, asked.cells)
 
 
 def _with_seeds(experiment: Experiment, seeds: int) -> Experiment:
@@ -182,7 +205,7 @@ def record(prepared: Prepared, command: str) -> RunRecord:
     asked = run.record_of(
         prepared.asked, command,
         hidden_cards=prepared.hidden_cards, looks=prepared.settling.looks,
-        schedule=prepared.settling.schedule,
+        schedule=prepared.settling.schedule, tuned=prepared.tuned,
     )  # fmt: skip
     asked = with_earlier_looks(prepared.run_folder, asked, prepared.whole)
     return run.write_run(prepared.run_folder, asked, prepared.whole)
@@ -211,7 +234,9 @@ def start(prepared: Prepared, trials: dict[str, Trial], on_event: Callable[[Even
     if search is None or search.method != "asha":
         launcher(Work(job, trials, experiment.launch, shapes), on_event)
     else:  # those that are done are what the others are measured by
-        launcher(Work(job, prepared.asked.trials, experiment.launch, search=search), on_event)
+        groups = brackets(search, prepared.asked.cells)
+        asha = Work(job, prepared.asked.trials, experiment.launch, search=search, brackets=groups)
+        launcher(asha, on_event)
 
 
 def cells_by_id(plan: Plan) -> dict[str, Cell]:

@@ -19,6 +19,7 @@ from segbench.spec.cards import Name, checked_name
 from segbench.spec.claims import Claim
 from segbench.spec.experiment import Experiment
 from segbench.spec.protocol import Protocol
+from segbench.spec.searched import Tuned
 from segbench.spec.sweep import Plan
 from segbench.spec.trial import Trial, TrialId
 from segbench.timings import Timing, load_timings, timing_of
@@ -61,7 +62,7 @@ class RunRecord(Spec):
     claims were judged before more seeds were asked for than that rule gives. first_claims: those
     that the first verdicts were about, on `first_seeds` seeds; empty while the claims are the same.
     first_cells: axes and protocol of the cells that those verdicts were about, if the sweep or the
-    protocols were changed since.
+    protocols were changed since. tuned: what `run --best` took from a search.
     """
 
     experiment: Experiment
@@ -76,6 +77,7 @@ class RunRecord(Spec):
     first_claims: tuple[Claim, ...] = ()
     first_seeds: int = 0
     first_cells: tuple[dict[str, str], ...] = ()
+    tuned: tuple[Tuned, ...] = ()
 
     @property
     def most_seeds(self) -> int:
@@ -216,6 +218,7 @@ def record_of(
     hidden_cards: tuple[str, ...] = (),
     looks: int = 1,
     schedule: tuple[int, ...] = (),
+    tuned: tuple[Tuned, ...] = (),
 ) -> RunRecord:
     """Return the record of a plan."""
     cells = tuple(
@@ -231,6 +234,7 @@ def record_of(
         hidden_cards=hidden_cards,
         looks=looks,
         schedule=schedule,
+        tuned=tuned,
     )
 
 

@@ -20,7 +20,7 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (False, ("data", "models")),
     (False, ("engine",)),
     (True, ("results",)),
-    (True, ("run", "status", "load", "external", "predicted", "timings")),
+    (True, ("run", "status", "load", "external", "predicted", "timings", "tuning")),
     (False, ("trial", "trial_score", "trial_train", "trial_work")),
     (False, ("score", "reading", "other_readings", "label_images", "crf_search", "time_cells")),
     (False, ("worker",)),

@@ -34,6 +34,9 @@ def plan(
     search: Annotated[
         bool, typer.Option("--search", help="Plan the samples of the file's `search:`.")
     ] = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="Plan with the settings that were best in that search.")
+    ] = False,
     settle: Annotated[
         bool,
         typer.Option("--settle", help="Plan for `run --settle`, which judges at a stricter level."),
@@ -53,7 +56,7 @@ def plan(
     flags = drive.Flags(
         cards=tuple(cards or ()), settings=(*(settings or ()), *launch_settings(launcher)),
         only=tuple(only or ()), seeds=seeds, results=results, data=tuple(data or ()),
-        weights=tuple(weights or ()), cache=cache, search=search, settle=settle,
+        weights=tuple(weights or ()), cache=cache, search=search, best=best, settle=settle,
     )  # fmt: skip
     prepared = drive.prepare_run(file, flags)
     left = drive.unfinished(prepared, retry_failed=False)

@@ -57,7 +57,7 @@ def run_command(
         typer.Option("--search", help="Run the file's `search:`, into DIR/<experiment>-search."),
     ] = False,
     best: Annotated[
-        bool, typer.Option("--best", help="With the settings of that search's best sample.")
+        bool, typer.Option("--best", help="With the settings that were best in that search.")
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="After submitting to Slurm, follow until all has ended.")
@@ -90,7 +90,7 @@ def run_command(
         best=best,
         settle=settle,
     )
-    command = _command(file, settings or [], only or [], seeds, settle)
+    command = _command(file, flags)
     prepared = drive.prepare_run(file, flags)
     drive_preflight.check_same_files(prepared)
     left = drive.unfinished(prepared, retry_failed=retry == "failed")
@@ -109,7 +109,7 @@ def run_command(
         _work_off(prepared, drive.unfinished(prepared, retry_failed=False), command, wait)
     left = drive.unfinished(prepared, retry_failed=False)
     if search and not (left and _submits(prepared)):  # elsewhere what is left was stopped by asha
-        _say_best(file, flags)
+        _say_best(file, flags, prepared)
     failed = _count_failed(prepared)
     lost = len(left) if wait and _submits(prepared) else 0
     for number, what in ((failed, "failed"), (lost, "ended without a result")):
@@ -174,31 +174,28 @@ def _add_seeds(prepared: Any) -> bool:
     return bool(found.top_ups)
 
 
-def _say_best(file: Path, flags: Any) -> None:
-    from segbench.launch.best_sample import best_sample
+def _say_best(file: Path, flags: Any, prepared: Any) -> None:
+    """Say what the search found for the cells that were asked for."""
+    from segbench.drive import best_of_search
     from segbench.spec.experiment import read_experiment
+    from segbench.tuning import tuned_in_words
 
     experiment, _ = read_experiment(file, flags.settings)
-    found = best_sample(experiment, flags.results)
-    shown = ", ".join(f"{key}={value}" for key, value in found.settings.items())
-    metric = experiment.search.metric if experiment.search else ""
-    OUT.print(
-        f"best of {found.of} samples: {found.name}, {metric} {found.score:.4f} on the held-out images: {shown}"
-    )
+    for tuned in best_of_search(experiment, flags, prepared.asked):
+        OUT.print(tuned_in_words(tuned))
     OUT.print("segbench run --best takes these settings")
 
 
-def _command(
-    file: Path, settings: list[str], only: list[str], seeds: int | None, settle: bool
-) -> str:
+def _command(file: Path, flags: Any) -> str:
     """Return what to type to get these trials again; where they run changes no table."""
-    words = ["segbench", "run", str(file), *(["--settle"] if settle else [])]
-    for setting in settings:
+    asked = {"--search": flags.search, "--best": flags.best, "--settle": flags.settle}
+    words = ["segbench", "run", str(file), *(flag for flag, is_asked in asked.items() if is_asked)]
+    for setting in flags.settings:
         if setting.partition("=")[0].partition(".")[0] != "launch":
             words += ["--set", setting]
-    for selector in only:
+    for selector in flags.only:
         words += ["--only", selector]
-    return shlex.join(words if seeds is None else [*words, "--seeds", str(seeds)])
+    return shlex.join(words if flags.seeds is None else [*words, "--seeds", str(flags.seeds)])
 
 
 def launch_settings(
@@ -214,8 +211,11 @@ def launch_settings(
 def say_plan(prepared: Any, left: dict[str, Any]) -> None:
     """Say how large the plan is, what is skipped, where it goes, and what weights are compared."""
     from segbench.spec.initial_weights import random_by_default
+    from segbench.tuning import tuned_in_words
 
     plan = prepared.asked
+    for tuned in prepared.tuned:
+        OUT.print(tuned_in_words(tuned))
     for sentence in prepared.hidden_cards:
         ERR.print(f"hidden card: {sentence}")
     if warning := random_by_default(plan):
@@ -231,6 +231,11 @@ def say_plan(prepared: Any, left: dict[str, Any]) -> None:
         f"{plan.experiment.name}: {axes} x {seeds} seeds {equals} {len(trials)} trials; "
         f"{len(trials) - len(left)} ended, {len(left)} to run"
     )
+    if prepared.search is not None and prepared.search.per:
+        values = prepared.search.selectors_of(cell.axes for cell in plan.cells if cell.trial)
+        samples = len(plan.axes["variant"])
+        by = " x ".join(prepared.search.per)
+        OUT.print(f"search: {samples} samples for each of {len(values)} values of {by}")
     for reason, number in skipped.items():
         OUT.print(f"skipped ({number}): {reason}")
     if len(whole := prepared.whole.trials) != len(trials):

@@ -28,7 +28,7 @@ def chosen_images(
     """Return the indices of the split's images under the card's view; see `open_split`."""
     chosen = np.arange(len(contents.names))
     if card.view.holdout and stored_split(split) == "train":
-        held = _drawn_lots(contents, "holdout") < card.view.holdout
+        held = _held_out(contents, card)
         chosen = chosen[held if split == "holdout" else ~held]
     if split == "train" and card.view.thin:
         chosen = chosen[_stays(contents, card)[chosen]]
@@ -54,6 +54,15 @@ def fingerprint_here(
         return None
     chosen = chosen_images(card, split, contents, max_images=max_images, subset_seed=subset_seed)
     return fingerprint_of(card, contents, chosen)
+
+
+def _held_out(contents: Contents, card: DatasetCard) -> NDArray[np.bool_]:
+    """Return (N,) which images of `train` the view holds out: the one place where that is drawn.
+
+    Each image has a lot of its own. A data set whose images come in groups (frames of one drive)
+    wants one lot for a group, so that no image is judged by its neighbours.
+    """
+    return _drawn_lots(contents, "holdout") < card.view.holdout
 
 
 def _stays(contents: Contents, card: DatasetCard) -> NDArray[np.bool_]:

@@ -60,9 +60,10 @@ def launch_on_ray(work: Work, on_event: Callable[[Event], None]) -> None:
     following = _Following(work, on_event)
     try:
         if work.search is not None:
-            _run_asha(work, work.search, job_path, following)
-            while following.moving:  # all of them, since they are compared
-                _run_asha(work, work.search, job_path, following)
+            for bracket in work.brackets:
+                _run_asha(work, work.search, job_path, bracket, following)
+                while following.moving:  # all of them, since they are compared
+                    _run_asha(work, work.search, job_path, bracket, following)
         levels = levels_of(work.trials) if work.search is None else {}
         for level in sorted(set(levels.values())):
             left = [t for t in levels if levels[t] == level and _may_start(work, t, following)]
@@ -240,23 +241,16 @@ def _tune(
     tuner.fit()
 
 
-def _run_asha(work: Work, search: Search, job_path: Path, following: _Following) -> None:
-    """Train the samples rung by rung; Tune's ASHA stops those that are not among the best."""
+def _run_asha(
+    work: Work, search: Search, job_path: Path, bracket: Sequence[str], following: _Following
+) -> None:
+    """Train a bracket's samples rung by rung; Tune's ASHA stops those not among its best."""
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
-    steps = {trial.train.steps for trial in work.trials.values()}
-    cells = {
-        (trial.backbone.name, trial.head.name, trial.dataset.name) for trial in work.trials.values()
-    }
     if work.launch.ranks_per_trial > 1:
         raise LaunchError("launch.ranks_per_trial: asha's samples are trained in one process each")
-    if len(steps) > 1 or len(cells) > 1:
-        raise LaunchError(
-            f"asha compares samples of one cell with equal steps; there are {len(cells)} cells and "
-            f"{len(steps)} numbers of steps: narrow it with --only"
-        )
-    last = steps.pop()
+    last = work.trials[bracket[0]].train.steps  # equal in all of them, see spec.searched.brackets
     grace = min(search.grace_steps or last, last)
     rungs = [grace]
     while rungs[-1] * search.reduction < last:
@@ -266,8 +260,7 @@ def _run_asha(work: Work, search: Search, job_path: Path, following: _Following)
         time_attr="step", max_t=last, grace_period=grace, reduction_factor=search.reduction
     )
     told = {"job_path": str(job_path), "rungs": sorted({*rungs, last}), "metric": search.metric}
-    trial_ids = list(work.trials)
-    _tune(work, do, trial_ids, told, following, metric="score", mode="max", scheduler=scheduler)
+    _tune(work, do, bracket, told, following, metric="score", mode="max", scheduler=scheduler)
 
 
 def _do_sample(config: dict[str, Any]) -> None:

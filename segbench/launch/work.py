@@ -17,7 +17,8 @@ class Work(NamedTuple):
     """Trials to do, in an order in which those that others start from come first.
 
     shapes: the launches of trials that need other resources than the rest. search: the search whose
-    samples the trials are, where its method wants more than to run them all.
+    samples the trials are, where its method wants more than to run them all; brackets: the ids of
+    those that are compared with each other.
     """
 
     job: Job
@@ -25,6 +26,7 @@ class Work(NamedTuple):
     launch: Launch
     shapes: Mapping[str, Launch] = MappingProxyType({})
     search: Search | None = None
+    brackets: tuple[tuple[str, ...], ...] = ()
 
     def launch_of(self, trial_id: str) -> Launch:
         """Return the resources of one trial: its cell's own, where the experiment names some."""

@@ -44,6 +44,7 @@ from segbench.report.claims_page import (
 )
 from segbench.report.observed import shared_times
 from segbench.report.panels import PARTS, Panel, Panels, load_panels
+from segbench.report.searches import settings_tables
 from segbench.report.tables import (
     FIGURES,
     elsewhere_rows,
@@ -109,6 +110,7 @@ def render_page(
         "external_note": EXTERNAL_NOTE,
         "verdicts": verdicts,
         "claim_warnings": record.claim_warnings,
+        "settings": settings_tables(record, rows),
         "apart": apart,
         "failures": failures,
         "pictures": pictures,
@@ -119,7 +121,6 @@ def render_page(
         "notes": experiment.notes,
         "elsewhere": elsewhere_rows(experiment.published),
         "num_trials": len({row.cell.trial_id for row in rows if row.cell.trial_id}),
-        "sections": _sections(boards, verdicts, apart, failures, pictures),
         "most_duels": _MOST_DUELS,
         "spent_s": _spent_s(rows),
         "timed": "" if timings is None else timings.described(),
@@ -130,6 +131,7 @@ def render_page(
         "policy": _policy(is_live=bool(live)),
         "data": Markup(_as_script_data(_page_data(run_folder, record, rows, boards))),
     }
+    page["sections"] = _sections(page)
     return _environment().get_template("page.html.jinja").render(page)
 
 
@@ -276,24 +278,24 @@ def _policy(*, is_live: bool) -> str:
     )
 
 
-def _sections(
-    boards: Sequence[Board], verdicts: object, apart: object, failures: object, pictures: object
-) -> list[tuple[str, str]]:
+def _sections(page: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return id and title of the sections for which the page has something."""
     listed = [
-        ("answer", "In short", True),
-        ("claims", "Claims", verdicts),
-        ("leaderboard", "Leaderboard", boards),
-        ("incomplete", "Incomplete", apart),
-        ("failures", "Failed trials", failures),
-        ("classes", "Classes", boards),
-        ("frequency", "Frequency", boards),
-        ("cost", "Cost", boards),
-        ("curves", "Learning curves", boards),
-        ("confusion", "Confusion", boards),
-        ("images", "Images", pictures),
-        ("again", "Run again", True),
+        ("answer", "In short", "name"),
+        ("claims", "Claims", "verdicts"),
+        ("leaderboard", "Leaderboard", "boards"),
+        ("settings", "Settings", "settings"),
+        ("incomplete", "Incomplete", "apart"),
+        ("failures", "Failed trials", "failures"),
+        ("classes", "Classes", "boards"),
+        ("frequency", "Frequency", "boards"),
+        ("cost", "Cost", "boards"),
+        ("curves", "Learning curves", "boards"),
+        ("confusion", "Confusion", "boards"),
+        ("images", "Images", "pictures"),
+        ("again", "Run again", "name"),
     ]
-    return [(key, title) for key, title, is_there in listed if is_there]
+    return [(key, title) for key, title, what in listed if page[what]]
 
 
 def _spent_s(rows: Sequence[Row]) -> float:

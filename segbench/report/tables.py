@@ -12,6 +12,7 @@ from tabulate import tabulate
 from segbench.files import write_text
 from segbench.report.boards import EXTERNAL_NOTE, Board, weights_differ
 from segbench.report.cells import Summary, TableCell, gather, mean_of, summarised
+from segbench.report.searches import settings_tables
 from segbench.results import Evaluation
 from segbench.run import Row, RunRecord
 from segbench.spec.experiment import Published
@@ -53,6 +54,8 @@ def render_leaderboard(record: RunRecord, rows: Sequence[Row], boards: Sequence[
     ]
     for name in dict.fromkeys(board.protocol_name for board in boards):
         parts += _protocol_section([board for board in boards if board.protocol_name == name])
+    for table in settings_tables(record, rows):
+        parts += [f"## {table.title}", *table.sentences, markdown_table(table.rows, table.headers)]
     parts += _incomplete_section(record, rows)
     parts += _failure_section(rows)
     parts += _elsewhere_section(experiment.published)

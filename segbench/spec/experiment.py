@@ -3,6 +3,7 @@
 Reads and checks the file alone; sweep.py multiplies it out into trials with their cards.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -156,9 +157,26 @@ class Experiment(Spec):
         for name, protocol in self.evaluate.items():
             if (other := digests.setdefault(protocol.digest(), name)) != name:
                 problems.append(f"evaluate.{name}: is the same protocol as {other!r}")
+        problems += self._problems_of_per()
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _problems_of_per(self) -> Iterator[str]:
+        per = () if self.search is None else self.search.per
+        axes = ("backbone", "head", "dataset", *self.sweep.settings)
+        for index, axis in enumerate(per):
+            if axis not in axes:
+                yield (
+                    f"search.per[{index}]: no axis {axis!r} that a search can be split by"
+                    f"{yamlfile.did_you_mean(axis, axes)}; axes: {', '.join(axes)}"
+                )
+            if any(axis in rule.take for rule in self.start_from):
+                # its sample was scored after a start with the same sample, not with another's
+                yield (
+                    f"search.per[{index}]: by `start_from`, cells start from those of another {axis}, "
+                    f"so both must get the same settings; leave {axis} out"
+                )
 
     @property
     def variant_names(self) -> tuple[str, ...]:

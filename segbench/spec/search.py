@@ -7,6 +7,7 @@ Knows nothing of how they are trained.
 import itertools
 import math
 import random
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -63,6 +64,8 @@ class Search(Spec):
     images that samples are judged by and not trained on. method: `grid` tries every combination
     of `choice`s; `random` draws `samples`; `asha` too, and stops the worse of them early (on Ray):
     at grace_steps, then at reduction times as many, and so on, one in `reduction` goes on.
+    per: axes of the sweep whose values each get a best sample of their own, such as `[backbone]`;
+    none: one for all cells. Every value is tried with the same samples.
     """
 
     method: Literal["grid", "random", "asha"] = "random"
@@ -73,6 +76,7 @@ class Search(Spec):
     )
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     seed: int = 0
+    per: tuple[str, ...] = ()
     grace_steps: Annotated[int, Field(ge=1)] | None = None
     reduction: Annotated[int, Field(ge=2)] = 3
 
@@ -83,7 +87,18 @@ class Search(Spec):
             raise ValueError(f"a grid needs `choice` for {', '.join(open_ended)}")
         if self.method == "asha" and self.grace_steps is None:
             raise ValueError("asha needs grace_steps: no sample is stopped before")
+        if len(set(self.per)) < len(self.per):
+            raise ValueError(f"per: an axis stands twice in {list(self.per)}")
         return self
+
+    def selector_of(self, axes: Mapping[str, str]) -> dict[str, str]:
+        """Return the axes and values that choose the cells tuned together with this one."""
+        return {axis: axes.get(axis, "") for axis in self.per}
+
+    def selectors_of(self, cells: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+        """Return `selector_of` each cell's axes, equal ones once."""
+        found = {tuple(self.selector_of(axes).items()): None for axes in cells}
+        return [dict(pairs) for pairs in found]
 
     def drawn_samples(self) -> list[dict[str, Any]]:
         """Return the samples: dotted key -> value; equal ones once."""

@@ -4,10 +4,35 @@ So a search is planned, launched, continued and read like any run, by every laun
 hold out a share of `train`, its only protocol scores that share: the reported split stays unseen.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from segbench.errors import ExperimentError
-from segbench.spec.experiment import Experiment, Override
+from segbench.spec.base import Spec
+from segbench.spec.experiment import Experiment, Override, Selector
+from segbench.spec.search import Search
+from segbench.spec.sweep import Cell
+
+HOLDOUT = "dataset.view.holdout"
+
+
+class Tuned(Spec):
+    """The settings that a search found for the cells that match `where`.
+
+    search: the run that tried them. sample: the name of its variant that was best. settings: dotted
+    key -> value. score: of the metric on the held-out images, a fraction, mean over `cells`
+    trainings. tried: how many samples the search gave these cells; done: how many of them ended well.
+    """
+
+    where: Selector
+    search: str
+    sample: str
+    settings: dict[str, Any]
+    metric: str
+    score: float
+    cells: int
+    tried: int
+    done: int
 
 
 def searched(experiment: Experiment) -> Experiment:
@@ -23,24 +48,70 @@ def searched(experiment: Experiment) -> Experiment:
         raise ExperimentError(
             f"{experiment.name}: has `variants:`; a search makes its own, so leave them out of it"
         )
-    held_out = {"dataset.view.holdout": search.holdout}
-    samples = search.drawn_samples()
-    digits = len(str(len(samples) - 1))
     first = next(iter(experiment.evaluate.values()))
     return experiment.revised(
         name=f"{experiment.name}-search",
         sweep=experiment.sweep.revised(seeds=experiment.sweep.seed_values[:1]),
-        variants={
-            f"sample{index:0{digits}}": {**held_out, **sample}
-            for index, sample in enumerate(samples)
-        },
+        variants=_variants_of(search),
         evaluate={"search": first.revised(name="search", split="holdout")},
         published=(),
         claims=(),
     )
 
 
-def with_settings(experiment: Experiment, settings: dict[str, Any]) -> Experiment:
-    """Return the experiment with settings (dotted key -> value) that all its cells take."""
-    chosen = Override(where={}, set=settings)
-    return experiment.revised(overrides=(*experiment.overrides, chosen))
+def _variants_of(search: Search) -> dict[str, dict[str, Any]]:
+    samples = search.drawn_samples()
+    digits = len(str(len(samples) - 1))
+    return {
+        f"sample{index:0{digits}}": {HOLDOUT: search.holdout, **sample}
+        for index, sample in enumerate(samples)
+    }
+
+
+def is_search(experiment: Experiment) -> bool:
+    """Return whether the experiment is what `searched` makes of one, as a run's record has it."""
+    return (
+        experiment.search is not None
+        and list(experiment.evaluate) == ["search"]
+        and bool(experiment.variants)
+        and all(HOLDOUT in settings for settings in experiment.variants.values())
+    )
+
+
+def settings_of(experiment: Experiment, sample: str) -> dict[str, Any]:
+    """Return the settings of a sample of a search, without what makes it one."""
+    variant = experiment.variants[sample]
+    return {key: value for key, value in variant.items() if key != HOLDOUT}
+
+
+def with_tuned(experiment: Experiment, tuned: Iterable[Tuned]) -> Experiment:
+    """Return the experiment whose cells take the settings that were found for them."""
+    chosen = [Override(where=one.where, set=one.settings) for one in tuned]
+    return experiment.revised(overrides=(*experiment.overrides, *chosen))
+
+
+def brackets(search: Search, cells: Iterable[Cell]) -> tuple[tuple[str, ...], ...]:
+    """Return the ids of the trials that asha compares with each other, one group for each value.
+
+    Samples that are stopped early are those that are not among the best of their own group, so that
+    a backbone whose figures are low loses none of its samples to another's.
+
+    Raises:
+        ExperimentError: a group would hold several cells, or trainings of several lengths.
+    """
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        if cell.trial is not None:
+            key = tuple(search.selector_of(cell.axes).values())
+            groups.setdefault(key, []).append(cell)
+    for group in groups.values():
+        alike = {tuple(v for k, v in cell.axes.items() if k != "variant") for cell in group}
+        steps = {cell.trial.train.steps for cell in group if cell.trial is not None}
+        if len(alike) > 1 or len(steps) > 1:
+            raise ExperimentError(
+                f"asha compares samples of one cell with equal steps; there are {len(alike)} cells "
+                f"and {len(steps)} numbers of steps: narrow the sweep with --only, or name in "
+                "search.per the axes whose values are to be tuned apart"
+            )
+    ids = (dict.fromkeys(cell.trial_id for cell in group) for group in groups.values())
+    return tuple(map(tuple, ids))
