@@ -98,6 +98,32 @@ def test_check_says_that_a_key_has_another_name_now(tmp_path, caplog):
     ]
 
 
+SETTINGS = {
+    "override": "overrides: [{where: {}, set: {dataset.encoding.vanish: [254]}}]",
+    "variant": "variants: {other: {dataset.encoding.vanish: [254]}}",
+    "axis": "",
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_setting_by_the_old_key_is_read_with_one_sentence(kind, toy_project, caplog):
+    path = toy_project / "experiments" / "toy.yaml"
+    text = f"{path.read_text()}{SETTINGS[kind]}\n"
+    if kind == "axis":
+        text = text.replace(
+            "  seeds: 2", "  seeds: 2\n  settings: {dataset.encoding.vanish: [[254]]}"
+        )
+    path.write_text(text)
+    done = CliRunner().invoke(app, ["check", str(path), "--cards", str(toy_project)])
+    assert done.exit_code == 0, done.output
+    (said,) = [line for line in caplog.messages if "encoding.ignore now" in line]
+    assert said.startswith(f"{path}:")
+    assert said.endswith(
+        "dataset.encoding.vanish is called encoding.ignore now; the old name is read until the next "
+        "release"
+    )
+
+
 @pytest.mark.parametrize(
     ("encoding", "sentence"),
     [

@@ -250,7 +250,8 @@ class _Expansion:
         data = part.model_dump()
         is_wrong = False
         lines: dict[yamlfile.Place, int] = {}  # of each place the number of its setting
-        for number, (place, key, value) in enumerate(settings):
+        for number, (place, asked, value) in enumerate(settings):
+            key = yamlfile.key_now(asked, type(part), self._where(place))
             try:
                 data = with_value(data, key, value)
             except (ValueError, KeyError) as error:
@@ -503,8 +504,10 @@ class _Expansion:
         return None
 
     def _problem(self, place: yamlfile.Place, sentence: str) -> None:
-        where = self.document.where(place) if self.document else yamlfile.dotted(place)
-        self.problems[f"{where}: {sentence}"] = None
+        self.problems[f"{self._where(place)}: {sentence}"] = None
+
+    def _where(self, place: yamlfile.Place) -> str:
+        return self.document.where(place) if self.document else yamlfile.dotted(place)
 
     def _raise_problems(self) -> None:
         if self.problems:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from segbench.errors import SegbenchError
@@ -189,19 +190,41 @@ def validate(document: Document, spec: type[AnySpec], error_type: type[SegbenchE
         problems += _problems_without_unknown_keys(error, spec, document)
         raise error_type("\n".join(dict.fromkeys(problems))) from error
     for place, new in _old_keys(record, document.data):
-        _warn_once(
-            f"{document.where(place)} is called {dotted((*place[:-1], new))} now; the old name is "
-            "read until the next release"
-        )
+        _warn_of_old_key(document.where(place), dotted((*place[:-1], new)))
     return record
+
+
+def key_now(key: str, spec: type[BaseModel], where: str) -> str:
+    """Return a dotted key of a `spec` by the names that its fields have now; say so if one is older."""
+    steps = key.split(".")
+    found: list[str] = []
+    owner: object = spec
+    for step in steps:
+        fields = (
+            owner.model_fields if isinstance(owner, type) and issubclass(owner, BaseModel) else {}
+        )
+        name = next((name for name, field in fields.items() if step in _old_names(field)), step)
+        found.append(name)
+        owner = fields[name].annotation if name in fields else None
+    now = ".".join(found)
+    if now != key:
+        _warn_of_old_key(where, now)
+    return now
+
+
+def _old_names(field: FieldInfo) -> list[str]:
+    names = field.validation_alias
+    return list(map(str, names.choices[1:])) if isinstance(names, AliasChoices) else []
+
+
+def _warn_of_old_key(where: str, now: str) -> None:
+    _warn_once(f"{where} is called {now} now; the old name is read until the next release")
 
 
 def _old_keys(record: BaseModel, data: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     """Yield the place of each key that stands under an older name, and its name now."""
     for name, field in type(record).model_fields.items():
-        names = field.validation_alias
-        if isinstance(names, AliasChoices):
-            yield from (((old,), name) for old in map(str, names.choices[1:]) if old in data)
+        yield from (((old,), name) for old in _old_names(field) if old in data)
         value = getattr(record, name)
         if isinstance(value, BaseModel) and isinstance(data.get(name), Mapping):
             for place, new in _old_keys(value, data[name]):
