@@ -53,9 +53,14 @@ def write_external(
     folder = external_folder(run_folder, method.name)
     known = _load(folder)
     if known is not None and not _is_same(known, method):
+        what = (
+            "these predictions, read another way,"
+            if known.predictions_digest == method.predictions_digest
+            else "other predictions"
+        )
         raise ResultError(
-            f"{folder}: holds the scores of other predictions under the name {method.name!r}; give "
-            "these another --name, or delete that folder"
+            f"{folder}: holds the scores of {what} under the name {method.name!r}; give these "
+            "another --name, or delete that folder"
         )
     results.write_evaluation(folder, evaluation, counts)
     method.write_to(folder / "method.json")

@@ -231,8 +231,9 @@ def _by_name(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
     png = {name: alike for name, alike in found.items() if alike[0].suffix.lower() not in _NOT_READ}
     if twice := [alike for alike in png.values() if len(alike) > 1]:
         shown = [" or ".join(path.name for path in alike) for alike in twice]
+        several = "1 image has" if len(twice) == 1 else f"{len(twice)} images have"
         raise DataError(
-            f"{folder}: has surplus predictions of {len(twice)} images; which is meant: "
+            f"{folder}: holds surplus predictions: {several} more than one; which is meant: "
             f"{listed(shown, 3)}? Keep one of each"
         )
     return {name: alike[0] for name, alike in png.items()}

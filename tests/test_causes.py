@@ -126,7 +126,7 @@ def test_two_predictions_of_one_image_are_not_guessed_between(folder, machine, t
     shutil.copytree(folder / "masks" / "val", theirs)
     shutil.copy(theirs / "im0.png", theirs / second)
     (theirs / "im0.jpg").write_bytes(b"a photograph is no prediction")
-    said = r"theirs: has surplus predictions of 1 images; which is meant: im0.(png|PNG) or im0"
+    said = r"theirs: holds surplus predictions: 1 image has more than one; which is meant: im0.(png|PNG) or im0"
     with pytest.raises(DataError, match=said):
         score_predictions(
             theirs, card(), Protocol(), machine, name="theirs", reading=as_labels(card())

@@ -219,6 +219,16 @@ def test_one_name_never_stands_for_two_folders(toy_run, predictions):
     assert "holds the scores of other predictions under the name 'theirs'" in said
 
 
+def test_one_name_never_stands_for_two_readings_of_a_folder(toy_run, predictions):
+    score(predictions, "--name", "theirs", "--run", toy_run)
+    words = ("--name", "theirs", "--run", toy_run, "--encoding", "index")
+    code, said = score(predictions, *words)
+    assert code == 2
+    assert (
+        "holds the scores of these predictions, read another way, under the name 'theirs'" in said
+    )
+
+
 def test_without_a_run_the_scores_go_to_the_results_folder(toy_run, predictions, tmp_path):
     code, said = score(predictions, "--name", "theirs", "--results", tmp_path / "r")
     assert code == 0, said

@@ -59,15 +59,15 @@ def fitting_weights(trunk: Trunk, path: Path) -> dict[str, Tensor]:
     for name in own.keys() & found.keys():
         ours, theirs = tuple(own[name].shape), tuple(found[name].shape)
         if ours == theirs or (len(ours) == 4 and _flattened(ours) == theirs):
-            fitting[name] = found[name].view(ours)
+            fitting[name] = found[name].view(ours).to(own[name].dtype)
         else:
             misfits.append(f"{name} {theirs}, not {ours}")
     problems += _shown("of another shape", sorted(misfits))
-    problems += _shown("with NaN or infinity", sorted(not_finite(fitting)))
-    if problems:
-        raise DataError(
-            f"{path}: does not fit the trunk: {'; '.join(problems)}; is it the right file?"
-        )
+    sentences = [f"does not fit the trunk: {'; '.join(problems)}"] if problems else []
+    if wrong := sorted(not_finite(fitting)):
+        sentences.append(f"holds NaN or infinity in {listed(wrong, _MOST_NAMES_SHOWN)}")
+    if sentences:
+        raise DataError(f"{path}: {'; '.join(sentences)}; is it the right file?")
     return fitting
 
 
