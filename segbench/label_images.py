@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from segbench.data.chosen import stored_split
+from segbench.data.layout import find_root, raw_pairs
 from segbench.data.photographs import Doubts, checked_image
 from segbench.data.split import decoded_image, open_scored
 from segbench.engine.crf import refine, require_crf
@@ -62,7 +64,7 @@ class Asked:
 
 
 class _Source(NamedTuple):
-    """A photograph. digest: tells it from others of its name."""
+    """A photograph. digest: tells it from others of its name. path: of its file, where it is here."""
 
     digest: str
     load: Callable[[], Tensor]
@@ -167,11 +169,23 @@ def _of_files(
 
 def _of_split(dataset: DatasetCard, protocol: Protocol, machine: Machine) -> dict[str, _Source]:
     split = open_scored(dataset, protocol, machine)
-    digest = split.fingerprint[:16]
+    digest, here = split.fingerprint[:16], _photographs_here(dataset, protocol, machine)
     return {
-        name: _Source(digest, lambda index=index: split.sample(index).image)
+        name: _Source(digest, lambda index=index: split.sample(index).image, here.get(name))
         for index, name in enumerate(split.names)
     }
+
+
+def _photographs_here(
+    dataset: DatasetCard, protocol: Protocol, machine: Machine
+) -> dict[str, Path]:
+    """Return the files of the split's images by name; none where a converted split alone is here."""
+    stored = stored_split(protocol.split)
+    split = dataset.splits.get(stored)
+    root = None if split is None else find_root(dataset, split, machine)
+    if root is None:
+        return {}
+    return {pair.name: pair.image for pair in raw_pairs(dataset, stored, root)}
 
 
 def _label(

@@ -311,6 +311,18 @@ def test_nothing_that_is_read_or_not_ours_is_written_over(
     assert contents(here) == before
 
 
+def test_a_split_is_not_labelled_into_the_folder_of_its_photographs(workdir, tmp_path):
+    model = new_model(workdir, new_card(tmp_path, "plain"))
+    photographs = tmp_path / "data" / "plain" / "leftImg8bit"
+    before = contents(tmp_path / "data")
+    words = ("predict", model, "--split", "val", "--data", tmp_path / "data", "--device", "cpu")
+    code, said = segbench(*words, "-o", photographs / "val")
+    assert code == 2, said
+    first = photographs / "val" / "aachen" / "a_1_leftImg8bit.png"
+    assert f"photographs lie in this folder (3, the first is {first})" in said
+    assert contents(tmp_path / "data") == before
+
+
 def test_a_second_run_labels_no_output_of_the_first_and_replaces_no_other_photographs(
     workdir, tmp_path, monkeypatch
 ):
