@@ -172,7 +172,7 @@ def test_all_broken_pairs_are_reported_at_once_each_with_its_file(folder, machin
     lines = str(caught.value).splitlines()
     assert len(lines) == 5
     assert f"{masks / 'im0.png'}: has the label value 7, which street" in lines[0]
-    assert "is 10x10 pixels, but its image im1.jpg is 49x34" in lines[1]
+    assert "is 10x10 pixels, but its image 49x34" in lines[1]
     assert f"{photos / 'im2.jpg'}: is not a readable image" in lines[2]
     assert f"{masks / 'im3.png'}: is not a readable label image" in lines[3]
     assert "is a RGB image; a label must hold one value per pixel" in lines[4]

@@ -165,7 +165,7 @@ def test_sizes_that_differ_by_exif_name_it(street):
     with pytest.raises(DataError) as error:
         street([oriented(6)], (24, 32), exif="apply")
     assert (
-        "masks/im0.png: is 32x24 pixels, but its image im0.png is 24x32, by EXIF's orient"
+        "masks/im0.png: is 32x24 pixels, but its image 24x32, by EXIF's orient"
         in str(error.value)
     )
     assert "the card's `exif: apply`; a pair must have one size" in str(error.value)

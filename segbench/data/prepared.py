@@ -438,9 +438,8 @@ def _checked_row(
         exif = f", by EXIF's orientation and the card's `exif: {card.exif}`" * image.is_turned
         raise FileError(
             pair.label,
-            "is {}; a pair must have one size",
-            f"{label.shape[1]}x{label.shape[0]} pixels, but its image {pair.image.name} is "
-            f"{image.width}x{image.height}{exif}",
+            f"is {{}}{exif}; a pair must have one size",
+            f"{label.shape[1]}x{label.shape[0]} pixels, but its image {image.width}x{image.height}",
         )
     return Row(pair.name, image.stored, label, image.digest)
 
