@@ -281,6 +281,14 @@ def test_class_counts_vary_by_views_alone_and_the_kept_classes_are_nested():
     assert len(contents) == 1
 
 
+@pytest.mark.parametrize("name", ["more_classes", "rare_classes"])
+def test_the_small_file_has_the_views_and_claims_of_the_whole_one(name):
+    whole, small = (plan_of(stem).experiment for stem in (name, f"{name}_small"))
+    assert small.variants == whole.variants
+    assert small.claims == whole.claims
+    assert small.sweep.seed_values == (0, 1, 2, 3)
+
+
 def test_thinning_varies_by_the_view_alone():
     trials = [c.trial for c in cells("rare_classes") if c.seed == 0]
     assert len({(t.dataset.content_digest(), t.train.identity_digest()) for t in trials}) == 1
@@ -306,3 +314,42 @@ def test_the_literatures_claims_are_at_least_ten_and_each_has_a_source():
     claims = [claim for path in FILES for claim in plan_of(path.stem).experiment.claims]
     with_source = {claim.says for claim in claims if claim.source is not None}
     assert len(with_source) >= 10
+
+
+def rows_of_the_readme():
+    """Yield sentence, experiment and last cell of each row of README's table of claims."""
+    text = (ROOT / "README.md").read_text()
+    table = text[text.index("| sentence | source | experiment | here |") :]
+    for line in itertools.takewhile(lambda line: line.startswith("|"), table.splitlines()[2:]):
+        says, _, experiment, here = (cell.strip() for cell in line.strip("|").split(" | "))
+        yield says, re.sub(r"^\[(\w+)\].*", r"\1", experiment), here
+
+
+def test_each_claim_of_the_fcn_paper_and_of_the_study_has_its_row_in_the_readme():
+    asked = {
+        (claim.says, path.stem)
+        for path in FILES
+        for claim in plan_of(path.stem).experiment.claims
+        if claim.source is not None and re.match(r"FCN|KTH|reference code", claim.source.paper)
+    }
+    rows = list(rows_of_the_readme())
+    assert len(set(rows)) == len(rows)
+    figures = {row[:2] for row in rows} - asked  # not claims of a file, but figures of a source
+    assert asked <= {row[:2] for row in rows}
+    assert all(re.search(r"reaches \d", says) for says, _ in figures)
+
+
+def test_each_row_of_the_readme_has_the_verdict_of_its_run_or_the_command_that_settles_it():
+    for says, experiment, here in rows_of_the_readme():
+        linked = re.match(r"\*\*(\w+)\*\* \(\[claim (\d+)\]\(results/(\w+)/claims.md", here)
+        if linked:
+            verdict, number, run = linked.groups()
+            claims = (ROOT / "results" / run / "claims.md").read_text()
+            found = re.search(rf"^## {number}\. (.*): (\w+)$", claims, re.MULTILINE)
+            assert found, (run, number)
+            assert found.groups() == (says, verdict)
+        else:
+            command = (
+                rf"\*not measured\*: `segbench run experiments/{experiment}\.yaml .*--data DIR"
+            )
+            assert re.match(command, here), here
