@@ -62,7 +62,7 @@ class Asked:
     @property
     def protocol(self) -> Protocol:
         """How results are scored that say nothing of it themselves."""
-        return changed(Protocol(), self.settings, self.split)
+        return changed(Protocol(), self.settings, self.split, self.cards)
 
 
 class Compared(NamedTuple):
@@ -204,7 +204,7 @@ def _one(
     from segbench.reading import chosen_reading
     from segbench.score import score_predictions
 
-    protocol = protocol_of_predictions(path, asked.settings, asked.split)
+    protocol = protocol_of_predictions(path, asked.settings, asked.split, cards=asked.cards)
     reading = chosen_reading(path, card, asked.encoding)
     shown = path.resolve().name  # any name that a folder can have; the method's own is not kept
     found = score_predictions(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segbench import results
-from segbench.errors import ExperimentError, ResultError
+from segbench.errors import CardError, ExperimentError, ResultError
 from segbench.external import write_external
 from segbench.predicted import ABOUT, load_predicted_by
 from segbench.results import Evaluation
@@ -19,8 +19,9 @@ from segbench.spec import yamlfile
 from segbench.spec.cards import checked_name
 from segbench.spec.catalog import Catalog
 from segbench.spec.code import code_of, difference, look_in
-from segbench.spec.experiment import with_setting
+from segbench.spec.experiment import with_scored_card, with_setting
 from segbench.spec.machine import Machine
+from segbench.spec.matched import check_classes
 from segbench.spec.protocol import Protocol
 
 Progress = Callable[[str, int, int], None]  # (what, done, of)
@@ -28,13 +29,17 @@ Progress = Callable[[str, int, int], None]  # (what, done, of)
 
 @dataclass(frozen=True)
 class Asked:
-    """What the flags say about the protocol. start: the name of one of the run's."""
+    """What the flags say about the protocol.
+
+    start: the name of one of the run's. cards: where a card that it names is looked for first.
+    """
 
     settings: tuple[str, ...] = ()
     split: str | None = None
     start: str | None = None
     name: str | None = None
     with_other_code: bool = False
+    cards: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,16 @@ def score_run(
     """Score trained trials of a run by another protocol, and add it to the run's record.
 
     Raises:
+        CardError: a scored class is unknown to a trial's model.
         ExperimentError: the protocol's settings are wrong.
         ResultError: no such trial, or one that is not trained.
     """
     record = load_run(run_folder)
     protocol = _protocol_of_run(record, asked)
     workdirs = _trained(run_folder, prefixes, protocol)
+    for workdir in workdirs:
+        trained = results.load_trial(workdir).dataset
+        check_classes(trained, protocol.scored_card(trained))
     lines = []
     if not prefixes and not asked.with_other_code:
         workdirs, lines = _of_this_code(workdirs, machine)
@@ -107,7 +116,9 @@ def score_external(
         start = _named(load_run(run_folder), asked.start)
     elif run_folder is not None:
         load_run(run_folder)  # says at once where there is no run
-    protocol = protocol_of_predictions(source.folder, asked.settings, asked.split, start)
+    protocol = protocol_of_predictions(
+        source.folder, asked.settings, asked.split, start, source.cards
+    )
     dataset = Catalog.on_path(source.cards).dataset(source.dataset)
     from segbench.reading import chosen_reading
     from segbench.score import score_predictions
@@ -129,12 +140,16 @@ def score_external(
 
 
 def protocol_of_predictions(
-    folder: Path, settings: tuple[str, ...], split: str | None, start: Protocol | None = None
+    folder: Path,
+    settings: tuple[str, ...],
+    split: str | None,
+    start: Protocol | None = None,
+    cards: tuple[Path, ...] = (),
 ) -> Protocol:
     """Return the protocol that a folder of predictions is scored by.
 
     It is `start`, else the one that segbench.json in the folder says, else the plain one; changed by
-    the flags.
+    the flags. cards: see `changed`.
 
     Raises:
         ExperimentError: a setting is wrong, or segbench.json says that it was predicted otherwise.
@@ -143,7 +158,7 @@ def protocol_of_predictions(
     about = load_predicted_by(folder)
     if start is None:
         start = Protocol() if about is None else about.protocol
-    protocol = changed(start, settings, split)
+    protocol = changed(start, settings, split, cards)
     if about is not None and (why := about.contradiction(protocol)):
         raise ExperimentError(f"{folder / ABOUT}: {why}")
     return protocol
@@ -168,7 +183,9 @@ def figures_in_words(evaluation: Evaluation) -> str:
         for name, value in shown.items()
     )
     seen = f", {evaluation.num_trained_on} of them trained on" if evaluation.num_trained_on else ""
-    return f"{figures} on {evaluation.num_images} images of {evaluation.protocol.split}{seen}"
+    return (
+        f"{figures} on {evaluation.num_images} images of {evaluation.protocol.split_in_words}{seen}"
+    )
 
 
 def _trained(run_folder: Path, prefixes: tuple[str, ...], protocol: Protocol) -> list[Path]:
@@ -219,7 +236,7 @@ def _of_this_code(workdirs: list[Path], machine: Machine) -> tuple[list[Path], l
 
 def _protocol_of_run(record: RunRecord, asked: Asked) -> Protocol:
     start = next(iter(record.experiment.evaluate)) if asked.start is None else asked.start
-    protocol = changed(_named(record, start), asked.settings, asked.split)
+    protocol = changed(_named(record, start), asked.settings, asked.split, asked.cards)
     if asked.name is not None:
         return protocol.revised(name=_given_name(asked.name))
     name = "-".join((start, *map(_word, asked.settings)))
@@ -246,8 +263,15 @@ def _named(record: RunRecord, name: str) -> Protocol:
     return record.protocols[name]
 
 
-def changed(protocol: Protocol, settings: tuple[str, ...], split: str | None = None) -> Protocol:
+def changed(
+    protocol: Protocol,
+    settings: tuple[str, ...],
+    split: str | None = None,
+    cards: tuple[Path, ...] = (),
+) -> Protocol:
     """Return the protocol with `key=value` settings, and with another split.
+
+    cards: where the card of `dataset=NAME` is looked for before the folder's and the built-in ones.
 
     Raises:
         ExperimentError: a setting is wrong.
@@ -257,6 +281,11 @@ def changed(protocol: Protocol, settings: tuple[str, ...], split: str | None = N
         data = with_setting(data, setting, example="flip=true")
     if split is not None:
         data["split"] = split
+    if isinstance(data["dataset"], str):
+        try:
+            data = with_scored_card(data, Catalog.on_path(cards))
+        except CardError as error:
+            raise ExperimentError(f"--set dataset={data['dataset']}: {error}") from error
     said: dict[yamlfile.Place, str] = {
         tuple(setting.partition("=")[0].split(".")): setting for setting in settings
     }

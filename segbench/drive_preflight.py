@@ -28,16 +28,16 @@ def missing_files(prepared: Prepared) -> list[str]:
     from segbench.models.weights import missing_weights
 
     experiment = prepared.asked.experiment
+    protocols = experiment.evaluate.values()
     if experiment.launch.launcher == "local" and prepared.machine.device not in {"auto", "cpu"}:
         from segbench.engine.device import chosen_device
 
         chosen_device(prepared.machine)
     trials = prepared.asked.trials.values()
-    datasets = {
-        trial.dataset.content_digest(): trial.dataset for trial in _one_per_part(trials, "dataset")
-    }
-    splits = {experiment.train.split, *(p.split for p in experiment.evaluate.values())}
-    sentences = preflight(list(datasets.values()), sorted(splits), prepared.machine)
+    datasets = [trial.dataset for trial in _one_per_part(trials, "dataset")]
+    needed = [(card, experiment.train.split) for card in datasets]
+    needed += [(p.scored_card(card), p.split) for card in datasets for p in protocols]
+    sentences = preflight(needed, prepared.machine)
     backbones = [
         (trial.backbone, trial.model) for trial in _one_per_part(trials, "backbone", "weights")
     ]
@@ -53,13 +53,12 @@ def missing_files(prepared: Prepared) -> list[str]:
 
 def shared_images(prepared: Prepared) -> list[str]:
     """Return a sentence for every scored split that has images of the training split."""
-    from segbench.data.shared import Part, shared_in_words
+    from segbench.data.shared import scored_part, shared_in_words, trained_part
 
     pairs = {
         (id(trial.dataset), trial.train.split, trial.train.max_images, protocol.digest()): (
-            trial.dataset,
-            Part(trial.train.split, trial.train.max_images),
-            Part(protocol.split, protocol.max_images, protocol.subset_seed),
+            trained_part(trial),
+            scored_part(trial, protocol),
         )
         for trial in prepared.asked.trials.values()
         for protocol in prepared.asked.experiment.evaluate.values()
@@ -138,17 +137,18 @@ def check_same_files(prepared: Prepared) -> None:
     Raises:
         DataError: trials of this folder were made from other files, which no table may mix.
     """
+    from segbench.data.chosen import fingerprint_here
+    from segbench.data.shared import Part, scored_part, trained_part
+
     known: dict[tuple[object, ...], str | None] = {}
 
-    def here(trial: Trial, split: str, max_images: int | None, subset_seed: int = 0) -> str | None:
-        from segbench.data.chosen import fingerprint_here
-
-        key = (id(trial.dataset), split, max_images, subset_seed)
+    def here(part: Part) -> str | None:
+        card, split, max_images, subset_seed = part
+        key = (id(card), split, max_images, subset_seed)
         if key not in known:
             known[key] = fingerprint_here(
-                trial.dataset, split, prepared.machine,
-                max_images=max_images, subset_seed=subset_seed,
-            )  # fmt: skip
+                card, split, prepared.machine, max_images=max_images, subset_seed=subset_seed
+            )
         return known[key]
 
     stale = _from_other_weights(prepared)
@@ -157,15 +157,16 @@ def check_same_files(prepared: Prepared) -> None:
         provenance = results.load_provenance(workdir)
         if provenance is None:
             continue
-        now = here(trial, trial.train.split, trial.train.max_images)
+        now = here(trained_part(trial))
         before = provenance.train_split_fingerprint
         if before and now and before != now:
             stale.setdefault(f"{trial.dataset.name} {trial.train.split}", []).append(trial_id)
         for protocol in prepared.asked.experiment.evaluate.values():
             found = results.load_evaluation(workdir, protocol)
-            now = here(trial, protocol.split, protocol.max_images, protocol.subset_seed)
+            part = scored_part(trial, protocol)
+            now = here(part)
             if found is not None and now and found.split_fingerprint != now:
-                stale.setdefault(f"{trial.dataset.name} {protocol.split}", []).append(trial_id)
+                stale.setdefault(f"{part.card.name} {part.split}", []).append(trial_id)
     if stale:
         told = "; ".join(
             f"{len(set(ids))} trials from other files of {what} than are here now (trials/{ids[0]})"

@@ -51,8 +51,9 @@ _OPACITY = 0.55  # of the class colours over the photograph
 class Asked:
     """What is to be labelled, and written into `folder`.
 
-    images: files, or folders that are searched. split: instead of them, a split of the model's own
-    data set. with_probabilities: float16, (C, H, W), beside their class_names.
+    images: files, or folders that are searched. split: instead of them, a split of the
+    data set that the protocol scores, the model's own where it names none. with_probabilities:
+    float16, (C, H, W), beside their class_names.
     """
 
     folder: Path

@@ -257,7 +257,8 @@ def _wanted(
 ) -> tuple[list[DatasetCard], list[tuple[BackboneCard, str]]]:
     """Return the data sets, and the backbones with their weights' names, that the arguments name.
 
-    Of an experiment those of its cells, after overrides and variants; all typos come at once.
+    Of an experiment those of its cells, after overrides and variants, and those that its protocols
+    score; all typos come at once.
     """
     catalog = Catalog.on_path(cards)
     datasets: dict[str, DatasetCard] = {}
@@ -265,7 +266,11 @@ def _wanted(
     problems = []
     for name in names:
         if name.endswith((".yaml", ".yml")):
-            for trial in _planned(Path(name), cards).trials.values():
+            plan = _planned(Path(name), cards)
+            for protocol in plan.experiment.evaluate.values():
+                if protocol.dataset is not None:
+                    datasets.setdefault(protocol.dataset.name, protocol.dataset)
+            for trial in plan.trials.values():
                 datasets.setdefault(trial.dataset.name, trial.dataset)
                 if trial.weights is not None:
                     backbones[trial.backbone.name, trial.model.weights] = trial.backbone

@@ -102,6 +102,7 @@ _NO_BATCH_NORM = "trained without batch norm layers: fits `model.batch_norm: rem
 def render_model_card(trial: Trial, evaluations: list[Evaluation], trunk_name: str) -> str:
     """Return the README of an exported model."""
     dataset, recipe = trial.dataset, trial.train
+    class_ious = [dict(zip(e.class_names, e.per_class_iou, strict=True)) for e in evaluations]
     parts = [
         f"# {trial.backbone.title}, {trial.head.title or trial.head.name}, on {dataset.title}",
         f"A semantic segmentation model of {dataset.num_classes} classes, trained by segbench "
@@ -124,8 +125,8 @@ def render_model_card(trial: Trial, evaluations: list[Evaluation], trunk_name: s
         "## IoU of each class",
         markdown_table(
             [
-                [name, *(_percent(e.per_class_iou[index]) for e in evaluations)]
-                for index, name in enumerate(dataset.class_names)
+                [name, *(_percent(iou.get(name)) for iou in class_ious)]
+                for name in dataset.class_names
             ],
             ["class", *(e.protocol.name for e in evaluations)],
         ),

@@ -24,7 +24,7 @@ OVERLAYS = "overlays"
 _WITH_PREDICTIONS: dict[str, Any] = {  # fields of a protocol that change no prediction
     field: Protocol.model_fields[field].default
     for field in (
-        *("name", "title", "split", "max_images", "subset_seed", "absent_class"),
+        *("name", "title", "dataset", "split", "max_images", "subset_seed", "absent_class"),
         *("with_background", "false_positives", "void", "boundary"),
     )
 }

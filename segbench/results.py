@@ -18,7 +18,7 @@ Knows nothing of how results come about.
 import io
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -31,11 +31,13 @@ from segbench.errors import DataError, ResultError
 from segbench.files import read_json, write_atomically
 from segbench.spec.base import Spec
 from segbench.spec.cards import DatasetCard
+from segbench.spec.matched import matched_classes
 from segbench.spec.protocol import Protocol
 from segbench.spec.trial import Trial
 from segbench.spec.yamlfile import dotted
 
 WEIGHTS = "model.safetensors"
+AnyValue = TypeVar("AnyValue")
 AnyRecord = TypeVar("AnyRecord", bound=Spec)
 
 
@@ -71,7 +73,9 @@ class Result(Spec):
 class Evaluation(Spec):
     """One protocol's figures on one split: fractions in [0, 1], per class None where absent.
 
-    num_trained_on: how many of the images the trial was trained on, None where that is not known.
+    trained_index: the index of each class among those that the model was trained with, where these
+    are others; empty where they are the same. num_trained_on: how many of the images the trial was
+    trained on, None where that is not known.
     blank: how the predictions show that the model did not learn (`counts.why_blank`).
     other_code: how the user's code that built the model differs from the trial's, empty where it does
     not.
@@ -85,6 +89,7 @@ class Evaluation(Spec):
     background: int | None
     figures: dict[str, float | None]
     per_class_iou: tuple[float | None, ...]
+    trained_index: tuple[int, ...] = ()
     num_trained_on: Annotated[int, Field(ge=0)] | None = None
     blank: Blank | None = None
     other_code: str = ""
@@ -94,6 +99,10 @@ class Evaluation(Spec):
         """The indices of the classes that enter the means."""
         without = None if self.protocol.with_background else self.background
         return tuple(index for index in range(len(self.class_names)) if index != without)
+
+    def of_trained(self, values: Sequence[AnyValue]) -> tuple[AnyValue, ...]:
+        """Return values of the classes that the model was trained with for those that are scored."""
+        return tuple(values[index] for index in self.trained_index or range(len(values)))
 
 
 class Provenance(Spec):
@@ -131,13 +140,17 @@ def evaluation_of(
 ) -> Evaluation:
     """Return the figures that the protocol reads off these counts.
 
+    dataset: the card of the model's training; the protocol may score another.
+
     Raises:
         DataError: no pixel is labelled, so that there are no figures.
     """
+    card = protocol.scored_card(dataset)
+    is_same = card.class_names == dataset.class_names
     if not counts.label.any():
-        raise DataError(f"{dataset.name} {protocol.split}: every pixel is void: nothing to score")
-    kept = scored_classes(dataset, protocol)
-    scored = counts.as_counts(dataset.seen_background)
+        raise DataError(f"{card.name} {protocol.split}: every pixel is void: nothing to score")
+    kept = scored_classes(card, protocol)
+    scored = counts.as_counts(card.seen_background)
     iou = per_class_iou(scored.sums, protocol.absent_class)
     found = figures(scored, protocol.absent_class, kept)
     if counts.boundary is not None:
@@ -147,13 +160,14 @@ def evaluation_of(
         protocol=protocol,
         split_fingerprint=split_fingerprint,
         num_images=len(counts.names),
-        class_names=dataset.class_names,
-        background=dataset.seen_background,
+        class_names=card.class_names,
+        background=card.seen_background,
         figures={name: None if math.isnan(value) else value for name, value in found.items()},
         per_class_iou=tuple(
             float(value) if index in kept and not math.isnan(value) else None
             for index, value in enumerate(iou)
         ),
+        trained_index=() if is_same else matched_classes(card, dataset),
         num_trained_on=num_trained_on,
         blank=why_blank(scored.sums, protocol.absent_class, kept),
     )

@@ -21,7 +21,7 @@ from segbench.data.labels import image_label, palette_problem
 from segbench.data.prepared import changed_since
 from segbench.data.split import open_scored
 from segbench.engine.device import make_repeatable
-from segbench.engine.evaluate import count, scored_label
+from segbench.engine.evaluate import count, reindexed, scored_label
 from segbench.errors import DataError, FileError, by_cause, listed
 from segbench.external import ExternalMethod
 from segbench.files import check_file_names, sha256_of_file
@@ -32,6 +32,7 @@ from segbench.results import Evaluation
 from segbench.spec.cards import DatasetCard
 from segbench.spec.code import code_in_use, difference
 from segbench.spec.machine import Machine
+from segbench.spec.matched import check_classes, matched_classes
 from segbench.spec.protocol import Protocol
 from segbench.trial_score import load_segmenter, scored_on
 
@@ -113,7 +114,8 @@ def score_trial(
 
 def _check_same_files(workdir: Path, known: Evaluation, machine: Machine) -> None:
     """Refuse figures of other files than are here; where none are here, nothing is known."""
-    card, protocol = results.load_trial(workdir).dataset, known.protocol
+    protocol = known.protocol
+    card = protocol.scored_card(results.load_trial(workdir).dataset)
     if changed := changed_since(card, stored_split(protocol.split), machine):
         raise DataError(changed)
     here = fingerprint_here(
@@ -140,15 +142,22 @@ def score_predictions(
 ) -> Predicted:
     """Return the figures of `<image name>.png` for every image of the split.
 
+    dataset: the card whose classes `reading` speaks of; the protocol may score another, which it is
+    matched with by name.
     Files are palette or grey PNGs, whose values mean what `reading` says. A pixel whose value is no
     class is a false negative where it is labelled; a method may leave pixels out, so these are
     counted and told. Where more than nine tenths of the pixels labelled as anything but background
     hold such values, the files are encoded in another way and no figure is given.
 
     Raises:
+        CardError: a scored class is none of `dataset`.
         DataError: files are missing, surplus, unreadable or of another size: all of them listed;
             or they are encoded in another way.
     """
+    scored = protocol.scored_card(dataset)
+    check_classes(dataset, scored)
+    scored_classes = matched_classes(dataset, scored)
+    own_classes = matched_classes(scored, dataset)
     split = open_scored(dataset, protocol, machine)
     every = protocol.revised(max_images=None)
     whole = open_scored(dataset, every, machine, if_changed="pass_over")
@@ -162,15 +171,16 @@ def score_predictions(
             label = scored_label(split.label(index), protocol)
             values = None if path is None else _values(path, tuple(label.shape), reading, problems)
             if values is not None:
-                tally.add(values, label.numpy())
-                yield image_name, torch.from_numpy(reading.classes[values]), label
+                tally.add(values, reindexed(label, own_classes).numpy())
+                predicted = reindexed(torch.from_numpy(reading.classes[values]), scored_classes)
+                yield image_name, predicted, label
             progress(index + 1, len(split))
 
-    counted = count(pairs(), num_classes=dataset.num_classes, protocol=protocol)
+    counted = count(pairs(), num_classes=scored.num_classes, protocol=protocol)
     if problems:
         raise DataError(
             f"{folder}: does not hold one prediction for each of the {len(split)} images of "
-            f"{dataset.name} {protocol.split}:\n" + "\n".join(by_cause(problems))
+            f"{scored.name} {protocol.split}:\n" + "\n".join(by_cause(problems))
         )
     foreign = tally.labelled(reading.is_foreign)  # (C, V)
     by_value = {int(v): int(foreign[:, v].sum()) for v in np.flatnonzero(foreign.any(0))}

@@ -242,7 +242,7 @@ def _training_counts(work: Work, before: Result | None) -> tuple[tuple[int, ...]
     if before is not None and before.status == "done":
         return before.training_pixels, before.training_images
     trial = work.trial
-    split = open_part(work, trial.train.split, max_images=trial.train.max_images)
+    split = open_part(work, trial.dataset, trial.train.split, max_images=trial.train.max_images)
     return tuple(split.class_pixels().tolist()), tuple(split.class_images().tolist())
 
 
@@ -277,7 +277,7 @@ def _facts(trial: Trial, segmenter: Segmenter) -> dict[str, float]:
 def _forward_ms(work: Work, segmenter: Segmenter, protocols: tuple[Protocol, ...]) -> float | None:
     if not protocols:
         return None
-    split = open_part(work, protocols[0].split)
+    split = open_part(work, protocols[0].scored_card(work.trial.dataset), protocols[0].split)
     measured = forward_ms(segmenter, split, protocols[0], work.device)
     return None if measured is None else round(measured, 3)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from segbench import results
 from segbench.counts import Counted
-from segbench.data.shared import Part, shared_images
+from segbench.data.shared import scored_part, shared_images, trained_part
 from segbench.data.split import SegmentationSplit, open_scored
 from segbench.data.staging import staged
 from segbench.engine import ranks
@@ -19,6 +19,7 @@ from segbench.models.segmenter import Segmenter
 from segbench.results import Evaluation
 from segbench.spec.code import look_in
 from segbench.spec.machine import Machine
+from segbench.spec.matched import ClassIndices, check_classes, matched_classes
 from segbench.spec.protocol import Protocol
 from segbench.spec.trial import Trial
 from segbench.trial_work import Work, check_code, new_segmenter
@@ -55,7 +56,7 @@ def evaluate_trial(work: Work, segmenter: Segmenter, protocol: Protocol, *, of: 
     """
     trial = work.trial
     with ranks.first_before_others():
-        machine = staged(trial.dataset, protocol.split, work.machine)
+        machine = staged(protocol.scored_card(trial.dataset), protocol.split, work.machine)
         split = open_scored(trial.dataset, protocol, machine, if_changed="pass_over")
     source = results.counted_alike(work.workdir, protocol)
     if ranks.agreed(source is not None and source.split_fingerprint == split.fingerprint):
@@ -76,7 +77,7 @@ def evaluate_trial(work: Work, segmenter: Segmenter, protocol: Protocol, *, of: 
             segmenter,
             share,
             protocol,
-            num_classes=trial.dataset.num_classes,
+            classes=_classes(trial, protocol),
             device=work.device,
             on_image=on_image,
         )
@@ -126,7 +127,7 @@ def scored_on(
         segmenter,
         split,
         protocol,
-        num_classes=trial.dataset.num_classes,
+        classes=_classes(trial, protocol),
         device=chosen_device(machine),
         on_image=lambda done: on_image(done, len(split)),
     )
@@ -140,12 +141,7 @@ def _evaluation(
     split: SegmentationSplit,
     machine: Machine,
 ) -> Evaluation:
-    shared = shared_images(
-        trial.dataset,
-        Part(trial.train.split, trial.train.max_images),
-        Part(protocol.split, protocol.max_images, protocol.subset_seed),
-        machine,
-    )
+    shared = shared_images(trained_part(trial), scored_part(trial, protocol), machine)
     return results.evaluation_of(
         counted,
         trial_id=trial.id(),
@@ -154,3 +150,14 @@ def _evaluation(
         split_fingerprint=split.fingerprint,
         num_trained_on=None if shared is None else shared.number,
     )
+
+
+def _classes(trial: Trial, protocol: Protocol) -> ClassIndices:
+    """Return the scored index of each of the model's classes.
+
+    Raises:
+        CardError: a scored class is none of the model's.
+    """
+    scored = protocol.scored_card(trial.dataset)
+    check_classes(trial.dataset, scored)
+    return matched_classes(trial.dataset, scored)

@@ -15,7 +15,7 @@ from segbench.data.batches import training_batches, training_positions
 from segbench.data.split import SegmentationSplit
 from segbench.engine import ranks
 from segbench.engine.checkpoint import load_weights
-from segbench.engine.evaluate import naming, scored_label
+from segbench.engine.evaluate import naming, reindexed, scored_label
 from segbench.engine.features import CachedFeatures, Squash, cached_features
 from segbench.engine.loss import image_losses, image_weights, labelled_pixels
 from segbench.engine.predict import score_map
@@ -30,6 +30,7 @@ from segbench.errors import DataError
 from segbench.files import digest
 from segbench.models.segmenter import Segmenter
 from segbench.models.trunk import check_not_random
+from segbench.spec.matched import matched_classes
 from segbench.spec.protocol import Protocol
 from segbench.spec.trial import IDENTITY_VERSION
 from segbench.trial_work import Work, open_part
@@ -48,7 +49,7 @@ def train_trial(
     if trial.start_from is not None:
         _start_from(segmenter, work.workdir.parent / trial.start_from / results.WEIGHTS)
     with ranks.first_before_others():  # one converts what nobody has converted yet
-        split = open_part(work, recipe.split, max_images=recipe.max_images)
+        split = open_part(work, trial.dataset, recipe.split, max_images=recipe.max_images)
     if len(split) == 0:
         raise DataError(
             f"{trial.dataset.name} {recipe.split}: has no images to train on; look at the "
@@ -185,8 +186,10 @@ def _validation_loss(
     """
     if not protocols or not ranks.is_first():
         return None
-    recipe = work.trial.train
-    split = open_part(work, protocols[0].split, max_images=work.machine.monitor.validate_images)
+    recipe, trained = work.trial.train, work.trial.dataset
+    scored, number = protocols[0].scored_card(trained), work.machine.monitor.validate_images
+    split = open_part(work, scored, protocols[0].split, max_images=number)
+    classes = matched_classes(scored, trained)
     on_device = None if class_weights is None else class_weights.to(work.device)
 
     @torch.inference_mode()
@@ -197,7 +200,7 @@ def _validation_loss(
             sample = split.sample(index)
             with naming(sample.name):
                 scores = score_map(segmenter, sample.image.to(work.device), protocols[0])
-            label = scored_label(sample.label, protocols[0])[None].long()
+            label = reindexed(scored_label(sample.label, protocols[0]), classes)[None].long()
             losses[index] = image_losses(scores[None], label.to(work.device), on_device)[0]
             labelled[index] = labelled_pixels(label, class_weights)[0]
         total = float((losses * image_weights(labelled, recipe.loss_reduction)).sum())

@@ -10,6 +10,7 @@ from segbench.data.split import SegmentationSplit, open_split
 from segbench.data.staging import staged
 from segbench.errors import CardError
 from segbench.models.segmenter import Segmenter, build_segmenter
+from segbench.spec.cards import DatasetCard
 from segbench.spec.code import code_in_use, difference
 from segbench.spec.machine import Machine
 from segbench.spec.trial import Trial
@@ -27,9 +28,8 @@ class Work(NamedTuple):
     pause_at_step: int | None
 
 
-def open_part(work: Work, split: str, **chosen: Any) -> SegmentationSplit:
+def open_part(work: Work, card: DatasetCard, split: str, **chosen: Any) -> SegmentationSplit:
     """Return a split, from the node's own disk where the machine names one."""
-    card = work.trial.dataset
     machine = staged(card, split, work.machine)
     return open_split(card, split, machine, if_changed="pass_over", **chosen)
 

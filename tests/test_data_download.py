@@ -298,7 +298,7 @@ def test_half_an_unpacked_archive_is_not_taken_for_the_data_set(tmp_path, monkey
         patch.setattr(unpack_module, "_copy", die_early)
         with pytest.raises(KeyboardInterrupt):
             prepare(card, machine)
-    assert len(preflight([card], ["val"], machine)) == 1
+    assert len(preflight([(card, "val")], machine)) == 1
     with pytest.raises(DataError, match="no files here"):
         open_split(card, "val", machine)
     assert prepare(card, machine) == "ready: val 5 images"
@@ -312,7 +312,7 @@ def test_nothing_of_a_refused_archive_is_used(tmp_path):
     for _ in range(2):
         with pytest.raises(DataError, match="nothing of it is used"):
             prepare(card, machine)
-    assert len(preflight([card], ["val"], machine)) == 1
+    assert len(preflight([(card, "val")], machine)) == 1
 
 
 def test_archives_of_one_name_do_not_meet_and_lost_files_are_unpacked_again(tmp_path):

@@ -189,14 +189,14 @@ def test_missing_files_and_wrong_counts_are_both_told(folder, machine):
     assert "street val has 3 images, but the card says 5" in first
     assert "missing files: " in second
     assert "im1" in second
-    assert preflight([card(splits=splits)], ["val"], machine) == [str(caught.value)]
+    assert preflight([(card(splits=splits), "val")], machine) == [str(caught.value)]
 
 
 def test_what_was_converted_is_whole_whatever_became_of_its_files(folder, machine):
-    assert preflight([card()], ["val"], machine) == []
+    assert preflight([(card(), "val")], machine) == []
     open_split(card(), "val", machine)
     (folder / "photos" / "val" / "im1.jpg").unlink()
-    assert preflight([card()], ["val"], machine) == []
+    assert preflight([(card(), "val")], machine) == []
 
 
 def test_files_that_were_changed_since_they_were_converted_are_told(folder, machine):
@@ -205,11 +205,11 @@ def test_files_that_were_changed_since_they_were_converted_are_told(folder, mach
     label = folder / "masks" / "val" / "im1.png"
     with Image.open(label) as image:
         save(label, np.zeros_like(np.asarray(image)))
-    (sentence,) = preflight([card()], ["val"], machine)
+    (sentence,) = preflight([(card(), "val")], machine)
     assert f"street val: files under {folder} were changed since they were converted" in sentence
     assert "`segbench prepare street` with the same --data converts them again" in sentence
     prepare(card(), machine, download_missing=False)
-    assert preflight([card()], ["val"], machine) == []
+    assert preflight([(card(), "val")], machine) == []
     assert fingerprint_here(card(), "val", machine, max_images=None) != before
     assert fingerprint_here(card(), "test", machine, max_images=None) is None
 
@@ -220,7 +220,7 @@ def test_a_split_without_images_and_an_unknown_one_are_one_sentence(folder, mach
     with pytest.raises(DataError, match="street val has no images"):
         open_split(card(splits={"val": pattern}), "val", machine)
     sentence = "street: has no split 'test'; it has: train, val"
-    assert preflight([card()], ["test"], machine) == [sentence]
+    assert preflight([(card(), "test")], machine) == [sentence]
     with pytest.raises(DataError, match=sentence):
         open_split(card(), "test", machine)
 
@@ -228,10 +228,10 @@ def test_a_split_without_images_and_an_unknown_one_are_one_sentence(folder, mach
 def test_arrow_files_do_without_the_raw_ones(folder, machine):
     before = open_split(card(), "val", machine)
     folder.rename(folder.with_name("elsewhere"))
-    assert preflight([card()], ["val"], machine) == []
+    assert preflight([(card(), "val")], machine) == []
     assert open_split(card(), "val", machine).fingerprint == before.fingerprint
     assert "val 3 images; not here: train" in prepare(card(), machine, download_missing=False)
-    assert len(preflight([card()], ["train"], machine)) == 1
+    assert len(preflight([(card(), "train")], machine)) == 1
 
 
 def test_two_conversions_that_differ_are_not_guessed_between(folder, machine, tmp_path):
@@ -313,12 +313,12 @@ def test_converting_prints_nothing(folder, machine, capfd):
 
 def test_without_files_one_sentence_says_which_where_and_the_command(tmp_path):
     machine = Machine(data=(str(tmp_path / "nowhere"),), cache=str(tmp_path / "cache"))
-    (sentence,) = preflight([card()], ["val"], machine)
+    (sentence,) = preflight([(card(), "val")], machine)
     assert "masks/val/{name}.png" in sentence
     assert str(tmp_path / "nowhere" / "street") in sentence
     assert sentence.endswith("with --data (the card names no archive to fetch)")
     fetched = card(archives=({"url": "https://example.org/street.zip"},))
-    (sentence,) = preflight([fetched], ["val"], machine)
+    (sentence,) = preflight([(fetched, "val")], machine)
     assert "with --data, or run `segbench prepare street` on a machine with" in sentence
     with pytest.raises(DataError, match="no files here"):
         prepare(card(), machine, download_missing=False)

@@ -26,7 +26,7 @@ COUNTS = {
     "voc2012_kth": {"train": 1464, "val": 1449, "kth_val900": 900},
     "voc2012_2007_kth": {"train": 311, "val": 321, "kth_val187": 187},
     "voc2012_aug": {"train": 10582, "val": 1449, "seg11valid": 736},
-    "voc2011": {"train": 1112, "val": 736},
+    "voc2011": {"train": 1112, "val": 1111, "seg11valid": 736},
     "sbd": {"train": 8498, "val": 2857},
     "sbd_seg11": {"train": None, "val": 2857},
     "ade20k": {"train": 20210, "val": 2000},

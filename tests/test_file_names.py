@@ -73,7 +73,7 @@ def test_a_split_with_such_a_name_is_refused_before_anything_is_read(machine, tm
         f"{tmp_path / 'street'}: has file names with control characters or that are not UTF-8 (1, the "
         f"first is {os.fsdecode(stem)!r}); rename these files, since results list images by name"
     )
-    assert preflight([card()], ["train", "val"], machine) == [sentence]
+    assert preflight([(card(), "train"), (card(), "val")], machine) == [sentence]
     with pytest.raises(DataError) as told:
         prepare(card(), machine)
     assert str(told.value) == sentence

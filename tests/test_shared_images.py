@@ -95,16 +95,16 @@ def test_shared_images_are_counted_before_and_after_conversion_and_told_by_prepa
     with Image.open(source) as image:
         image.save(folder / "photos" / "val" / "other.png")
     shutil.copy(folder / "masks" / "train" / "im2.png", folder / "masks" / "val" / "other.png")
-    train, val = Part("train"), Part("val")
-    assert shared_images(card(), train, val, machine) is None
+    train, val = Part(card(), "train"), Part(card(), "val")
+    assert shared_images(train, val, machine) is None
     told = "street val: {} of its 3 images are in train too, so figures on it are too high; take them out"
-    assert shared_in_words(card(), train, val, machine).startswith(told.format(2))  # by bytes
+    assert shared_in_words(train, val, machine).startswith(told.format(2))  # by bytes
     assert told.format(3) in prepare(card(), machine)  # by pixels
-    assert shared_images(card(), train, val, machine) == Shared(3, 3)
-    assert shared_in_words(card(), train, val, machine).startswith(told.format(3))
-    assert shared_in_words(card(), train, train, machine) == ""
-    assert shared_images(card(), train, Part("val", 1), machine) == Shared(1, 1)
-    assert shared_images(card(), val, train, machine) == Shared(3, 6)
+    assert shared_images(train, val, machine) == Shared(3, 3)
+    assert shared_in_words(train, val, machine).startswith(told.format(3))
+    assert shared_in_words(train, train, machine) == ""
+    assert shared_images(train, Part(card(), "val", 1), machine) == Shared(1, 1)
+    assert shared_images(val, train, machine) == Shared(3, 6)
 
 
 def test_splits_without_a_shared_image_ask_for_no_sentence(folder, machine):  # noqa: F811
@@ -112,7 +112,7 @@ def test_splits_without_a_shared_image_ask_for_no_sentence(folder, machine):  # 
         with Image.open(path) as image:
             plain = Image.new("RGB", image.size, "red")
         plain.save(path)
-    assert shared_in_words(card(), Part("train"), Part("val"), machine) == ""
+    assert shared_in_words(Part(card(), "train"), Part(card(), "val"), machine) == ""
     assert prepare(card(), machine) == "ready: train 6 images, val 3 images"
 
 
@@ -127,7 +127,7 @@ def test_a_holdout_shares_what_stands_twice_in_train(folder, machine):  # noqa: 
     pictures = {part: {name[-1] for name in found} for part, found in names.items()}
     expected = sum(name[-1] in pictures["train"] for name in names["holdout"])
     assert expected > 0
-    assert shared_images(held, Part("train"), Part("holdout"), machine) == Shared(
+    assert shared_images(Part(held, "train"), Part(held, "holdout"), machine) == Shared(
         expected, len(names["holdout"])
     )
 

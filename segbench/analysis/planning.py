@@ -60,23 +60,25 @@ def planned_cells(plan: Plan) -> list[Cell]:
     unknown = dict.fromkeys(get_args(Fact), math.nan)
     none = np.zeros((0, 1), dtype=np.int64)
     nothing = Counts(none, none, none, ())
-    datasets = {id(cell.trial.dataset): cell.trial.dataset for cell in plan.cells if cell.trial}
-    names = {key: card.class_names for key, card in datasets.items()}
+    protocols = plan.experiment.evaluate
+    datasets = [cell.trial.dataset for cell in plan.cells if cell.trial]
+    scored = [protocol.dataset for protocol in protocols.values() if protocol.dataset]
+    names = {key: card.class_names for key, card in {id(c): c for c in datasets + scored}.items()}
     return cells_of(
         [
             Observation(
                 cell.axes,
-                protocol,
+                name,
                 cell.seed,
                 nothing,
-                names[id(cell.trial.dataset)],
+                names[id(protocol.scored_card(cell.trial.dataset))],
                 facts={**unknown, "num_classes": len(names[id(cell.trial.dataset)])},
                 training_pixels=_NONE_YET,
                 training_images=_NONE_YET,
             )
             for cell in plan.cells
             if cell.trial is not None
-            for protocol in plan.experiment.evaluate
+            for name, protocol in protocols.items()
         ]
     )
 

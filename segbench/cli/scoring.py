@@ -75,7 +75,7 @@ def evaluate_command(
     from segbench.spec.catalog import Catalog
     from segbench.spec.machine import Machine
 
-    asked = work.Asked(tuple(settings or ()), split, protocol, name, other_code)
+    asked = work.Asked(tuple(settings or ()), split, protocol, name, other_code, tuple(cards or ()))
     machine = Machine.from_environment(
         data=data or (), cache=cache, device=device, threads=threads,
         code_folders=Catalog.on_path(tuple(cards or ())).code_folders,
@@ -225,7 +225,10 @@ def predict_command(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(metavar="S", help="Instead of IMAGE: a split of the model's own data set."),
+        typer.Option(
+            metavar="S",
+            help="Instead of IMAGE: a split of the data set that its protocol scores, else its own.",
+        ),
     ] = None,
     crf: Annotated[bool, typer.Option("--crf", help="Refine with a CRF (extra `crf`).")] = False,
     probabilities: Annotated[
@@ -259,7 +262,8 @@ def predict_command(
         out, tuple(images or ()), split,
         with_crf=crf, with_probabilities=probabilities, with_other_code=other_code,
     )  # fmt: skip
-    protocol = as_predicted(work.changed(first_protocol(folder), tuple(settings or ())), asked)
+    changed = work.changed(first_protocol(folder), tuple(settings or ()), cards=tuple(cards or ()))
+    protocol = as_predicted(changed, asked)
     OUT.print(f"protocol: {protocol.description()}")
     with progress_bars() as progress:
         written = label_images(

@@ -1,6 +1,6 @@
 """Make a data set ready: download, verify, unpack, convert; and say beforehand what is missing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from segbench.data.chosen import stored_split
 from segbench.data.download import download
@@ -65,7 +65,7 @@ def _shared(card: DatasetCard, splits: Sequence[str], machine: Machine) -> list[
     """Return a sentence for each split for scoring that has images of one for training."""
     training = [split for split in splits if split.startswith("train")]
     found = (
-        shared_in_words(card, Part(trained), Part(scored), machine)
+        shared_in_words(Part(card, trained), Part(card, scored), machine)
         for trained in training
         for scored in splits
         if scored not in training
@@ -73,15 +73,18 @@ def _shared(card: DatasetCard, splits: Sequence[str], machine: Machine) -> list[
     return [sentence for sentence in found if sentence]
 
 
-def preflight(cards: Sequence[DatasetCard], splits: Sequence[str], machine: Machine) -> list[str]:
+def preflight(needed: Iterable[tuple[DatasetCard, str]], machine: Machine) -> list[str]:
     """Return what a run needs of these splits and is not here, a sentence each; opens no picture."""
+    stored = {
+        (card.content_digest(), stored_split(split)): (card, stored_split(split))
+        for card, split in needed
+    }
     sentences = []
-    for card in cards:
-        for split in sorted({stored_split(split) for split in splits}):
-            if not is_here(card, split, machine):
-                sentences.append(not_here(card, split, machine))
-            elif missing := lacking(card, split, machine):
-                sentences.append(missing)
+    for card, split in stored.values():
+        if not is_here(card, split, machine):
+            sentences.append(not_here(card, split, machine))
+        elif missing := lacking(card, split, machine):
+            sentences.append(missing)
     return sentences
 
 

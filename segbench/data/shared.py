@@ -1,6 +1,6 @@
 """Images that are scored and were trained on: counted by their pixels, before conversion by bytes.
 
-What two splits of a data set share makes figures too high. No torch here.
+What two splits share makes figures too high, whether of one data set or of two. No torch here.
 """
 
 import hashlib
@@ -15,6 +15,8 @@ from segbench.errors import DataError
 from segbench.files import sha256_of_file
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
+from segbench.spec.protocol import Protocol
+from segbench.spec.trial import Trial
 
 _FIRST_BLOCK = 1 << 16
 
@@ -22,9 +24,21 @@ _FIRST_BLOCK = 1 << 16
 class Part(NamedTuple):
     """A part of a data set, as `open_split` takes it."""
 
+    card: DatasetCard
     split: str
     max_images: int | None = None
     subset_seed: int = 0
+
+
+def trained_part(trial: Trial) -> Part:
+    """Return what the trial is trained on."""
+    return Part(trial.dataset, trial.train.split, trial.train.max_images)
+
+
+def scored_part(trial: Trial, protocol: Protocol) -> Part:
+    """Return what the trial's model is scored on under the protocol."""
+    card = protocol.scored_card(trial.dataset)
+    return Part(card, protocol.split, protocol.max_images, protocol.subset_seed)
 
 
 class Shared(NamedTuple):
@@ -34,56 +48,56 @@ class Shared(NamedTuple):
     of: int
 
 
-def shared_images(
-    card: DatasetCard, trained: Part, scored: Part, machine: Machine
-) -> Shared | None:
+def shared_images(trained: Part, scored: Part, machine: Machine) -> Shared | None:
     """Return what the parts share by their pixels; None where one was not converted here.
 
     Images that were stored in two formats are equal if their pixels are. A photograph that was
     compressed again has other pixels and is not found.
     """
-    own, theirs = (_digests(card, part, machine) for part in (trained, scored))
+    own, theirs = (_digests(part, machine) for part in (trained, scored))
     if own is None or theirs is None:
         return None
     known = set(own)
     return Shared(sum(each in known for each in theirs), len(theirs))
 
 
-def shared_in_words(card: DatasetCard, trained: Part, scored: Part, machine: Machine) -> str:
+def shared_in_words(trained: Part, scored: Part, machine: Machine) -> str:
     """Return a sentence on what two splits share, empty where they do not, or one is not here.
 
     Where one was not converted yet the files of the whole splits are compared. A split that is
     scored on purpose after it was trained on asks for no sentence.
     """
-    if trained.split == scored.split:
+    is_one_card = trained.card.content_digest() == scored.card.content_digest()
+    if is_one_card and trained.split == scored.split:
         return ""
-    shared = shared_images(card, trained, scored, machine) or _shared_files(
-        card, stored_split(trained.split), stored_split(scored.split), machine
-    )
+    shared = shared_images(trained, scored, machine) or _shared_files(trained, scored, machine)
     if shared is None or shared.number == 0:
         return ""
+    where = trained.split if is_one_card else f"{trained.card.name} {trained.split}"
     return (
-        f"{card.name} {scored.split}: {shared.number} of its {shared.of} images are in "
-        f"{trained.split} too, so figures on it are too high; take them out of one of the two"
+        f"{scored.card.name} {scored.split}: {shared.number} of its {shared.of} images are in "
+        f"{where} too, so figures on it are too high; take them out of one of the two"
     )
 
 
-def _digests(card: DatasetCard, part: Part, machine: Machine) -> list[str] | None:
-    contents = contents_here(card, stored_split(part.split), machine)
+def _digests(part: Part, machine: Machine) -> list[str] | None:
+    contents = contents_here(part.card, stored_split(part.split), machine)
     if contents is None or contents.image_digests is None:
         return None
     chosen = chosen_images(
-        card, part.split, contents, max_images=part.max_images, subset_seed=part.subset_seed
+        part.card, part.split, contents, max_images=part.max_images, subset_seed=part.subset_seed
     )
     return [contents.image_digests[index] for index in chosen]
 
 
-def _shared_files(card: DatasetCard, trained: str, scored: str, machine: Machine) -> Shared | None:
-    """Return what two splits share by the bytes of their image files; None where they are not here."""
-    if trained == scored or card.drawn is not None:
+def _shared_files(trained: Part, scored: Part, machine: Machine) -> Shared | None:
+    """Return what two whole splits share by the bytes of their image files; None if these are not here."""
+    files = [(part.card, stored_split(part.split)) for part in (trained, scored)]
+    keys = {(card.content_digest(), split) for card, split in files}
+    if len(keys) == 1 or any(card.drawn is not None for card, _ in files):
         return None
     try:
-        ours, theirs = (_image_files(card, split, machine) for split in (trained, scored))
+        ours, theirs = (_image_files(card, split, machine) for card, split in files)
         return Shared(_number_of_equal(ours, theirs), len(theirs))
     except (DataError, OSError):  # told where the files are looked at for their own sake
         return None

@@ -42,6 +42,11 @@ class SegmentationSplit:
     def __len__(self) -> int:
         return len(self._chosen)
 
+    @property
+    def num_classes(self) -> int:
+        """How many classes the labels have under the view."""
+        return self._card.num_classes
+
     def sample(self, index: int) -> Sample:
         """Return image `index` in the split's order."""
         row = self._prepared.table[int(self._chosen[index])]
@@ -111,9 +116,12 @@ def open_split(
 def open_scored(
     card: DatasetCard, protocol: Protocol, machine: Machine, *, if_changed: IfChanged = "refuse"
 ) -> SegmentationSplit:
-    """Return the images that the protocol scores; raises as `open_split` does."""
+    """Return the images that the protocol scores; raises as `open_split` does.
+
+    card: that of the model's training; the protocol may name another.
+    """
     return open_split(
-        card,
+        protocol.scored_card(card),
         protocol.split,
         machine,
         max_images=protocol.max_images,

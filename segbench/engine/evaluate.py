@@ -24,6 +24,8 @@ from segbench.engine.metrics import (
 from segbench.engine.predict import predict, unrefined
 from segbench.errors import DivergedError
 from segbench.models.segmenter import Segmenter
+from segbench.spec.cards import IGNORE_INDEX
+from segbench.spec.matched import ClassIndices
 from segbench.spec.protocol import Crf, Protocol
 
 
@@ -32,12 +34,13 @@ def evaluate(
     split: SegmentationSplit,
     protocol: Protocol,
     *,
-    num_classes: int,
+    classes: ClassIndices,
     device: torch.device,
     on_image: Callable[[int], None] = lambda _: None,
 ) -> Counted:
     """Return the counts of `segmenter` on every image of `split`, in the split's order.
 
+    classes: the split's index of each of the model's classes, see `matched_classes`.
     A CRF runs in as many processes as torch has threads: it is ten times slower than most models.
 
     Raises:
@@ -59,17 +62,28 @@ def evaluate(
             found = refined_predictions(unrefined_maps(protocol.crf), processes=processes)
             for index, prediction in enumerate(found):
                 name, label = labels.pop(index)
-                yield name, torch.from_numpy(prediction), scored_label(label, protocol)
+                predicted = reindexed(torch.from_numpy(prediction), classes)
+                yield name, predicted, scored_label(label, protocol)
                 on_image(index + 1)
             return
         for index in range(len(split)):
             sample = split.sample(index)
             with naming(sample.name):
                 prediction = predict(segmenter, sample.image.to(device), protocol)
-            yield sample.name, prediction, scored_label(sample.label, protocol).to(device)
+            label = scored_label(sample.label, protocol).to(device)
+            yield sample.name, reindexed(prediction, classes), label
             on_image(index + 1)
 
-    return count(pairs(), num_classes=num_classes, protocol=protocol)
+    return count(pairs(), num_classes=split.num_classes, protocol=protocol)
+
+
+def reindexed(values: Tensor, classes: ClassIndices) -> Tensor:
+    """Return an integer map of one card's classes as those of another; what is no class stays so."""
+    if classes == tuple(range(len(classes))):
+        return values
+    table = torch.full((IGNORE_INDEX + 1,), IGNORE_INDEX, device=values.device)
+    table[: len(classes)] = torch.tensor(classes, device=values.device)
+    return table[values.long()]
 
 
 @contextlib.contextmanager

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segbench.data.split import Sample
-from segbench.engine.evaluate import scored_label
+from segbench.engine.evaluate import reindexed, scored_label
 from segbench.engine.predict import predict
 from segbench.models.segmenter import Segmenter
 from segbench.spec.cards import IGNORE_INDEX, VOID_COLOUR
+from segbench.spec.matched import ClassIndices
 from segbench.spec.protocol import Protocol
 
 LONGEST_PX = 256
@@ -34,15 +35,19 @@ def pictures_of(
     sample: Sample,
     protocol: Protocol,
     palette: Sequence[tuple[int, int, int]],
+    classes: ClassIndices,
     *,
     device: torch.device,
 ) -> Pictures:
     """Return the pictures of one image under a protocol, the longer side at most LONGEST_PX.
 
-    Errors are white where prediction and label differ, black where they agree, and grey where
-    nothing is labelled. Classes that only the full size shows are in `classes` too.
+    palette: the colours of the scored classes. classes: their indices, of each of the model's; where
+    there is none the prediction has the colour of void. Errors are white where prediction and label
+    differ, black where they agree, and grey where nothing is labelled. Classes that only the full
+    size shows are in the pictures' `classes` too.
     """
-    prediction = predict(segmenter, sample.image.to(device), protocol).cpu().numpy()  # (H, W)
+    predicted = predict(segmenter, sample.image.to(device), protocol)
+    prediction = reindexed(predicted, classes).cpu().numpy()  # (H, W)
     label = scored_label(sample.label, protocol).numpy()  # (H, W)
     void = label == IGNORE_INDEX
     height, width = label.shape
@@ -60,7 +65,7 @@ def pictures_of(
             "prediction": _nearest(colours[prediction.astype(np.uint8)], size),
             "errors": _nearest(errors, size),
         },
-        tuple(int(index) for index in seen),
+        tuple(int(index) for index in seen if index != IGNORE_INDEX),
     )
 
 

@@ -63,13 +63,16 @@ class Confusion(NamedTuple):
 class Model:
     """A complete cell of the sweep on a board, or an external method.
 
-    rows: its seeds' trials, none for an external method. evaluations: the seeds' scores. starts:
-    what each of the trials started from. costs: times as `segbench time` measured them; shared_times:
-    lowest and highest over seeds of those that trials measured beside others.
+    telling_axes: those that tell the board's models apart: all but the data set, which is among them
+    where models of several data sets are scored on one. rows: its seeds' trials, none for an
+    external method. evaluations: the seeds' scores. starts: what each of the trials started from.
+    costs: times as `segbench time` measured them; shared_times: lowest and highest over seeds of
+    those that trials measured beside others.
     not_learnt: for each seed why its model did not learn, empty where it did.
     """
 
     axes: dict[str, str]
+    telling_axes: tuple[str, ...]
     rows: tuple[Row, ...]
     evaluations: tuple[Evaluation, ...]
     figures: dict[str, Summary]
@@ -91,13 +94,12 @@ class Model:
     @property
     def name(self) -> str:
         """What tells the model from the others of its board."""
-        return _named(value for axis, value in self.axes.items() if axis != "dataset")
+        return _named(self.axes[axis] for axis in self.telling_axes)
 
     @property
     def besides_backbone(self) -> str:
         """What else tells it from the others."""
-        apart = {"dataset", "backbone"}
-        return _named(value for axis, value in self.axes.items() if axis not in apart)
+        return _named(self.axes[axis] for axis in self.telling_axes if axis != "backbone")
 
     @property
     def seeds_in_words(self) -> str:
@@ -167,8 +169,9 @@ class Rival:
 class Board:
     """Models that may be ranked together, best first.
 
-    label_share: (C,) of the evaluated split's labelled pixels. training_share: (C,) of the training
-    split's, where it is on file. rivals: the next model, and the best one with another backbone.
+    dataset: the card that is scored. telling_axes: see `Model`. label_share: (C,) of the evaluated
+    split's labelled pixels. training_share: (C,) of the training split's, where it is on file and
+    one data set's. rivals: the next model, and the best one with another backbone.
     duels: backbones against each other with all else alike. num_trained_on: how many of the images
     a model was trained on; the most, where models had other training images.
     """
@@ -176,6 +179,7 @@ class Board:
     protocol: Protocol
     protocol_name: str
     dataset: str
+    telling_axes: tuple[str, ...]
     class_names: tuple[str, ...]
     num_images: int
     models: tuple[Model, ...]
@@ -190,8 +194,15 @@ class Board:
         """What is ranked here, in words."""
         return (
             f"{self.dataset} ({len(self.class_names)} classes, {self.num_images} images of "
-            f"{self.protocol.split}), protocol {self.protocol_name}"
+            f"{self.protocol.split}){self.training_in_words}, protocol {self.protocol_name}"
         )
+
+    @property
+    def training_in_words(self) -> str:
+        """What the models were trained on, where that is another data set; else empty."""
+        trained = dict.fromkeys(m.axes["dataset"] for m in self.models if not m.is_external)
+        trained.pop(self.dataset, None)
+        return f", trained on {', '.join(trained)}" if trained else ""
 
     @property
     def weights_note(self) -> str:
@@ -208,7 +219,25 @@ class Board:
     @property
     def reading_note(self) -> str:
         """How figures, places and letters are to be read on this board."""
-        return self._seen_note + self._code_note + self._order_note + self._blank_note
+        told = (self._seen_note, self._lacking_note, self._code_note, self._order_note)
+        return "".join((*told, self._blank_note))
+
+    @property
+    def _lacking_note(self) -> str:
+        """How many classes of a model the scored card lacks, the most of any model."""
+        known = [
+            row.result.facts["num_classes"]
+            for model in self.models
+            for row in model.rows
+            if row.result is not None and "num_classes" in row.result.facts
+        ]
+        lacking = int(max(known, default=0)) - len(self.class_names)
+        if self.protocol.dataset is None or lacking <= 0:
+            return ""
+        return (
+            f"{lacking} classes of the training data are none of {self.dataset}: predictions of them "
+            "count as errors. "
+        )
 
     @property
     def _blank_note(self) -> str:
@@ -294,11 +323,11 @@ def boards(
             *_complete_cells(run_folder, rows, name, starts),
             *_external_entries(run_folder, externals, protocol, record.axis_names),
         ]
-        for dataset in dict.fromkeys(datasets):
+        for dataset in dict.fromkeys(map(protocol.scored_name, datasets)):
             groups: dict[tuple[str, ...], list[_Entry]] = {}
             for entry in every:
                 first = entry.evaluations[0]
-                if entry.axes["dataset"] == dataset:
+                if protocol.scored_name(entry.axes["dataset"]) == dataset:
                     key = (*first.class_names, first.split_fingerprint)
                     groups.setdefault(key, []).append(entry)
             for group in groups.values():
@@ -371,8 +400,10 @@ def _board(
         confusions.append(tuple(_confusion(counts.confusion, names) for counts in stored))
     ranking = rank(measured, resamples=resamples)
     published = [p for p in record.experiment.published if p.protocol == name]
+    trained = {entry.axes["dataset"] for entry in entries if entry.rows}
+    telling = tuple(axis for axis in entries[0].axes if axis != "dataset" or len(trained) > 1)
     models = [
-        _model(entry, standing, own, published, _not_learnt(entry, seeds))
+        _model(entry, telling, standing, own, published, _not_learnt(entry, seeds))
         for entry, standing, own, seeds in zip(
             entries, ranking.standings, confusions, measured, strict=True
         )
@@ -382,12 +413,13 @@ def _board(
     return Board(
         protocol=protocol,
         protocol_name=name,
-        dataset=entries[0].axes["dataset"],
+        dataset=protocol.scored_name(entries[0].axes["dataset"]),
+        telling_axes=telling,
         class_names=evaluation.class_names,
         num_images=evaluation.num_images,
         models=tuple(models[index] for index in order),
         label_share=_shares(measured[0][0].counts.sums.label),
-        training_share=_training_share(entries),
+        training_share=_training_share(entries) if len(trained) < 2 else None,
         num_trained_on=_num_trained_on(record, protocol, entries),
         rivals=tuple(_rivals(order, models, measured, ranking, resamples)),
         duels=tuple(_duels(order, models, ranking)),
@@ -412,21 +444,25 @@ def _num_trained_on(record: RunRecord, protocol: Protocol, entries: Sequence[_En
     """Return the most images that a model was trained on; external methods do not say."""
     evaluations = [evaluation for entry in entries for evaluation in entry.evaluations]
     known = [e.num_trained_on for e in evaluations if e.num_trained_on is not None]
-    if not known and protocol.split == record.experiment.train.split:
+    is_own = protocol.dataset is None and protocol.split == record.experiment.train.split
+    if not known and is_own:
         return evaluations[0].num_images  # on file before images were compared
     return max(known, default=0)
 
 
 def _training_share(entries: Sequence[_Entry]) -> tuple[float, ...] | None:
     """Return each class's share of the training pixels, as the first trial that counted has it."""
-    for row in (row for entry in entries for row in entry.rows):
-        if row.result is not None and row.result.training_pixels:
-            return _shares(np.asarray(row.result.training_pixels))
+    for entry in entries:
+        for row, evaluation in zip(entry.rows, entry.evaluations, strict=False):
+            if row.result is not None and row.result.training_pixels:
+                pixels = np.asarray(row.result.training_pixels)
+                return evaluation.of_trained(_shares(pixels))
     return None
 
 
 def _model(
     entry: _Entry,
+    telling_axes: tuple[str, ...],
     standing: Standing,
     confusions: tuple[Confusion, ...],
     published: Sequence[Published],
@@ -449,6 +485,7 @@ def _model(
     shared = [shared_times(row) for row in entry.rows]
     return Model(
         axes=entry.axes,
+        telling_axes=telling_axes,
         rows=entry.rows,
         evaluations=evaluations,
         figures=figures,

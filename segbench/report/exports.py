@@ -95,7 +95,7 @@ def per_class_csv(board: Board) -> str:
 
 def leaderboard_latex(board: Board) -> str:
     """Return a board as a LaTeX table; needs the package booktabs."""
-    axes = [axis for axis in board.models[0].axes if axis != "dataset"]
+    axes = board.telling_axes
     shows_weights = weights_differ(board.models)
     header = [
         *map(latex, axes),

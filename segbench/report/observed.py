@@ -14,6 +14,7 @@ from segbench import results
 from segbench.analysis.observations import Observation
 from segbench.counts import Counted
 from segbench.report.starts import starts_of
+from segbench.results import Evaluation
 from segbench.run import Row, RunRecord
 
 
@@ -56,14 +57,16 @@ def observed(row: Row, protocol_name: str, stored: Counted) -> Observation:
         absent_class=evaluation.protocol.absent_class,
         class_indices=evaluation.scored_classes,
         facts=facts_of(row),
-        training_pixels=_per_class(row.result.training_pixels if row.result else ()),
-        training_images=_per_class(row.result.training_images if row.result else ()),
+        training_pixels=_per_class(evaluation, row.result and row.result.training_pixels),
+        training_images=_per_class(evaluation, row.result and row.result.training_images),
         loss_rose=row.result is not None and row.result.loss_rose,
     )
 
 
-def _per_class(counted: tuple[int, ...]) -> NDArray[np.float64] | None:
-    return np.asarray(counted, dtype=np.float64) if counted else None
+def _per_class(
+    evaluation: Evaluation, counted: tuple[int, ...] | None
+) -> NDArray[np.float64] | None:
+    return np.asarray(evaluation.of_trained(counted), dtype=np.float64) if counted else None
 
 
 def facts_of(row: Row) -> dict[str, float]:

@@ -189,6 +189,7 @@ def _board_data(
         "protocol": board.protocol_name,
         "protocol_words": f"split {board.protocol.split}; {board.protocol.description()}",
         "dataset": board.dataset,
+        "axes": board.telling_axes,
         "classes": board.class_names,
         "share": [_short(share) for share in training or board.label_share],
         "share_of": "training split's labelled pixels"
@@ -317,7 +318,8 @@ def _experiment_files(record: RunRecord) -> list[str]:
 
 
 def _heads(record: RunRecord, boards: Sequence[Board]) -> list[_Head]:
-    axes = [axis for axis in record.axis_names if axis != "dataset"]
+    telling = {axis for board in boards for axis in board.telling_axes}
+    axes = [axis for axis in record.axis_names if axis in telling]
     models = [model for board in boards for model in board.models]
     published = any(model.published for model in models)
     parameters = any("parameters" in model.costs for model in models)

@@ -21,6 +21,7 @@ from segbench.files import write_atomically
 from segbench.run import RunRecord, find_trial
 from segbench.spec.base import Spec
 from segbench.spec.machine import Machine
+from segbench.spec.matched import matched_classes
 from segbench.spec.trial import TrialId
 
 if TYPE_CHECKING:
@@ -162,10 +163,11 @@ def write_panels(
         )
     stored = results.load_counts(results.counts_path(workdir, protocol))
     counts = stored.as_counts(evaluation.background)
+    scored = protocol.scored_card(trial.dataset)
     split = open_scored(trial.dataset, protocol, machine)
     if split.fingerprint != evaluation.split_fingerprint:
         raise DataError(
-            f"{trial.dataset.name} {protocol.split}: is not what {workdir.name} was scored on "
+            f"{scored.name} {protocol.split}: is not what {workdir.name} was scored on "
             "(other files, or another version of them); name the right folder with --data"
         )
     _, segmenter = load_segmenter(workdir, machine)
@@ -176,7 +178,8 @@ def write_panels(
             segmenter,
             split.sample(one.place),
             protocol,
-            trial.dataset.seen_palette,
+            scored.seen_palette,
+            matched_classes(trial.dataset, scored),
             device=chosen_device(machine),
         )
         stem = f"{one.kind}_{sum(panel.kind == one.kind for panel in panels) + 1}"
@@ -186,8 +189,8 @@ def write_panels(
         trial_id=workdir.name,
         protocol=name,
         rule=RULE.format(n=number, images=len(counts.names)),
-        class_names=trial.dataset.class_names,
-        colours=trial.dataset.seen_palette,
+        class_names=scored.class_names,
+        colours=scored.seen_palette,
         panels=tuple(panels),
     )
     written.write_to(folder / "panels.json")

@@ -66,7 +66,8 @@ def _protocol_section(boards: Sequence[Board]) -> list[str]:
     parts = [*_protocol_heading(boards[0])]
     for board in boards:
         parts += [
-            f"### {board.dataset} ({len(board.class_names)} classes, {board.num_images} images)",
+            f"### {board.dataset} ({len(board.class_names)} classes, {board.num_images} images)"
+            f"{board.training_in_words}",
             _ranking(board),
             board.reading_note,
             *filter(None, [board.weights_note]),
@@ -86,7 +87,7 @@ def _protocol_heading(board: Board) -> tuple[str, str]:
 
 def _ranking(board: Board) -> str:
     models = board.models
-    axes = [axis for axis in models[0].axes if axis != "dataset"]
+    axes = board.telling_axes
     has_boundary = any("boundary_iou" in model.figures for model in models)
     shown = {**FIGURES, **({"boundary_iou": "boundary IoU"} if has_boundary else {})}
     means = {figure: [mean_of(model.figures.get(figure)) for model in models] for figure in shown}
@@ -214,7 +215,7 @@ def _crf_gains(record: RunRecord, rows: Sequence[Row], dataset: str) -> list[str
         pairs = [
             (before[tuple(cell.axes.values())], cell)
             for cell in gather(rows, name)
-            if cell.axes["dataset"] == dataset
+            if protocol.scored_name(cell.axes["dataset"]) == dataset
             and cell.is_complete
             and tuple(cell.axes.values()) in before
         ]

@@ -214,11 +214,45 @@ def read_experiment(
             data = with_setting(data, setting, example="train.batch_size=4")
         _name_parts(data)
         document = document._replace(data=data, settings=changed)
+    document, problems = _with_scored_cards(document, path, catalog)
     try:
-        return yamlfile.validate(document, Experiment, ExperimentError), document
+        experiment = yamlfile.validate(document, Experiment, ExperimentError)
     except ExperimentError as error:
-        unknown = [] if catalog is None else _unknown_names(document, catalog)
-        raise ExperimentError("\n".join([str(error), *unknown])) from error
+        problems += [] if catalog is None else _unknown_names(document, catalog)
+        raise ExperimentError("\n".join([str(error), *problems])) from error
+    if problems:
+        raise ExperimentError("\n".join(problems))
+    return experiment, document
+
+
+def _with_scored_cards(
+    document: yamlfile.Document, path: Path, catalog: Catalog | None
+) -> tuple[yamlfile.Document, list[str]]:
+    """Put the cards that protocols name into them; a name that leads to no card is a problem."""
+    protocols = document.data.get("evaluate") if isinstance(document.data, dict) else None
+    if not isinstance(protocols, dict):
+        return document, []
+    found, problems = {}, []
+    for name, fields in protocols.items():
+        found[name] = fields
+        if isinstance(fields, dict) and isinstance(fields.get("dataset"), str):
+            catalog = catalog or Catalog.on_path(experiment=path)
+            try:
+                found[name] = with_scored_card(fields, catalog)
+            except CardError as error:
+                problems.append(f"{document.where(('evaluate', name, 'dataset'))}: {error}")
+                found[name] = {**fields, "dataset": None}
+    return document._replace(data={**document.data, "evaluate": found}), problems
+
+
+def with_scored_card(fields: dict[str, Any], catalog: Catalog) -> dict[str, Any]:
+    """Return a protocol's plain fields with the card that `dataset` names.
+
+    Raises:
+        CardError: there is no such card, or it is wrong.
+    """
+    named = fields.get("dataset")
+    return {**fields, "dataset": catalog.dataset(named)} if isinstance(named, str) else fields
 
 
 def _unknown_names(document: yamlfile.Document, catalog: Catalog) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from segbench.spec.base import Spec
+from segbench.spec.cards import DatasetCard
 from segbench.spec.recipe import Count, Positive, Resize, Side
 
 FalsePositives = Literal["everywhere", "labelled_images"]
@@ -57,6 +58,9 @@ class Crf(Spec):
 class Protocol(Spec):
     """How a trained model becomes a confusion matrix, and how that becomes figures.
 
+    dataset: the card whose split is scored, where that is not the card that the model was trained on. A
+    file says its name; the record holds the card itself, so that workers need no search path and the
+    digest tells which data were scored. Classes are matched by name (`segbench.spec.matched`).
     size: `native` feeds images as they are; (height, width) squashes each before the model, and
     score maps are brought back to the label's size unless `score_at` is `input` (the KTH study
     scored at the squashed size). short_side resizes keeping the shape. resize: how images are
@@ -80,6 +84,7 @@ class Protocol(Spec):
 
     name: str = "native"
     title: str = ""
+    dataset: DatasetCard | None = None
     split: str = "val"
     size: tuple[Side, Side] | Literal["native"] = "native"
     short_side: Side | None = None
@@ -106,6 +111,19 @@ class Protocol(Spec):
         if self.boundary is not None and self.false_positives != "everywhere":
             raise ValueError("false_positives: labelled_images knows no boundary; leave it out")
         return self
+
+    def scored_card(self, trained: DatasetCard) -> DatasetCard:
+        """Return the card whose split is scored, of a model that was trained on `trained`."""
+        return self.dataset or trained
+
+    def scored_name(self, trained: str) -> str:
+        """Return the name of the card whose split is scored."""
+        return trained if self.dataset is None else self.dataset.name
+
+    @property
+    def split_in_words(self) -> str:
+        """The split that is scored, with its card where that is not the model's own."""
+        return self.split if self.dataset is None else f"{self.dataset.name} {self.split}"
 
     def counts_like(self, stored: "Protocol") -> bool:
         """Return whether counts under this protocol can be made from those under `stored`.
@@ -140,6 +158,8 @@ _AFTER_COUNTING: dict[str, Any] = {
 
 
 def _words(value: object) -> str:
+    if isinstance(value, DatasetCard):
+        return value.name
     if isinstance(value, Spec):
         return " ".join(f"{key}={_words(getattr(value, key))}" for key in type(value).model_fields)
     if isinstance(value, tuple):

@@ -53,7 +53,7 @@ def searched(experiment: Experiment) -> Experiment:
         name=f"{experiment.name}-search",
         sweep=experiment.sweep.revised(seeds=experiment.sweep.seed_values[:1]),
         variants=_variants_of(search),
-        evaluate={"search": first.revised(name="search", split="holdout")},
+        evaluate={"search": first.revised(name="search", split="holdout", dataset=None)},
         published=(),
         claims=(),
     )

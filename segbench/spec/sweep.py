@@ -30,6 +30,7 @@ from segbench.spec.heads import (
     weights_name,
     why_unsupported,
 )
+from segbench.spec.matched import unknown_classes
 from segbench.spec.recipe import Recipe, idle_schedules
 from segbench.spec.trial import Trial, trial_id
 
@@ -304,20 +305,21 @@ class _Expansion:
         return self.code[backbone.builder]
 
     def _check_splits(self, dataset: DatasetCard, train: Recipe) -> None:
-        has = set(dataset.split_names)
-        if dataset.view.holdout:
-            has.add("holdout")
-        wanted = {("train", "split"): train.split} | {
-            ("evaluate", name, "split"): protocol.split
-            for name, protocol in self.experiment.evaluate.items()
-        }
-        for place, split in wanted.items():
-            if split not in has:
-                self._problem(
-                    place,
-                    f"{dataset.name} has no split {split!r}{yamlfile.did_you_mean(split, has)}; "
-                    f"it has: {', '.join(sorted(has))}",
-                )
+        self._check_split(("train", "split"), dataset, train.split)
+        for name, protocol in self.experiment.evaluate.items():
+            scored = protocol.scored_card(dataset)
+            self._check_split(("evaluate", name, "split"), scored, protocol.split)
+            if told := unknown_classes(dataset, scored):
+                self._problem(("evaluate", name, "dataset"), told)
+
+    def _check_split(self, place: yamlfile.Place, dataset: DatasetCard, split: str) -> None:
+        has = {*dataset.split_names, *(["holdout"] if dataset.view.holdout else [])}
+        if split not in has:
+            self._problem(
+                place,
+                f"{dataset.name} has no split {split!r}{yamlfile.did_you_mean(split, has)}; "
+                f"it has: {', '.join(sorted(has))}",
+            )
 
     def _check_sides(self, backbone: BackboneCard, head: Head, model: Model, train: Recipe) -> None:
         self._check_chain(backbone, head, model, train)
@@ -565,14 +567,14 @@ def _selector_problems(
 def _planned(cells: Iterable[Cell], experiment: Experiment) -> list[PlannedCell]:
     """Return the cells that will run, once for all seeds, under each protocol."""
     running = {_key(cell.axes): cell for cell in cells}.values()
-    datasets = {id(cell.trial.dataset): cell.trial.dataset for cell in running if cell.trial}
-    names = {key: card.class_names for key, card in datasets.items()}
-    return [
-        PlannedCell({**cell.axes, "protocol": protocol}, names[id(cell.trial.dataset)])
+    cards = [
+        ({**cell.axes, "protocol": name}, protocol.scored_card(cell.trial.dataset))
         for cell in running
         if cell.trial is not None
-        for protocol in experiment.evaluate
+        for name, protocol in experiment.evaluate.items()
     ]
+    names = {id(card): card.class_names for _, card in cards}
+    return [PlannedCell(axes, names[id(card)]) for axes, card in cards]
 
 
 def _depth(key: tuple[str, ...], starts: dict[tuple[str, ...], tuple[str, ...] | None]) -> int:

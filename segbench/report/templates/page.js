@@ -71,7 +71,8 @@
   }
 
   function filterChoice() {
-    const fields = data.axes.filter((axis) => axis !== "dataset").map((axis) => {
+    Object.keys(state.filters).filter((axis) => !board().axes.includes(axis)).forEach((axis) => delete state.filters[axis]);
+    const fields = board().axes.map((axis) => {
       const values = [...new Set(board().models.map((model) => model.axes[axis]))];
       if (values.length < 2) { delete state.filters[axis]; return null; }
       if (!values.includes(state.filters[axis])) state.filters[axis] = "";
@@ -150,12 +151,12 @@
 
   // What tells a model from the others of its board, short enough for a chart.
   function short(model) {
-    const varied = Object.keys(model.axes).filter((axis) => axis !== "dataset" && board().models.some((other) => other.axes[axis] !== model.axes[axis]));
+    const varied = board().axes.filter((axis) => board().models.some((other) => other.axes[axis] !== model.axes[axis]));
     return varied.map((axis) => model.axes[axis]).filter(Boolean).join(" ") || model.name;
   }
 
   // A model's name with a line for each axis.
-  const lines = (model) => Object.entries(model.axes).filter(([axis, value]) => axis !== "dataset" && value).flatMap(([, value]) => [el("span", {}, value), " "]);
+  const lines = (model) => board().axes.map((axis) => model.axes[axis]).filter(Boolean).flatMap((value) => [el("span", {}, value), " "]);
 
   function classOrder() {
     const { classes, share } = board(), first = shown()[0];
@@ -326,7 +327,7 @@
     const points = shown().filter(({ model }) => model.costs[key] > 0).map(({ model, index }) => ({ model, index, x: model.costs[key], y: 100 * model.figures.mean_iou[0] }));
     if (!points.length) { target.replaceChildren(el("p", {}, "No cost was measured for these models.")); note.textContent = ""; return; }
     const title = data.costs.find(([each]) => each === key)[1];
-    const axes = data.axes.filter((axis) => axis !== "dataset" && new Set(board().models.map((model) => model.axes[axis])).size > 1);
+    const axes = board().axes.filter((axis) => new Set(board().models.map((model) => model.axes[axis])).size > 1);
     const values = (axis) => [...new Set(board().models.map((model) => model.axes[axis]))];
     const [hue, shape] = [axes[0], axes[1]];
     const front = [...points].sort((one, two) => one.x - two.x || two.y - one.y).filter((point, i, sorted) => sorted.slice(0, i).every((other) => other.y < point.y));
