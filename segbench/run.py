@@ -55,9 +55,10 @@ class RunRecord(Spec):
     """What a run's folder is about.
 
     command: what was typed. cells: those that the last command asked for, and earlier ones that the
-    same settings still contain. added: protocols that `segbench evaluate` scored trials under later,
-    by name. looks: how often the claims may be judged in all, fixed before the first time
-    (`segbench.analysis.power`); schedule: the seeds of a cell at each of these looks, empty without
+    same settings still contain. protocol_names: the experiment's protocols as its file orders them;
+    the first is taken where none is named. added: protocols that `segbench evaluate` scored trials
+    under later, by name. looks: how often the claims may be judged in all, fixed before the first
+    time (`segbench.analysis.power`); schedule: the seeds of a cell at each of these looks, empty without
     --settle; top_ups: what `run --settle` has added since. judged_at: numbers of seeds at which
     claims were judged before more seeds were asked for than that rule gives. first_claims: those
     that the first verdicts were about, on `first_seeds` seeds; empty while the claims are the same.
@@ -69,6 +70,7 @@ class RunRecord(Spec):
     command: str
     cells: tuple[CellRecord, ...]
     hidden_cards: tuple[str, ...] = ()
+    protocol_names: tuple[str, ...] = ()
     added: dict[Name, Protocol] = {}
     looks: int = 1
     schedule: tuple[int, ...] = ()
@@ -78,6 +80,15 @@ class RunRecord(Spec):
     first_seeds: int = 0
     first_cells: tuple[dict[str, str], ...] = ()
     tuned: tuple[Tuned, ...] = ()
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        """JSON's keys are written sorted, but the order of protocols means something."""
+        protocols = self.experiment.evaluate
+        named = [name for name in self.protocol_names if name in protocols]
+        for name in [*named, *(name for name in protocols if name not in named)]:
+            protocols[name] = protocols.pop(name)  # to the end
+        return self
 
     @property
     def most_seeds(self) -> int:
@@ -232,6 +243,7 @@ def record_of(
         command=command,
         cells=cells,
         hidden_cards=hidden_cards,
+        protocol_names=tuple(plan.experiment.evaluate),
         looks=looks,
         schedule=schedule,
         tuned=tuned,

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from segbench import results
+from segbench.drive import Flags, prepare_run
 from segbench.lease import note
 from segbench.results import load_result
-from segbench.run import load_run
+from segbench.run import load_run, record_of, write_run
 from segbench.spec.machine import Machine, Monitor
 from segbench.spec.protocol import Protocol
 from segbench.trial import run_trial
@@ -285,6 +286,15 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(toy_project, arguments,
     assert done.returncode == 2, done.stdout + done.stderr
     assert sentence in done.stderr
     assert all(sentence in line for line in done.stderr.splitlines()), done.stderr
+
+
+def test_a_runs_first_protocol_is_the_first_of_its_file(toy_project):
+    """The record's keys are written sorted; where no protocol is named the first one is taken."""
+    path = toy_project / "experiments" / "toy.yaml"
+    settings = ("evaluate={zoomed: {short_side: 40}, mirrored: {flip: true}, native: {}}",)
+    prepared = prepare_run(path, Flags(settings=settings, results=toy_project / "results"))
+    write_run(prepared.run_folder, record_of(prepared.asked, "x"), prepared.whole)
+    assert list(load_run(prepared.run_folder).protocols) == ["zoomed", "mirrored", "native"]
 
 
 def test_provenance_says_where_and_with_what(tmp_path, toy_trial, machine):
