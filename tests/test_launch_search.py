@@ -355,7 +355,7 @@ def test_asha_on_ray_trains_on_only_what_is_among_the_best(searching):
             rung_path(folder / "trials" / trial_id, 2), {"score": 0.9 - index / 10, "step": 2}
         )
     done = toy.run("results", "--search", "--launcher", "ray")
-    assert "best of 1 samples: sample0" in done.stdout
+    assert "best of 1 samples (4 tried): sample0" in done.stdout
     assert done.stdout.count("stopped early") == len(others)
     assert list(results_so_far(folder)) == [first]
     assert read_score(folder / "trials" / first, 6) is not None
