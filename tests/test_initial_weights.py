@@ -121,7 +121,11 @@ def mixed(tmp_path_factory):
 
 
 def _column(table: str, name: str) -> list[str]:
-    lines = [re.split(r"\s*\|\s*", line.strip("| ")) for line in table.splitlines() if "|" in line]
+    lines = [
+        [cell.strip() for cell in line.strip()[1:-1].split("|")]
+        for line in table.splitlines()
+        if "|" in line
+    ]
     header = next(line for line in lines if "mean IoU" in line)
     place = header.index(name)
     return [line[place] for line in lines[lines.index(header) + 2 :] if len(line) == len(header)]

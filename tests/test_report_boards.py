@@ -29,7 +29,7 @@ def found(made):
 
 def test_protocols_and_data_sets_never_share_a_board(made, found):
     assert [(b.protocol_name, b.dataset, len(b.models)) for b in found] == [
-        (protocol, dataset, 4) for protocol in ("flipped", "native") for dataset in ("few", "more")
+        (protocol, dataset, 4) for protocol in ("native", "flipped") for dataset in ("few", "more")
     ]
 
 
@@ -174,7 +174,7 @@ def external_in(run_folder, *, quality=0.99, name="theirs"):
 def test_an_external_method_stands_on_its_board_without_a_letter(tmp_path):
     run_folder = made_run(tmp_path, datasets={"few": ("background", "cat", "dog")})
     evaluation = external_in(run_folder)
-    flipped, native = boards_of(run_folder)
+    native, flipped = boards_of(run_folder)
     assert not any(model.is_external for model in flipped.models)
     first = native.models[0]
     assert (first.name, first.is_external, first.rows) == ("theirs", True, ())
@@ -200,5 +200,5 @@ def test_an_external_method_under_a_protocol_of_its_own_has_a_board_of_its_own(t
     write_external(run_folder, method, evaluation, counts)
     found = boards_of(run_folder)
     assert [(b.protocol_name, len(b.models)) for b in found] == [
-        ("flipped", 4), ("native", 4), ("squashed", 1),
+        ("native", 4), ("flipped", 4), ("squashed", 1),
     ]  # fmt: skip

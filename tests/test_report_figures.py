@@ -100,7 +100,7 @@ def test_a_figure_shows_one_ranking(made):
     found = read_run(made).boards
     with pytest.raises(
         ResultError,
-        match="2 rankings match; a figure shows one of: --protocol flipped --dataset few",
+        match="2 rankings match; a figure shows one of: --protocol native --dataset few",
     ):
         chosen_board(found, None, "few")
     with pytest.raises(ResultError, match="no complete results match"):

@@ -242,7 +242,7 @@ def test_an_external_method_is_on_the_page_with_how_it_was_scored(tmp_path):
     external_in(run_folder, name="their-net")
     text = page(run_folder)
     assert "how they were made is not on file." in text
-    model = data_of(text)["boards"][1]["models"][0]
+    model = data_of(text)["boards"][0]["models"][0]
     assert (model["name"], model["trials"], len(model["seeds"])) == ("their-net", [], 1)
     assert model["command"] == (
         "segbench evaluate --predictions DIR --dataset few --name their-net --run results/made"

@@ -324,6 +324,7 @@ def _merged_record(run_folders: Sequence[Path], records: Sequence[RunRecord]) ->
         command=" && ".join(dict.fromkeys(record.command for record in records)),
         cells=tuple(ordered),
         hidden_cards=tuple(dict.fromkeys(card for r in records for card in r.hidden_cards)),
+        protocol_names=tuple(evaluate),
         looks=max(record.looks for record in records),
         top_ups=_distinct(records, lambda record: record.top_ups),
     )
