@@ -164,9 +164,8 @@ def test_the_card_says_which_pixels_labels_are_drawn_on(street, exif, shape):
 def test_sizes_that_differ_by_exif_name_it(street):
     with pytest.raises(DataError) as error:
         street([oriented(6)], (24, 32), exif="apply")
-    assert (
-        "masks/im0.png: is 32x24 pixels, but its image 24x32, by EXIF's orient"
-        in str(error.value)
+    assert "masks/im0.png: is 32x24 pixels, but its image 24x32, by EXIF's orient" in str(
+        error.value
     )
     assert "the card's `exif: apply`; a pair must have one size" in str(error.value)
 
