@@ -259,7 +259,10 @@ def test_the_page_says_how_to_run_again_from_nothing(text):
 def test_the_page_says_what_the_whole_run_took(made, text):
     steps = {8: 60 * 0.5, 9: 60 * 0.55}  # 60 steps, by the length of the backbone's name
     seconds = 8 * (steps[8] + 1) + 8 * (steps[9] + 1)
-    assert f"{seconds / 60:.2g} min of training and evaluation" in text
+    assert (
+        f"All 16 trials of this run together: {seconds / 60:.2g} min of training and evaluation"
+        in text
+    )
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def render_page(
         "elsewhere": elsewhere_rows(experiment.published),
         "num_trials": len({row.cell.trial_id for row in rows if row.cell.trial_id}),
         "most_duels": _MOST_DUELS,
+        "num_measured": len({row.cell.trial_id for row in rows if row.provenance is not None}),
         "spent_s": _spent_s(rows),
         "timed": "" if timings is None else timings.described(),
         "to_prepare": _experiment_files(record),
