@@ -64,6 +64,7 @@ def forget() -> None:
 
 
 def change(project, text="CHANNELS = 4  # other\n") -> None:
+    """Write other code: Python's cache tells one second's files apart by their length alone."""
     (project / "backbones" / f"{MODULE}_layers.py").write_text(text)
     forget()
 
@@ -154,7 +155,7 @@ def test_every_command_finds_the_module_beside_the_card(project, tmp_path, monke
 
 def test_a_change_of_shapes_is_one_sentence(project, tmp_path):
     workdir = trained(project)
-    change(project, "CHANNELS = 5\n")
+    change(project, "CHANNELS = 5  # other\n")
     Image.new("RGB", (64, 48), "red").save(tmp_path / "x.png")
     exit_code, said = segbench(
         "predict", workdir, tmp_path / "x.png", "-o", tmp_path / "out", "--other-code"
