@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segbench import results, run
-from segbench.code_version import code_version
 from segbench.drive_settle import (
     Settling,
     settling_of,
@@ -31,6 +30,7 @@ from segbench.spec.searched import Tuned, brackets, searched, with_tuned
 from segbench.spec.sweep import Cell, Plan, chosen_values, expand
 from segbench.spec.trial import Trial
 from segbench.tuning import best_samples
+from segbench.version import code_version
 
 
 @dataclass(frozen=True)

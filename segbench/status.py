@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from segbench import results
 from segbench.files import read_json
-from segbench.lease import beating, held
+from segbench.leases import beating, held
 from segbench.run import RunRecord
 from segbench.spec.protocol import Protocol
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from segbench import results
-from segbench.code_version import code_version
 from segbench.engine.checkpoint import load_into, load_weights
 from segbench.engine.cost import FLOPS_SIDE, passes_ms, steps_ms
 from segbench.engine.device import chosen_device, device_name, make_repeatable
@@ -25,6 +24,7 @@ from segbench.spec.sweep import chosen_values
 from segbench.spec.trial import Trial
 from segbench.timings import FILE, Conditions, Timing, Timings, load_timings
 from segbench.trial_work import check_code, new_segmenter
+from segbench.version import code_version
 
 MIN_ROUNDS = 5
 _STEPS = 3  # of each stage that are timed in a round

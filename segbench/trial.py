@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from segbench import results
-from segbench.code_version import code_version
 from segbench.engine import ranks
 from segbench.engine.checkpoint import load_into, load_weights, remove_checkpoints, save_weights
 from segbench.engine.cost import forward_flops, forward_ms
@@ -35,7 +34,7 @@ from segbench.errors import (
     listed,
 )
 from segbench.files import read_json_lines, remove_leftovers, write_text
-from segbench.lease import attempts, claim
+from segbench.leases import attempts, claim
 from segbench.models.segmenter import Segmenter
 from segbench.models.trunk_weights import not_finite
 from segbench.models.weights import backbone_weights
@@ -46,6 +45,7 @@ from segbench.spec.trial import Trial
 from segbench.trial_score import evaluate_trial
 from segbench.trial_train import train_trial
 from segbench.trial_work import Work, check_code, new_segmenter, open_part
+from segbench.version import code_version
 
 LOG = logging.getLogger(__name__)
 Outcome = Literal["done", "failed", "held", "interrupted", "lost"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from toy_world import new_project
 
-from segbench.lease import Holder, attempts, holder_is_gone
+from segbench.leases import Holder, attempts, holder_is_gone
 
 DETERMINISTIC = ("trial.json", "result.json", "model.safetensors", "evaluations/*")
 

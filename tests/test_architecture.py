@@ -14,8 +14,8 @@ PACKAGE = ROOT / "segbench"
 
 # A module may import from its own row and the rows above it. Rows marked True must not load torch.
 ROWS: list[tuple[bool, tuple[str, ...]]] = [
-    (True, ("errors", "files", "code_version")),
-    (True, ("counts", "lease")),
+    (True, ("errors", "files", "version")),
+    (True, ("counts", "leases")),
     (True, ("spec",)),
     (False, ("data", "models")),
     (False, ("engine",)),

@@ -26,7 +26,7 @@ from launch_faults import (
     wait_until,
 )  # fmt: skip
 
-from segbench.lease import attempts
+from segbench.leases import attempts
 from segbench.results import load_provenance
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from segbench.drive import Flags, prepare_run
 from segbench.launch import local
 from segbench.launch.memory_kills import memory_kills
 from segbench.launch.work import Work
-from segbench.lease import attempts, claim
+from segbench.leases import attempts, claim
 from segbench.results import load_result, trial_folder
 from segbench.spec.job import Job
 from segbench.spec.launching import Launch

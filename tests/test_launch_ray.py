@@ -23,7 +23,7 @@ from launch_faults import (
 
 from segbench.drive import Flags, prepare_run
 from segbench.launch.rank import free_port
-from segbench.lease import claim
+from segbench.leases import claim
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from segbench.engine.checkpoint import load_checkpoint
 from segbench.errors import ExperimentError
 from segbench.files import write_json
 from segbench.launch.rung import read_score, rung_path
-from segbench.lease import claim
+from segbench.leases import claim
 from segbench.report.page import render_page
 from segbench.report.tables import render_leaderboard
 from segbench.results import (

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 from segbench.cli import app
 from segbench.cli.run import launch_settings
 from segbench.cli.watching import code_versions
-from segbench.code_version import package_digest
 from segbench.drive import Flags, prepare_run
 from segbench.errors import ExperimentError, LaunchError
 from segbench.launch import slurm_queue
@@ -18,7 +17,7 @@ from segbench.launch.estimate import estimated
 from segbench.launch.on_slurm import arrays_of, sbatch_options, with_gpus
 from segbench.launch.slurm_queue import cancel_jobs
 from segbench.launch.work import Work
-from segbench.lease import claim, fruitless_attempts
+from segbench.leases import claim, fruitless_attempts
 from segbench.listing import prepare_all
 from segbench.results import Provenance, trial_folder, write_provenance
 from segbench.run import load_run, record_of, write_run
@@ -26,6 +25,7 @@ from segbench.spec.job import Job
 from segbench.spec.launching import Launch
 from segbench.spec.machine import Machine
 from segbench.status import ClusterJob, TrialStatus, job_logs, statuses
+from segbench.version import package_digest
 
 
 @pytest.fixture

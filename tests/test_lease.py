@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from segbench import lease
+from segbench import leases
 from segbench.errors import ResultError
 
 
 def _hold(workdir: str, ready) -> None:
-    held = lease.claim(Path(workdir))
+    held = leases.claim(Path(workdir))
     assert held is not None
     with held:
         ready.set()
@@ -36,23 +36,23 @@ def holder(tmp_path):
 
 
 def test_a_held_trial_is_not_given_to_a_second_worker(tmp_path, holder):
-    assert lease.claim(tmp_path, stale_seconds=0) is None
+    assert leases.claim(tmp_path, stale_seconds=0) is None
 
 
 def test_a_killed_worker_loses_its_trial_at_once_on_its_own_host(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
-    second = lease.claim(tmp_path)
+    second = leases.claim(tmp_path)
     assert second is not None
     assert second.holder.attempt == 2
 
 
 def test_a_released_trial_can_be_claimed_again(tmp_path):
-    first = lease.claim(tmp_path)
+    first = leases.claim(tmp_path)
     assert first is not None
     with first:
-        assert lease.claim(tmp_path, stale_seconds=0) is None
-    second = lease.claim(tmp_path)
+        assert leases.claim(tmp_path, stale_seconds=0) is None
+    second = leases.claim(tmp_path)
     assert second is not None
     assert (first.holder.attempt, second.holder.attempt) == (1, 2)
 
@@ -65,7 +65,7 @@ def test_of_many_workers_that_claim_at_once_one_wins(tmp_path):
 
 
 def _claims(workdir: str) -> bool:
-    held = lease.claim(Path(workdir), stale_seconds=0)
+    held = leases.claim(Path(workdir), stale_seconds=0)
     if held is not None:
         held.__enter__()
         time.sleep(1)
@@ -82,7 +82,7 @@ def test_another_hosts_worker_is_gone_only_after_it_stood_still_while_we_watched
     _claim_of_another_host(tmp_path)
     (tmp_path / "heartbeat.json").write_text('{"beat": 7, "time": 0}')
     slept: list[float] = []
-    assert lease.holder_is_gone(tmp_path, 1, stale_seconds=0.05, sleep=_counted(slept))
+    assert leases.holder_is_gone(tmp_path, 1, stale_seconds=0.05, sleep=_counted(slept))
     assert slept
 
 
@@ -94,7 +94,7 @@ def test_another_hosts_worker_that_beats_is_alive_whatever_its_clock_says(tmp_pa
     def sleep(_: float) -> None:
         beat.write_text('{"beat": 8, "time": -1000000}')  # its clock jumped back
 
-    assert not lease.holder_is_gone(tmp_path, 1, stale_seconds=0.05, sleep=sleep)
+    assert not leases.holder_is_gone(tmp_path, 1, stale_seconds=0.05, sleep=sleep)
 
 
 def test_another_hosts_worker_that_releases_while_we_watch_is_gone_at_once(tmp_path):
@@ -105,7 +105,7 @@ def test_another_hosts_worker_that_releases_while_we_watch_is_gone_at_once(tmp_p
         slept.append(seconds)
         (tmp_path / "claims" / "0001.released").touch()
 
-    assert lease.holder_is_gone(tmp_path, 1, stale_seconds=1000, sleep=sleep)
+    assert leases.holder_is_gone(tmp_path, 1, stale_seconds=1000, sleep=sleep)
     assert slept == [1.0]
 
 
@@ -125,9 +125,9 @@ def _beat_at(workdir: Path, *, seconds_ago: float, clock: float = 0.0) -> Path:
 def test_a_heart_beats_by_the_disks_clock_whatever_its_own_host_says(tmp_path, offset):
     _beat_at(tmp_path / "fresh", seconds_ago=20, clock=time.time() + offset)
     _beat_at(tmp_path / "old", seconds_ago=600, clock=time.time())
-    assert lease.held(tmp_path / "old") == "elsewhere"
+    assert leases.held(tmp_path / "old") == "elsewhere"
     both = [tmp_path / "fresh", tmp_path / "old"]
-    assert lease.beating(both, watch=False) == {tmp_path / "fresh"}
+    assert leases.beating(both, watch=False) == {tmp_path / "fresh"}
 
 
 @pytest.mark.parametrize("seconds_ago", [600, -600])
@@ -144,19 +144,19 @@ def test_where_the_disk_takes_its_times_from_the_hosts_a_beat_is_seen_by_watchin
         os.utime(beat, (time.time() - seconds_ago,) * 2)
 
     both = [tmp_path / "alive", tmp_path / "dead"]
-    assert lease.beating(both, watch=True, sleep=sleep) == {tmp_path / "alive"}
+    assert leases.beating(both, watch=True, sleep=sleep) == {tmp_path / "alive"}
     assert len(slept) == 1  # all are watched at once
-    assert slept[0] > lease.HEARTBEAT_SECONDS
+    assert slept[0] > leases.HEARTBEAT_SECONDS
 
 
 def test_a_holder_is_here_elsewhere_or_gone(tmp_path):
-    assert lease.held(tmp_path) == "no"
-    first = lease.claim(tmp_path)
+    assert leases.held(tmp_path) == "no"
+    first = leases.claim(tmp_path)
     assert first is not None
     with first:
-        assert lease.held(tmp_path) == "here"
-        assert lease.living([tmp_path]) == {tmp_path}
-    assert lease.held(tmp_path) == "no"
+        assert leases.held(tmp_path) == "here"
+        assert leases.living([tmp_path]) == {tmp_path}
+    assert leases.held(tmp_path) == "no"
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".now")]
 
 
@@ -172,11 +172,11 @@ def test_a_process_number_that_was_given_out_again_is_not_the_holder(tmp_path):
     (tmp_path / "claims").mkdir()
     claim = {"attempt": 1, "host": socket.gethostname(), "pid": os.getpid(), "start": 1}
     (tmp_path / "claims" / "0001.json").write_text(json.dumps(claim))
-    assert lease.holder_is_gone(tmp_path, 1)
+    assert leases.holder_is_gone(tmp_path, 1)
 
 
 def test_the_heartbeat_says_how_far_the_work_is(tmp_path):
-    held = lease.claim(tmp_path)
+    held = leases.claim(tmp_path)
     assert held is not None
     held.report(phase="train", step=0, steps=10)
     held.report(step=3)
@@ -188,4 +188,4 @@ def test_the_heartbeat_says_how_far_the_work_is(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultError, match="cannot be written"):
-        lease.claim(tmp_path / "file")
+        leases.claim(tmp_path / "file")

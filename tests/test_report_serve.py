@@ -9,7 +9,7 @@ from drawn_run import made_run
 
 from segbench import results
 from segbench.errors import ResultError
-from segbench.lease import claim
+from segbench.leases import claim
 from segbench.report.serve import live_status, new_server
 from segbench.results import Result
 from segbench.run import load_run

@@ -14,7 +14,7 @@ import pytest
 
 from segbench import results
 from segbench.drive import Flags, prepare_run
-from segbench.lease import note
+from segbench.leases import note
 from segbench.results import load_result
 from segbench.run import load_run, record_of, write_run
 from segbench.spec.machine import Machine, Monitor

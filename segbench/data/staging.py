@@ -14,7 +14,7 @@ from pathlib import Path
 from segbench.data.prepared import prepared_folder
 from segbench.errors import DataError, ResultError
 from segbench.files import sha256_of_file, write_atomically
-from segbench.lease import claim
+from segbench.leases import claim
 from segbench.spec.cards import DatasetCard
 from segbench.spec.machine import Machine
 

@@ -25,7 +25,7 @@ from segbench.launch.memory_kills import memory_kills
 from segbench.launch.node import end_after
 from segbench.launch.rank import start_all, wait_for_all
 from segbench.launch.work import Event, Work, end_of, start_state
-from segbench.lease import attempts, saved_mark
+from segbench.leases import attempts, saved_mark
 from segbench.spec.job import INTERRUPTED, UNRECORDED, Job
 from segbench.spec.launching import Launch
 from segbench.status import last_line

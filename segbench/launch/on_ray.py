@@ -22,7 +22,7 @@ from segbench.launch.node import started_here
 from segbench.launch.rank import GRACE_SECONDS, free_port, log_name, variables, worst
 from segbench.launch.rung import read_score
 from segbench.launch.work import Event, Work, end_of, levels_of, start_state
-from segbench.lease import living, saved_mark
+from segbench.leases import living, saved_mark
 from segbench.spec.job import UNAVAILABLE, Job
 from segbench.spec.launching import Launch
 from segbench.spec.search import Search

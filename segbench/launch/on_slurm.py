@@ -25,7 +25,7 @@ from segbench.launch import element, rank, slurm_queue
 from segbench.launch.rank import variables
 from segbench.launch.slurm_queue import Submission
 from segbench.launch.work import Event, Work, levels_of
-from segbench.lease import claim, living
+from segbench.leases import claim, living
 from segbench.spec.job import INTERRUPTED, RANK_LOST, UNAVAILABLE
 from segbench.spec.launching import Launch
 

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from segbench import results
-from segbench.lease import note
+from segbench.leases import note
 from segbench.spec.job import Job
 from segbench.spec.launching import Launch
 from segbench.spec.search import Search
