@@ -20,8 +20,8 @@ from pathlib import Path
 from segbench.drive import Flags, prepare_run
 from segbench.listing import description_of
 from segbench.report.write import write_report
-from segbench.spec.catalog import Catalog
-from segbench.spec.heads import HEADS
+from segbench.schema.catalog import Catalog
+from segbench.schema.heads import HEADS
 
 ROOT = Path(__file__).parents[1]
 Line = tuple[str, str]  # (digest, what)

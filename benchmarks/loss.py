@@ -23,9 +23,9 @@ from segbench.engine.loss import image_losses
 from segbench.engine.upsampled_loss import upsampled_losses
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.upsampling import Bilinear, Step
-from segbench.spec.cards import BackboneCard
-from segbench.spec.catalog import built_in_root, read_card
-from segbench.spec.heads import HEADS, Model
+from segbench.schema.cards import BackboneCard
+from segbench.schema.catalog import built_in_root, read_card
+from segbench.schema.heads import HEADS, Model
 
 LOSSES = {
     f"{images}x{side} C{classes} {form}": (images, side, classes, form)

@@ -26,8 +26,8 @@ from segbench.drive import Flags, prepare_run  # noqa: E402
 from segbench.report.write import judged_claims, write_report  # noqa: E402
 from segbench.results import Provenance, Result  # noqa: E402
 from segbench.run import load_rows, load_run  # noqa: E402
-from segbench.spec.protocol import Protocol  # noqa: E402
-from segbench.spec.trial import Trial  # noqa: E402
+from segbench.schema.protocol import Protocol  # noqa: E402
+from segbench.schema.trial import Trial  # noqa: E402
 
 IMAGES = {"voc2012": 1449, "ade20k": 2000, "cocostuff164k": 5000}
 WORTH = {"vgg16": 0.62, "googlenet": 0.55, "inception_v3": 0.6, "fcn32s": 0.0, "fcn16s": 0.02}

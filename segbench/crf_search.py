@@ -22,9 +22,9 @@ from segbench.engine.predict import unrefined
 from segbench.errors import DataError
 from segbench.files import write_json
 from segbench.results import scored_classes
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Crf, Protocol
-from segbench.spec.search import Distribution, Search
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Crf, Protocol
+from segbench.schema.search import Distribution, Search
 from segbench.trial_score import load_segmenter
 
 # Source: DeepLab (Chen et al., PAMI 2018, section 4.1; its first form, ICLR 2015, section 5.1, took

@@ -21,14 +21,14 @@ from segbench.errors import ExperimentError
 from segbench.launch.launchers import launcher_named
 from segbench.launch.work import Event, Work
 from segbench.run import RunRecord
-from segbench.spec.catalog import Catalog
-from segbench.spec.experiment import MOST_SEEDS, Experiment, read_experiment
-from segbench.spec.job import Job
-from segbench.spec.machine import Machine
-from segbench.spec.search import Search
-from segbench.spec.searched import Tuned, brackets, searched, with_tuned
-from segbench.spec.sweep import Cell, Plan, chosen_values, expand
-from segbench.spec.trial import Trial
+from segbench.schema.catalog import Catalog
+from segbench.schema.experiment import MOST_SEEDS, Experiment, read_experiment
+from segbench.schema.job import Job
+from segbench.schema.machine import Machine
+from segbench.schema.search import Search
+from segbench.schema.searched import Tuned, brackets, searched, with_tuned
+from segbench.schema.sweep import Cell, Plan, chosen_values, expand
+from segbench.schema.trial import Trial
 from segbench.tuning import best_samples
 from segbench.version import code_version
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from segbench.errors import CardError, ResultError, listed
 from segbench.files import digest, read_json, write_json
-from segbench.spec.cards import BackboneCard
-from segbench.spec.heads import Geometry
-from segbench.spec.trial import Trial
+from segbench.schema.cards import BackboneCard
+from segbench.schema.heads import Geometry
+from segbench.schema.trial import Trial
 
 FEWEST_IMAGES = 8  # Wu and He, Group Normalization, ECCV 2018, Figure 1: below, errors rise steeply
 

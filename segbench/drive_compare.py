@@ -30,13 +30,13 @@ from segbench.report.observed import load_counts
 from segbench.report.starts import start_name
 from segbench.results import Evaluation
 from segbench.run import Row, load_rows, load_run
-from segbench.spec import yamlfile
-from segbench.spec.cards import DatasetCard
-from segbench.spec.catalog import Catalog
-from segbench.spec.claims import Figure
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
-from segbench.spec.sweep import chosen_values
+from segbench.schema import yamlfile
+from segbench.schema.cards import DatasetCard
+from segbench.schema.catalog import Catalog
+from segbench.schema.claims import Figure
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
+from segbench.schema.sweep import chosen_values
 
 FIGURES = get_args(Figure)
 Progress = Callable[[str, int, int], None]  # (what, done, of)

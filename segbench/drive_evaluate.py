@@ -15,14 +15,14 @@ from segbench.external import write_external
 from segbench.predicted import ABOUT, load_predicted_by
 from segbench.results import Evaluation
 from segbench.run import RunRecord, add_protocol, find_trial, load_run
-from segbench.spec import yamlfile
-from segbench.spec.cards import checked_name
-from segbench.spec.catalog import Catalog
-from segbench.spec.code import code_of, difference, look_in
-from segbench.spec.experiment import with_scored_card, with_setting
-from segbench.spec.machine import Machine
-from segbench.spec.matched import check_classes
-from segbench.spec.protocol import Protocol
+from segbench.schema import yamlfile
+from segbench.schema.cards import checked_name
+from segbench.schema.catalog import Catalog
+from segbench.schema.code import code_of, difference, look_in
+from segbench.schema.experiment import with_scored_card, with_setting
+from segbench.schema.machine import Machine
+from segbench.schema.matched import check_classes
+from segbench.schema.protocol import Protocol
 
 Progress = Callable[[str, int, int], None]  # (what, done, of)
 

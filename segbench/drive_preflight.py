@@ -13,9 +13,9 @@ from segbench import results
 from segbench.drive import Prepared
 from segbench.errors import CardError, DataError, ResultError
 from segbench.files import digest, write_text
-from segbench.spec.catalog import Catalog, built_in_root
-from segbench.spec.code import difference
-from segbench.spec.trial import Trial
+from segbench.schema.catalog import Catalog, built_in_root
+from segbench.schema.code import difference
+from segbench.schema.trial import Trial
 
 
 def missing_files(prepared: Prepared) -> list[str]:

@@ -20,8 +20,8 @@ from segbench.run import (
     load_run,
     write_top_ups,
 )
-from segbench.spec.experiment import Experiment
-from segbench.spec.sweep import Plan
+from segbench.schema.experiment import Experiment
+from segbench.schema.sweep import Plan
 
 if TYPE_CHECKING:  # scipy takes a second to load, and most commands settle nothing
     from segbench.analysis.planning import SettlePlan

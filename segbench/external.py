@@ -11,8 +11,8 @@ from segbench import results
 from segbench.counts import Counted
 from segbench.errors import ResultError
 from segbench.results import Evaluation
-from segbench.spec.base import Spec
-from segbench.spec.cards import Name
+from segbench.schema.base import Spec
+from segbench.schema.cards import Name
 
 
 class ExternalMethod(Spec):

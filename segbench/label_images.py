@@ -35,10 +35,10 @@ from segbench.predicted import (
     overlay_path,
     probabilities_path,
 )
-from segbench.spec.cards import DatasetCard
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Crf, Protocol
-from segbench.spec.trial import Trial
+from segbench.schema.cards import DatasetCard
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Crf, Protocol
+from segbench.schema.trial import Trial
 from segbench.trial_score import load_segmenter
 
 LOG = logging.getLogger(__name__)

@@ -12,15 +12,15 @@ import yaml
 
 from segbench.drive_batch_norm import tiny_batches
 from segbench.errors import CardError, DataError, ExperimentError, SegbenchError
-from segbench.spec import yamlfile
-from segbench.spec.cards import BackboneCard, DatasetCard
-from segbench.spec.catalog import Catalog, built_in_root, read_card
-from segbench.spec.code import code_of, look_in
-from segbench.spec.experiment import read_experiment
-from segbench.spec.heads import HEADS, Head
-from segbench.spec.initial_weights import random_by_default
-from segbench.spec.machine import Machine
-from segbench.spec.sweep import Plan, expand
+from segbench.schema import yamlfile
+from segbench.schema.cards import BackboneCard, DatasetCard
+from segbench.schema.catalog import Catalog, built_in_root, read_card
+from segbench.schema.code import code_of, look_in
+from segbench.schema.experiment import read_experiment
+from segbench.schema.heads import HEADS, Head
+from segbench.schema.initial_weights import random_by_default
+from segbench.schema.machine import Machine
+from segbench.schema.sweep import Plan, expand
 
 
 class Table(NamedTuple):

@@ -21,9 +21,9 @@ from segbench.files import make_folder, sha256_of_file, write_text
 from segbench.report.tables import FIGURES, markdown_table
 from segbench.results import WEIGHTS, Evaluation
 from segbench.run import find_trial, load_run
-from segbench.spec.cards import BackboneCard
-from segbench.spec.protocol import Protocol
-from segbench.spec.trial import Trial
+from segbench.schema.cards import BackboneCard
+from segbench.schema.protocol import Protocol
+from segbench.schema.trial import Trial
 
 
 def find_model(place: Path) -> Path:

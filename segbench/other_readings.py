@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from segbench.counts import Sums, mean_iou
 from segbench.reading import Reading, as_card_indices, as_indices, as_labels, shifted
 from segbench.results import scored_classes
-from segbench.spec.cards import IGNORE_INDEX, DatasetCard, View
-from segbench.spec.protocol import Protocol
+from segbench.schema.cards import IGNORE_INDEX, DatasetCard, View
+from segbench.schema.protocol import Protocol
 
 _FAR_BETTER = 0.1  # mean IoU; and twice as good
 _LEAST_VALUES = 256

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from segbench import results
 from segbench.errors import DataError
-from segbench.spec.base import Spec
-from segbench.spec.cards import DatasetCard
-from segbench.spec.protocol import Protocol
+from segbench.schema.base import Spec
+from segbench.schema.cards import DatasetCard
+from segbench.schema.protocol import Protocol
 
 ABOUT = "segbench.json"
 OVERLAYS = "overlays"

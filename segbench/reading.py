@@ -15,8 +15,8 @@ from segbench.data.labels import class_lookup
 from segbench.data.split import view_lookup
 from segbench.errors import DataError, listed
 from segbench.predicted import ABOUT, load_predicted_by
-from segbench.spec import yamlfile
-from segbench.spec.cards import IGNORE_INDEX, OTHERS, DatasetCard
+from segbench.schema import yamlfile
+from segbench.schema.cards import IGNORE_INDEX, OTHERS, DatasetCard
 
 IGNORE = "ignore"  # in a mapping file: the raw values that stand for no class
 _RESERVED = ("void", IGNORE)  # what a raw value may stand for, where no class is called so

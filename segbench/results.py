@@ -29,12 +29,12 @@ from pydantic import Field, ValidationError
 from segbench.counts import Blank, Counted, Sums, figures, mean_iou, per_class_iou, why_blank
 from segbench.errors import DataError, ResultError
 from segbench.files import read_json, write_atomically
-from segbench.spec.base import Spec
-from segbench.spec.cards import DatasetCard
-from segbench.spec.matched import matched_classes
-from segbench.spec.protocol import Protocol
-from segbench.spec.trial import Trial
-from segbench.spec.yamlfile import dotted
+from segbench.schema.base import Spec
+from segbench.schema.cards import DatasetCard
+from segbench.schema.matched import matched_classes
+from segbench.schema.protocol import Protocol
+from segbench.schema.trial import Trial
+from segbench.schema.yamlfile import dotted
 
 WEIGHTS = "model.safetensors"
 AnyValue = TypeVar("AnyValue")

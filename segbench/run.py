@@ -14,14 +14,14 @@ from pydantic import model_validator
 from segbench import results
 from segbench.errors import ResultError
 from segbench.results import Evaluation, Provenance, Result
-from segbench.spec.base import Spec
-from segbench.spec.cards import Name, checked_name
-from segbench.spec.claims import Claim
-from segbench.spec.experiment import Experiment
-from segbench.spec.protocol import Protocol
-from segbench.spec.searched import Tuned
-from segbench.spec.sweep import Plan
-from segbench.spec.trial import Trial, TrialId
+from segbench.schema.base import Spec
+from segbench.schema.cards import Name, checked_name
+from segbench.schema.claims import Claim
+from segbench.schema.experiment import Experiment
+from segbench.schema.protocol import Protocol
+from segbench.schema.searched import Tuned
+from segbench.schema.sweep import Plan
+from segbench.schema.trial import Trial, TrialId
 from segbench.timings import Timing, load_timings, timing_of
 
 NAMED_AXES = ("backbone", "head", "dataset", "variant")

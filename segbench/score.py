@@ -29,11 +29,11 @@ from segbench.other_readings import Other, Tally, far_better
 from segbench.predicted import prediction_files
 from segbench.reading import Reading
 from segbench.results import Evaluation
-from segbench.spec.cards import DatasetCard
-from segbench.spec.code import code_in_use, difference
-from segbench.spec.machine import Machine
-from segbench.spec.matched import check_classes, matched_classes
-from segbench.spec.protocol import Protocol
+from segbench.schema.cards import DatasetCard
+from segbench.schema.code import code_in_use, difference
+from segbench.schema.machine import Machine
+from segbench.schema.matched import check_classes, matched_classes
+from segbench.schema.protocol import Protocol
 from segbench.trial_score import load_segmenter, scored_on
 
 _ENCODINGS = {"label": "the labels", "index": "indices of the classes"}

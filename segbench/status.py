@@ -14,7 +14,7 @@ from segbench import results
 from segbench.files import read_json
 from segbench.leases import beating, held
 from segbench.run import RunRecord
-from segbench.spec.protocol import Protocol
+from segbench.schema.protocol import Protocol
 
 State = Literal["done", "running", "starting", "silent", "waiting", "queued", "failed", "skipped"]
 

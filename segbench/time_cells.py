@@ -17,11 +17,11 @@ from segbench.engine.device import chosen_device, device_name, make_repeatable
 from segbench.errors import ResultError
 from segbench.models.segmenter import Segmenter
 from segbench.run import CellRecord, RunRecord, axes_key, load_run
-from segbench.spec.code import look_in
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
-from segbench.spec.sweep import chosen_values
-from segbench.spec.trial import Trial
+from segbench.schema.code import look_in
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
+from segbench.schema.sweep import chosen_values
+from segbench.schema.trial import Trial
 from segbench.timings import FILE, Conditions, Timing, Timings, load_timings
 from segbench.trial_work import check_code, new_segmenter
 from segbench.version import code_version

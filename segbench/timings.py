@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from segbench import results
-from segbench.spec.base import Spec
-from segbench.spec.trial import TrialId
+from segbench.schema.base import Spec
+from segbench.schema.trial import TrialId
 
 FILE = "timings.json"
 TIMES = ("forward_ms", "step_ms", "training_s")  # the facts that are times, in the order of columns

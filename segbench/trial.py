@@ -39,9 +39,9 @@ from segbench.models.segmenter import Segmenter
 from segbench.models.trunk_weights import not_finite
 from segbench.models.weights import backbone_weights
 from segbench.results import Provenance, Result
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
-from segbench.spec.trial import Trial
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
+from segbench.schema.trial import Trial
 from segbench.trial_score import evaluate_trial
 from segbench.trial_train import train_trial
 from segbench.trial_work import Work, check_code, new_segmenter, open_part

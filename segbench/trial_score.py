@@ -17,11 +17,11 @@ from segbench.engine.train import Interrupted
 from segbench.errors import DataError
 from segbench.models.segmenter import Segmenter
 from segbench.results import Evaluation
-from segbench.spec.code import look_in
-from segbench.spec.machine import Machine
-from segbench.spec.matched import ClassIndices, check_classes, matched_classes
-from segbench.spec.protocol import Protocol
-from segbench.spec.trial import Trial
+from segbench.schema.code import look_in
+from segbench.schema.machine import Machine
+from segbench.schema.matched import ClassIndices, check_classes, matched_classes
+from segbench.schema.protocol import Protocol
+from segbench.schema.trial import Trial
 from segbench.trial_work import Work, check_code, new_segmenter
 
 

@@ -30,9 +30,9 @@ from segbench.errors import DataError
 from segbench.files import digest
 from segbench.models.segmenter import Segmenter
 from segbench.models.trunk import check_not_random
-from segbench.spec.matched import matched_classes
-from segbench.spec.protocol import Protocol
-from segbench.spec.trial import IDENTITY_VERSION
+from segbench.schema.matched import matched_classes
+from segbench.schema.protocol import Protocol
+from segbench.schema.trial import IDENTITY_VERSION
 from segbench.trial_work import Work, open_part
 
 

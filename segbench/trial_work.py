@@ -10,10 +10,10 @@ from segbench.data.split import SegmentationSplit, open_split
 from segbench.data.staging import staged
 from segbench.errors import CardError
 from segbench.models.segmenter import Segmenter, build_segmenter
-from segbench.spec.cards import DatasetCard
-from segbench.spec.code import code_in_use, difference
-from segbench.spec.machine import Machine
-from segbench.spec.trial import Trial
+from segbench.schema.cards import DatasetCard
+from segbench.schema.code import code_in_use, difference
+from segbench.schema.machine import Machine
+from segbench.schema.trial import Trial
 
 
 class Work(NamedTuple):

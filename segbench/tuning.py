@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from segbench import run
 from segbench.errors import ExperimentError, ResultError, listed
 from segbench.run import Row, RunRecord
-from segbench.spec.experiment import Experiment, Selector
-from segbench.spec.search import Search
-from segbench.spec.searched import Tuned, searched, settings_of
+from segbench.schema.experiment import Experiment, Selector
+from segbench.schema.search import Search
+from segbench.schema.searched import Tuned, searched, settings_of
 
 
 class Tried(NamedTuple):

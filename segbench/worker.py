@@ -17,8 +17,8 @@ from pathlib import Path
 
 from segbench import results
 from segbench.errors import LaunchError, SegbenchError
-from segbench.spec.code import look_in, move_current_folder_last, trust
-from segbench.spec.job import INTERRUPTED, RANK_LOST, UNRECORDED, Job
+from segbench.schema.code import look_in, move_current_folder_last, trust
+from segbench.schema.job import INTERRUPTED, RANK_LOST, UNRECORDED, Job
 from segbench.trial import Outcome, run_trial
 from segbench.version import code_version
 

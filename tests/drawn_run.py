@@ -12,7 +12,7 @@ from segbench import results, run
 from segbench.counts import Counted
 from segbench.drive import Flags, Prepared, prepare_run
 from segbench.results import Provenance, Result
-from segbench.spec.trial import Trial
+from segbench.schema.trial import Trial
 from segbench.timings import FILE, Conditions, Timing, Timings
 
 DATASET = """

@@ -20,7 +20,7 @@ from segbench.analysis.power import (
 from segbench.counts import Counts, mean_iou
 from segbench.errors import ResultError
 from segbench.report.claims_page import asked, render_claims, render_plan
-from segbench.spec.claims import (
+from segbench.schema.claims import (
     AnyClaim,
     ClaimSource,
     Compare,

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "segbench"
 ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (True, ("errors", "files", "version")),
     (True, ("counts", "leases")),
-    (True, ("spec",)),
+    (True, ("schema",)),
     (False, ("data", "models")),
     (False, ("engine",)),
     (True, ("results",)),

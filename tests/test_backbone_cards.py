@@ -13,10 +13,10 @@ from segbench.models.geometry import stage_sizes
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.trunk import build_trunk
 from segbench.models.weights import backbone_weights_path
-from segbench.spec.cards import BackboneCard
-from segbench.spec.catalog import Catalog, built_in_root
-from segbench.spec.heads import HEADS, Head, Model, least_side, stated_sizes
-from segbench.spec.machine import Machine
+from segbench.schema.cards import BackboneCard
+from segbench.schema.catalog import Catalog, built_in_root
+from segbench.schema.heads import HEADS, Head, Model, least_side, stated_sizes
+from segbench.schema.machine import Machine
 
 PATHS = sorted((built_in_root() / "backbones").glob("*.yaml"))
 SHARED = Path(__file__).parents[2] / "shared"

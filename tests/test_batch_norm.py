@@ -12,10 +12,10 @@ from segbench.drive_batch_norm import TinyBatches, tiny_batches
 from segbench.errors import CardError
 from segbench.models.segmenter import build_segmenter
 from segbench.models.trunk import trunk_without_memory, verify_card
-from segbench.spec.catalog import Catalog, built_in_root
-from segbench.spec.experiment import read_experiment
-from segbench.spec.heads import HEADS, Head, Model
-from segbench.spec.sweep import expand
+from segbench.schema.catalog import Catalog, built_in_root
+from segbench.schema.experiment import read_experiment
+from segbench.schema.heads import HEADS, Head, Model
+from segbench.schema.sweep import expand
 
 CATALOG = Catalog((built_in_root(),))
 BACKBONES = CATALOG.names("backbones")

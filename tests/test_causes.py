@@ -19,9 +19,9 @@ from segbench.data.split import open_split
 from segbench.errors import DamagedError, DataError, FileError, by_cause
 from segbench.label_images import _images
 from segbench.reading import as_labels
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
 from segbench.score import score_predictions
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
 
 
 @settings(deadline=None)

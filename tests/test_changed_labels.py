@@ -16,10 +16,10 @@ from segbench.data.split import open_split
 from segbench.errors import DataError
 from segbench.report.panels import write_panels
 from segbench.run import load_run
+from segbench.schema.cards import DatasetCard
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
 from segbench.score import score_trial
-from segbench.spec.cards import DatasetCard
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
 from segbench.trial import run_trial
 
 DATASET = """

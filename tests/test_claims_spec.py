@@ -5,9 +5,9 @@ import textwrap
 import pytest
 
 from segbench.errors import ExperimentError
-from segbench.spec import claims, yamlfile
-from segbench.spec.base import Spec
-from segbench.spec.claims import (
+from segbench.schema import claims, yamlfile
+from segbench.schema.base import Spec
+from segbench.schema.claims import (
     Claim,
     Compare,
     Correlate,
@@ -18,7 +18,7 @@ from segbench.spec.claims import (
     check_cells,
     check_selectors,
 )
-from segbench.spec.yamlfile import dotted
+from segbench.schema.yamlfile import dotted
 
 AXES = {
     "backbone": ("vgg16", "googlenet"),

@@ -15,8 +15,8 @@ from segbench.counts import mean_iou
 from segbench.data.split import open_split
 from segbench.report.observed import load_counts
 from segbench.run import load_rows, load_run
-from segbench.spec.catalog import Catalog
-from segbench.spec.machine import Machine
+from segbench.schema.catalog import Catalog
+from segbench.schema.machine import Machine
 
 
 def compare(*words):

@@ -11,10 +11,10 @@ from segbench.engine.cost import FLOPS_SIDE, forward_flops
 from segbench.models.segmenter import build_segmenter
 from segbench.report.observed import facts_of, load_counts, observed, shared_times
 from segbench.run import load_rows, load_run
-from segbench.spec.cards import BackboneCard
-from segbench.spec.catalog import built_in_root, read_card
-from segbench.spec.heads import HEADS, Model
-from segbench.spec.machine import Machine
+from segbench.schema.cards import BackboneCard
+from segbench.schema.catalog import built_in_root, read_card
+from segbench.schema.heads import HEADS, Model
+from segbench.schema.machine import Machine
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "googlenet"])

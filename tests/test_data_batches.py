@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from segbench.data.batches import Draws, draws_of, training_batches, training_positions, transformed
 from segbench.data.drawn import SHAPES, draw_pair
 from segbench.data.split import open_split
-from segbench.spec.cards import DRAWN_SHAPES, DatasetCard
-from segbench.spec.machine import Machine
-from segbench.spec.recipe import TrainImages
+from segbench.schema.cards import DRAWN_SHAPES, DatasetCard
+from segbench.schema.machine import Machine
+from segbench.schema.recipe import TrainImages
 
 IMAGES = TrainImages(crop=(24, 24), scale=(0.5, 2.0), flip=True)
 

@@ -21,8 +21,8 @@ from segbench.data.prepare import preflight, prepare
 from segbench.data.split import open_split
 from segbench.data.unpack import unpack
 from segbench.errors import DataError
-from segbench.spec.cards import DatasetCard
-from segbench.spec.machine import Machine
+from segbench.schema.cards import DatasetCard
+from segbench.schema.machine import Machine
 
 CONTENT = os.urandom(300_000)
 

@@ -16,8 +16,8 @@ from segbench.data.chosen import fingerprint_here
 from segbench.data.prepare import preflight, prepare
 from segbench.data.split import open_split
 from segbench.errors import DataError
-from segbench.spec.cards import DatasetCard
-from segbench.spec.machine import Machine
+from segbench.schema.cards import DatasetCard
+from segbench.schema.machine import Machine
 
 
 @pytest.fixture
@@ -498,7 +498,7 @@ def test_a_subset_is_the_same_for_everybody(folder, machine):
 
 
 def test_voc_is_read_from_its_official_layout(shared_data, tmp_path):
-    from segbench.spec.catalog import Catalog
+    from segbench.schema.catalog import Catalog
 
     machine = Machine(data=(str(shared_data),), cache=str(tmp_path / "cache"))
     voc = Catalog.on_path().dataset("voc2012_2007")
@@ -515,7 +515,7 @@ def test_voc_is_read_from_its_official_layout(shared_data, tmp_path):
     [("ade20k_sample", 1, 3), ("cocostuff164k_sample", 13, 8), ("camvid", 367, 101)],
 )
 def test_the_other_official_layouts_are_read(shared_data, tmp_path, name, train, val):
-    from segbench.spec.catalog import Catalog
+    from segbench.schema.catalog import Catalog
 
     machine = Machine(data=(str(shared_data),), cache=str(tmp_path / "cache"))
     dataset = Catalog.on_path().dataset(name)

@@ -16,8 +16,8 @@ from segbench.data.batches import Draws, transformed
 from segbench.data.resize import Window, resized_image, resized_label
 from segbench.engine.evaluate import count, scored_label
 from segbench.engine.predict import _versions
-from segbench.spec.protocol import Protocol
-from segbench.spec.recipe import TrainImages
+from segbench.schema.protocol import Protocol
+from segbench.schema.recipe import TrainImages
 
 SIDES = st.integers(1, 90)
 # no centre of a target pixel lies on the border of two source pixels

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from segbench.data.drawn import SHAPES
 from segbench.data.layout import find_root, raw_pairs
-from segbench.spec.cards import DatasetCard
-from segbench.spec.catalog import Catalog, built_in_root
-from segbench.spec.machine import Machine
+from segbench.schema.cards import DatasetCard
+from segbench.schema.catalog import Catalog, built_in_root
+from segbench.schema.machine import Machine
 
 FOLDER = built_in_root() / "datasets"
 CATALOG = Catalog((built_in_root(),))

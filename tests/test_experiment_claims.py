@@ -10,9 +10,9 @@ from segbench.analysis.observations import Observation
 from segbench.analysis.planning import plan_claims, planned_cells
 from segbench.counts import Counts
 from segbench.report.claims_page import render_claims
-from segbench.spec.catalog import Catalog
-from segbench.spec.experiment import read_experiment
-from segbench.spec.sweep import expand
+from segbench.schema.catalog import Catalog
+from segbench.schema.experiment import read_experiment
+from segbench.schema.sweep import expand
 
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 IMAGES = 12

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from segbench.models.segmenter import build_segmenter
-from segbench.spec.catalog import Catalog
-from segbench.spec.experiment import read_experiment
-from segbench.spec.protocol import Crf, Protocol
-from segbench.spec.sweep import expand
+from segbench.schema.catalog import Catalog
+from segbench.schema.experiment import read_experiment
+from segbench.schema.protocol import Crf, Protocol
+from segbench.schema.sweep import expand
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))

@@ -14,11 +14,11 @@ from segbench.data.split import open_split
 from segbench.engine.predict import predict
 from segbench.errors import DataError
 from segbench.models.segmenter import build_segmenter
-from segbench.spec.cards import BackboneCard
-from segbench.spec.catalog import Catalog, read_card
-from segbench.spec.heads import Model
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
+from segbench.schema.cards import BackboneCard
+from segbench.schema.catalog import Catalog, read_card
+from segbench.schema.heads import Model
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
 from segbench.trial_score import load_segmenter
 
 

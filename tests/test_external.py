@@ -15,9 +15,9 @@ from segbench.external import load_externals
 from segbench.report.boards import boards
 from segbench.report.tables import write_tables
 from segbench.run import load_rows, load_run
-from segbench.spec.catalog import Catalog
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
+from segbench.schema.catalog import Catalog
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
 
 
 def segbench(*words):

@@ -14,7 +14,7 @@ from segbench.cli import app
 from segbench.counts import Counts, mean_accuracy, mean_iou
 from segbench.drive import Flags, prepare_run
 from segbench.engine.evaluate import count
-from segbench.spec.protocol import Protocol
+from segbench.schema.protocol import Protocol
 from segbench.trial import run_trial
 
 CLASSES = 5

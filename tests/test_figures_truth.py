@@ -10,8 +10,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from segbench.engine.evaluate import count
 from segbench.engine.metrics import boundary_counts, boundary_width_px
 from segbench.results import evaluation_of, load_counts, write_counts
-from segbench.spec.cards import DatasetCard, Source, Split
-from segbench.spec.protocol import Protocol
+from segbench.schema.cards import DatasetCard, Source, Split
+from segbench.schema.protocol import Protocol
 
 MAPS = 1000
 FIELD = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")

@@ -18,9 +18,9 @@ from segbench.errors import DataError
 from segbench.files import check_file_names
 from segbench.label_images import Asked, label_images
 from segbench.reading import as_labels
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
 from segbench.score import score_predictions
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
 
 _names = st.lists(
     st.text(st.characters(codec=None), min_size=1, max_size=4), min_size=1, max_size=3

@@ -11,11 +11,11 @@ from segbench.engine.train import set_frozen
 from segbench.errors import CardError, ExperimentError
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.trunk import check_not_random
-from segbench.spec.catalog import Catalog, built_in_root
-from segbench.spec.experiment import read_experiment
-from segbench.spec.heads import HEADS, Model
-from segbench.spec.recipe import Optimizer, Stage
-from segbench.spec.sweep import expand
+from segbench.schema.catalog import Catalog, built_in_root
+from segbench.schema.experiment import read_experiment
+from segbench.schema.heads import HEADS, Model
+from segbench.schema.recipe import Optimizer, Stage
+from segbench.schema.sweep import expand
 from segbench.trial import run_trial
 
 CATALOG = Catalog((built_in_root(),))

@@ -20,8 +20,8 @@ from segbench.report.starts import starts_of
 from segbench.report.tables import render_leaderboard
 from segbench.report.write import read_run
 from segbench.run import load_rows, load_run
-from segbench.spec.initial_weights import random_by_default
-from segbench.spec.machine import Machine
+from segbench.schema.initial_weights import random_by_default
+from segbench.schema.machine import Machine
 
 DATASETS = {"few": ("background", "cat", "dog")}
 TRAINED = "overrides: [{where: {backbone: googlenet}, set: {model.weights: imagenet}}]\n"

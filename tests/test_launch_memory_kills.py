@@ -13,9 +13,9 @@ from segbench.launch.memory_kills import memory_kills
 from segbench.launch.work import Work
 from segbench.leases import attempts, claim
 from segbench.results import load_result, trial_folder
-from segbench.spec.job import Job
-from segbench.spec.launching import Launch
-from segbench.spec.machine import Machine
+from segbench.schema.job import Job
+from segbench.schema.launching import Launch
+from segbench.schema.machine import Machine
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from segbench.errors import ExperimentError, LaunchError
 from segbench.launch.local import slots
 from segbench.launch.rank import start_all, wait_for_all
 from segbench.results import counts_path, load_counts, load_result
-from segbench.spec.job import Job
-from segbench.spec.launching import Launch
+from segbench.schema.job import Job
+from segbench.schema.launching import Launch
 from segbench.trial import run_trial
 
 PROTOCOLS = (

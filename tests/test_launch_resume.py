@@ -12,9 +12,9 @@ from segbench.launch.local import grace_seconds
 from segbench.launch.on_slurm import sbatch_options
 from segbench.results import is_done, load_result, load_trial, trial_folder
 from segbench.run import load_run
-from segbench.spec.launching import Launch
-from segbench.spec.machine import Machine, Monitor
-from segbench.spec.protocol import Protocol
+from segbench.schema.launching import Launch
+from segbench.schema.machine import Machine, Monitor
+from segbench.schema.protocol import Protocol
 from segbench.trial import run_trial
 
 

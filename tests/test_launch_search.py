@@ -25,9 +25,9 @@ from segbench.results import (
     write_result,
 )
 from segbench.run import CellRecord, load_rows, load_run, record_of, write_run
-from segbench.spec.experiment import read_experiment
-from segbench.spec.search import Distribution, Search
-from segbench.spec.searched import brackets
+from segbench.schema.experiment import read_experiment
+from segbench.schema.search import Distribution, Search
+from segbench.schema.searched import brackets
 from segbench.trial import run_trial
 from segbench.trial_score import score_checkpoint
 from segbench.tuning import best_samples

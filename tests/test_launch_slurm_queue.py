@@ -21,9 +21,9 @@ from segbench.leases import claim, fruitless_attempts
 from segbench.listing import prepare_all
 from segbench.results import Provenance, trial_folder, write_provenance
 from segbench.run import load_run, record_of, write_run
-from segbench.spec.job import Job
-from segbench.spec.launching import Launch
-from segbench.spec.machine import Machine
+from segbench.schema.job import Job
+from segbench.schema.launching import Launch
+from segbench.schema.machine import Machine
 from segbench.status import ClusterJob, TrialStatus, job_logs, statuses
 from segbench.version import package_digest
 

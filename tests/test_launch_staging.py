@@ -10,8 +10,8 @@ from segbench.data import staging
 from segbench.data.split import open_split
 from segbench.data.staging import staged
 from segbench.drive import Flags, prepare_run
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
 from segbench.trial import run_trial
 
 

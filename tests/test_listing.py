@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from segbench.cli import app
 from segbench.listing import prepare_all
 from segbench.models import weights as weights_module
-from segbench.spec.cards import BackboneCard
-from segbench.spec.machine import Machine
+from segbench.schema.cards import BackboneCard
+from segbench.schema.machine import Machine
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,10 +16,10 @@ from segbench.engine.train import Batch, Hooks, train
 from segbench.models.geometry import Coordinates
 from segbench.models.head import FusionHead, StageShape
 from segbench.models.segmenter import Segmenter
-from segbench.spec.cards import IGNORE_INDEX, Input
-from segbench.spec.heads import Head
-from segbench.spec.machine import Monitor
-from segbench.spec.recipe import Optimizer, Recipe, Stage, TrainImages
+from segbench.schema.cards import IGNORE_INDEX, Input
+from segbench.schema.heads import Head
+from segbench.schema.machine import Monitor
+from segbench.schema.recipe import Optimizer, Recipe, Stage, TrainImages
 from segbench.trial_train import _validation_loss
 from segbench.trial_work import Work, new_segmenter
 

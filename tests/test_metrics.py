@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from segbench.engine.evaluate import count
 from segbench.engine.metrics import boundary_counts, confusion_matrix, void_predictions
 from segbench.engine.torchmetric import ConfusionMatrix
-from segbench.spec.protocol import Protocol
+from segbench.schema.protocol import Protocol
 
 
 def naive_confusion(prediction, label, num_classes):

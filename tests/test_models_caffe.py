@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from segbench.errors import CardError
 from segbench.models.caffenet import caffenet
 from segbench.models.segmenter import Segmenter, build_segmenter
-from segbench.spec.cards import BackboneCard
-from segbench.spec.catalog import Catalog, built_in_root, read_card
-from segbench.spec.heads import HEADS, Model
+from segbench.schema.cards import BackboneCard
+from segbench.schema.catalog import Catalog, built_in_root, read_card
+from segbench.schema.heads import HEADS, Model
 
 CLASSES = 5
 SIZES = [(63, 91), (101, 77), (129, 161), (33, 223), (157, 65)]  # (H, W)

@@ -30,10 +30,10 @@ from segbench.engine.predict import predict
 from segbench.errors import CardError, DataError
 from segbench.model_folder import trunk_card
 from segbench.models.segmenter import Segmenter, build_segmenter
-from segbench.spec.cards import BackboneCard, Input
-from segbench.spec.catalog import Catalog, built_in_root
-from segbench.spec.heads import Head, Model
-from segbench.spec.protocol import Protocol
+from segbench.schema.cards import BackboneCard, Input
+from segbench.schema.catalog import Catalog, built_in_root
+from segbench.schema.heads import Head, Model
+from segbench.schema.protocol import Protocol
 from segbench.trial import run_trial
 
 CLASSES = 22

@@ -14,9 +14,9 @@ from segbench.errors import CardError
 from segbench.models.geometry import Window, pad_aligned, stage_coordinates
 from segbench.models.segmenter import build_segmenter
 from segbench.models.trunk import Trunk, build_trunk
-from segbench.spec.cards import BackboneCard, Stage
-from segbench.spec.catalog import Catalog, built_in_root
-from segbench.spec.heads import HEADS, Geometry, Model
+from segbench.schema.cards import BackboneCard, Stage
+from segbench.schema.catalog import Catalog, built_in_root
+from segbench.schema.heads import HEADS, Geometry, Model
 
 CARDS = sorted(path.stem for path in (built_in_root() / "backbones").glob("*.yaml"))
 SLOW = {

@@ -16,9 +16,9 @@ from segbench.models.geometry import Coordinates
 from segbench.models.head import FusionHead, StageShape
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.trunk import verify_card
-from segbench.spec.cards import BackboneCard, Input, Stage
-from segbench.spec.catalog import Catalog, built_in_root
-from segbench.spec.heads import HEADS, Geometry, Head, Model
+from segbench.schema.cards import BackboneCard, Input, Stage
+from segbench.schema.catalog import Catalog, built_in_root
+from segbench.schema.heads import HEADS, Geometry, Head, Model
 
 CLASSES = 4
 CARDS = sorted(path.stem for path in (built_in_root() / "backbones").glob("*.yaml"))

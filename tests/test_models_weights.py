@@ -26,10 +26,10 @@ from segbench.models.weights import (
     missing_weights,
     sha256_here,
 )
-from segbench.spec.cards import BackboneCard, Weights
-from segbench.spec.catalog import built_in_root, read_card
-from segbench.spec.heads import HEADS, Model
-from segbench.spec.machine import Machine
+from segbench.schema.cards import BackboneCard, Weights
+from segbench.schema.catalog import built_in_root, read_card
+from segbench.schema.heads import HEADS, Model
+from segbench.schema.machine import Machine
 from segbench.trial import run_trial
 
 HEAD = HEADS["fcn4s_from16"]

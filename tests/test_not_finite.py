@@ -19,13 +19,13 @@ from segbench.errors import DataError, DivergedError, ExperimentError
 from segbench.files import read_json_lines, sha256_of_file
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.trunk import call_builder
-from segbench.spec.cards import BackboneCard
-from segbench.spec.catalog import Catalog, read_card
-from segbench.spec.heads import HEADS, Model
-from segbench.spec.machine import Monitor
-from segbench.spec.protocol import Protocol, Sliding
-from segbench.spec.recipe import Optimizer, Recipe, Stage, TrainImages
-from segbench.spec.sweep import expand
+from segbench.schema.cards import BackboneCard
+from segbench.schema.catalog import Catalog, read_card
+from segbench.schema.heads import HEADS, Model
+from segbench.schema.machine import Monitor
+from segbench.schema.protocol import Protocol, Sliding
+from segbench.schema.recipe import Optimizer, Recipe, Stage, TrainImages
+from segbench.schema.sweep import expand
 from segbench.trial import run_trial
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]
@@ -73,7 +73,7 @@ def test_windows_leave_gaps_where_a_stride_is_larger(window, stride, has_gap):
 
 def test_windows_that_leave_gaps_are_refused_in_files_and_flags_and_read_in_records(toy_project):
     from segbench.drive_evaluate import changed
-    from segbench.spec.experiment import read_experiment
+    from segbench.schema.experiment import read_experiment
 
     path = toy_project / "experiments" / "toy.yaml"
     setting = "evaluate.native.sliding={window: [32, 32], stride: [50, 50]}"

@@ -25,11 +25,11 @@ from segbench.report.observed import observations
 from segbench.report.panels import write_panels
 from segbench.report.write import page_of, read_run
 from segbench.run import load_rows, load_run
-from segbench.spec.cards import DatasetCard
-from segbench.spec.catalog import Catalog
-from segbench.spec.job import Job
-from segbench.spec.matched import matched_classes, unknown_classes
-from segbench.spec.protocol import Protocol
+from segbench.schema.cards import DatasetCard
+from segbench.schema.catalog import Catalog
+from segbench.schema.job import Job
+from segbench.schema.matched import matched_classes, unknown_classes
+from segbench.schema.protocol import Protocol
 from segbench.trial import run_trial
 from segbench.trial_score import load_segmenter
 

@@ -12,9 +12,9 @@ from segbench.counts import Sums, mean_iou
 from segbench.data.split import open_split
 from segbench.other_readings import Tally, far_better
 from segbench.reading import NamedValues, as_indices, as_labels, as_mapped, shifted
-from segbench.spec.cards import DatasetCard
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
+from segbench.schema.cards import DatasetCard
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
 
 NAMES = ("road", "car", "person", "sky")
 
@@ -105,7 +105,7 @@ def test_nothing_is_said_of_files_that_agree_or_of_a_mapping():
 @pytest.fixture
 def predictions(toy_run, tmp_path):
     """Perfect predictions of the toy data set, void as background, with values 1, 2, 3."""
-    from segbench.spec.catalog import Catalog
+    from segbench.schema.catalog import Catalog
 
     split = open_split(Catalog.on_path().dataset("toyshapes"), "val", Machine.from_environment())
     folder = tmp_path / "theirs"

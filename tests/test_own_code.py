@@ -12,8 +12,8 @@ from segbench import drive, drive_preflight, results
 from segbench.cli import app
 from segbench.errors import DataError, ExperimentError
 from segbench.files import read_json
-from segbench.spec import code
-from segbench.spec.machine import Machine
+from segbench.schema import code
+from segbench.schema.machine import Machine
 from segbench.trial import run_trial
 from segbench.trial_score import load_segmenter
 

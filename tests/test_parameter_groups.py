@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from segbench.engine.train import parameter_groups
 from segbench.models.segmenter import Segmenter, build_segmenter
-from segbench.spec.catalog import Catalog, built_in_root
-from segbench.spec.heads import HEADS, Model
-from segbench.spec.recipe import Optimizer
+from segbench.schema.catalog import Catalog, built_in_root
+from segbench.schema.heads import HEADS, Model
+from segbench.schema.recipe import Optimizer
 
 
 @pytest.fixture(scope="module")

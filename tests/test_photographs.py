@@ -15,8 +15,8 @@ from segbench.data.labels import image_label
 from segbench.data.photographs import checked_image
 from segbench.data.split import decoded_image, open_split
 from segbench.errors import DataError
-from segbench.spec.cards import DatasetCard
-from segbench.spec.machine import Machine
+from segbench.schema.cards import DatasetCard
+from segbench.schema.machine import Machine
 
 RNG = np.random.default_rng(0)
 PIXELS = np.kron(RNG.integers(0, 256, (3, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8)  # 24 x 32

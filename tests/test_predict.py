@@ -11,7 +11,7 @@ from segbench.cli import app
 from segbench.engine.crf import refine, refined_predictions
 from segbench.errors import DataError
 from segbench.files import read_json
-from segbench.spec.protocol import Crf
+from segbench.schema.protocol import Crf
 
 
 def maps(number):

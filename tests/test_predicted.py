@@ -17,10 +17,10 @@ from segbench.engine.checkpoint import save_weights
 from segbench.external import load_externals
 from segbench.files import read_json
 from segbench.predicted import names_of_split
+from segbench.schema.cards import DatasetCard
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
 from segbench.score import score_trial
-from segbench.spec.cards import DatasetCard
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
 from segbench.trial_work import new_segmenter
 
 NAMES = ("aachen/a_1", "aachen/a_2", "bonn/b_1")

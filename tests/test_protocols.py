@@ -17,11 +17,11 @@ from segbench.engine.evaluate import scored_label
 from segbench.engine.predict import predict, probability_map
 from segbench.reading import as_labels
 from segbench.results import scored_classes
+from segbench.schema.cards import DatasetCard
+from segbench.schema.catalog import Catalog, built_in_root
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol, Sliding
 from segbench.score import score_predictions
-from segbench.spec.cards import DatasetCard
-from segbench.spec.catalog import Catalog, built_in_root
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol, Sliding
 
 IMAGE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 41, 58)).astype(np.uint8))
 

@@ -17,7 +17,7 @@ from segbench.report.page import command_of, duration, render_page
 from segbench.report.write import page_of, read_run, write_report
 from segbench.results import Result
 from segbench.run import load_run
-from segbench.spec.claims import Compare
+from segbench.schema.claims import Compare
 
 NASTY = ("background", "<script>alert(1)</script>", "</script><b>x", "a&b \u2028'\"|", "<!--")
 

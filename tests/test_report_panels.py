@@ -12,7 +12,7 @@ from segbench.errors import DataError, ResultError
 from segbench.report.panels import chosen_images, load_panels, write_panels
 from segbench.report.write import page_of, read_run
 from segbench.run import load_run
-from segbench.spec.machine import Machine
+from segbench.schema.machine import Machine
 
 
 def counts_with(ious: list[float]) -> Counts:

@@ -8,7 +8,7 @@ from segbench.counts import Counted
 from segbench.errors import ResultError
 from segbench.files import write_atomically, write_json
 from segbench.results import Result
-from segbench.spec.protocol import Protocol
+from segbench.schema.protocol import Protocol
 
 
 def synthetic_counts(num_images, num_classes, per_image, pixels=200_000, seed=0):

@@ -17,8 +17,8 @@ from segbench.drive import Flags, prepare_run
 from segbench.leases import note
 from segbench.results import load_result
 from segbench.run import load_run, record_of, write_run
-from segbench.spec.machine import Machine, Monitor
-from segbench.spec.protocol import Protocol
+from segbench.schema.machine import Machine, Monitor
+from segbench.schema.protocol import Protocol
 from segbench.trial import run_trial
 
 DETERMINISTIC = ("trial.json", "result.json", "model.safetensors", "evaluations/*")

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from segbench.errors import CardError
-from segbench.spec import code
-from segbench.spec.code import code_of, difference
+from segbench.schema import code
+from segbench.schema.code import code_of, difference
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,7 @@ def test_a_folder_of_yaml_called_datasets_hides_nothing(tmp_path):
     (tmp_path / "datasets").mkdir()
     (tmp_path / "numbers.py").write_text("raise AssertionError('stands in for a module of Python')")
     lines = [
-        "from segbench.spec.code import look_in, move_current_folder_last",
+        "from segbench.schema.code import look_in, move_current_folder_last",
         "move_current_folder_last()",
         f"look_in([{str(tmp_path)!r}])",
         "import datasets, numbers",

@@ -6,11 +6,11 @@ import pytest
 
 from segbench.drive import Flags, narrowed, prepare_run
 from segbench.errors import CardError, ExperimentError
-from segbench.spec.cards import DatasetCard
-from segbench.spec.catalog import Catalog, read_card
-from segbench.spec.experiment import read_experiment
-from segbench.spec.sweep import expand
-from segbench.spec.trial import Trial
+from segbench.schema.cards import DatasetCard
+from segbench.schema.catalog import Catalog, read_card
+from segbench.schema.experiment import read_experiment
+from segbench.schema.sweep import expand
+from segbench.schema.trial import Trial
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_the_id_changes_with_what_changes_weights_and_with_nothing_else(plan_of,
 
 
 def test_a_field_that_is_added_later_leaves_older_ids_alone():
-    from segbench.spec.protocol import Protocol
+    from segbench.schema.protocol import Protocol
 
     class Later(Protocol):
         new_field: int = 3

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segbench.errors import CardError, ExperimentError, SegbenchError
-from segbench.spec import yamlfile
-from segbench.spec.cards import DatasetCard
-from segbench.spec.experiment import read_experiment
-from segbench.spec.recipe import Recipe
+from segbench.schema import yamlfile
+from segbench.schema.cards import DatasetCard
+from segbench.schema.experiment import read_experiment
+from segbench.schema.recipe import Recipe
 
 
 def test_all_problems_come_at_once_each_with_file_line_and_key(write):

@@ -13,7 +13,7 @@ from segbench.load import tidy_rows
 from segbench.report.observed import facts_of
 from segbench.report.write import read_run, write_report
 from segbench.run import load_rows, load_run
-from segbench.spec.claims import Compare, Trend
+from segbench.schema.claims import Compare, Trend
 from segbench.timings import FILE, Timing, load_timings
 
 FAST = ("--size", "32x40", "--passes", "2", "--device", "cpu")

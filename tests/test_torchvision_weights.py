@@ -13,9 +13,9 @@ import torchvision_table
 from segbench import listing
 from segbench.errors import CardError
 from segbench.models.trunk import call_builder, verify_card
-from segbench.spec.cards import BackboneCard
-from segbench.spec.catalog import Catalog, built_in_root, read_card
-from segbench.spec.torchvision_weights import TABLE_PATH
+from segbench.schema.cards import BackboneCard
+from segbench.schema.catalog import Catalog, built_in_root, read_card
+from segbench.schema.torchvision_weights import TABLE_PATH
 
 BUILT_IN = sorted((built_in_root() / "backbones").glob("*.yaml"))
 MODELS = torchvision.models.list_models(module=torchvision.models)

@@ -19,8 +19,8 @@ from segbench.engine.train import (
     train,
 )
 from segbench.models.segmenter import Segmenter
-from segbench.spec.machine import Monitor
-from segbench.spec.recipe import Optimizer, Recipe, Stage, TrainImages
+from segbench.schema.machine import Monitor
+from segbench.schema.recipe import Optimizer, Recipe, Stage, TrainImages
 
 NAMES = ["sgd", "adam", "adamw"]
 

@@ -9,9 +9,9 @@ from segbench import results
 from segbench.counts import Counted
 from segbench.drive import Flags, prepare_run
 from segbench.errors import DataError
-from segbench.spec.catalog import Catalog
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
+from segbench.schema.catalog import Catalog
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
 from segbench.trial import run_trial
 
 

@@ -10,7 +10,7 @@ from segbench.engine import upsampled_loss
 from segbench.engine.loss import image_losses
 from segbench.engine.upsampled_loss import upsampled_losses
 from segbench.models.upsampling import Bilinear, Step, StretchedUpsampling
-from segbench.spec.cards import IGNORE_INDEX
+from segbench.schema.cards import IGNORE_INDEX
 
 CLAMPED = Step(8, 3.5, clamps=True)
 FADING = Step(8, -11.0, clamps=False)  # rows and columns that no feature reaches

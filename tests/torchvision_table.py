@@ -1,4 +1,4 @@
-"""Make segbench/spec/torchvision_weights.json from the torchvision that is installed.
+"""Make segbench/schema/torchvision_weights.json from the torchvision that is installed.
 
 `python tests/torchvision_table.py` writes it again, for a release that publishes other weights.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import torchvision
 
-from segbench.spec.torchvision_weights import TABLE_PATH
+from segbench.schema.torchvision_weights import TABLE_PATH
 
 
 def published() -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 from segbench.analysis.inference import sides_of
 from segbench.analysis.observations import Cell
 from segbench.analysis.verdict import Region
-from segbench.spec.claims import (
+from segbench.schema.claims import (
     EXACT_FACTS,
     TIMED_FACTS,
     AnyClaim,

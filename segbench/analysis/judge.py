@@ -28,7 +28,7 @@ from segbench.analysis.observations import (
 from segbench.analysis.parts import Bench, parts_of
 from segbench.analysis.power import ALPHA, MOST_SEEDS
 from segbench.analysis.verdict import QUESTIONS, Outcome, Part, Verdict
-from segbench.spec.claims import AnyClaim, Correlate, Equivalent, Trend, Value, is_fact
+from segbench.schema.claims import AnyClaim, Correlate, Equivalent, Trend, Value, is_fact
 
 
 def judge(

@@ -14,7 +14,7 @@ from segbench.analysis.inference import Sample, Term
 from segbench.analysis.resample import Scored, point, samples_of
 from segbench.counts import AbsentClass, Blank, Counts, Floats, why_blank
 from segbench.errors import ResultError
-from segbench.spec.claims import is_fact
+from segbench.schema.claims import is_fact
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,7 @@ from segbench.analysis.power import (
     seeds_to_settle,
 )
 from segbench.analysis.verdict import Part, Region
-from segbench.spec.claims import AnyClaim, Compare, Correlate, Equivalent, Value, is_fact
+from segbench.schema.claims import AnyClaim, Compare, Correlate, Equivalent, Value, is_fact
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,8 +32,8 @@ from segbench.analysis.power import (
 )
 from segbench.analysis.verdict import Verdict
 from segbench.counts import Counts
-from segbench.spec.claims import AnyClaim, Correlate, Equivalent, Fact, Value, is_fact
-from segbench.spec.sweep import Plan
+from segbench.schema.claims import AnyClaim, Correlate, Equivalent, Fact, Value, is_fact
+from segbench.schema.sweep import Plan
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Literal
 from segbench.analysis.observations import Cell
 from segbench.analysis.pairwise import ClassDifference
 from segbench.analysis.power import ALPHA
-from segbench.spec.claims import AnyClaim
+from segbench.schema.claims import AnyClaim
 
 Outcome = Literal["holds", "fails", "undecided"]
 

@@ -62,7 +62,7 @@ def report(
 def _draw_panels(run: Path, trial: str, protocol: str | None, where: tuple[Any, Any, str]) -> None:
     from segbench.report.panels import write_panels
     from segbench.run import load_run
-    from segbench.spec.machine import Machine
+    from segbench.schema.machine import Machine
 
     data, cache, device = where
     machine = Machine.from_environment(data=data or (), cache=cache, device=device)

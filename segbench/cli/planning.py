@@ -10,7 +10,7 @@ from segbench.cli.app import ERR, OUT, app
 from segbench.cli.flags import Cache, Cards, Data, File, Only, Results, Settings, Weights
 from segbench.cli.run import launch_settings, say_plan, warning_of_batches
 from segbench.errors import listed
-from segbench.spec.claims import TIMED_FACTS, AnyClaim
+from segbench.schema.claims import TIMED_FACTS, AnyClaim
 
 
 @app.command()

@@ -177,7 +177,7 @@ def _add_seeds(prepared: Any) -> bool:
 def _say_best(file: Path, flags: Any, prepared: Any) -> None:
     """Say what the search found for the cells that were asked for."""
     from segbench.drive import best_of_search
-    from segbench.spec.experiment import read_experiment
+    from segbench.schema.experiment import read_experiment
     from segbench.tuning import tuned_in_words
 
     experiment, _ = read_experiment(file, flags.settings)
@@ -210,7 +210,7 @@ def launch_settings(
 
 def say_plan(prepared: Any, left: dict[str, Any]) -> None:
     """Say how large the plan is, what is skipped, where it goes, and what weights are compared."""
-    from segbench.spec.initial_weights import random_by_default
+    from segbench.schema.initial_weights import random_by_default
     from segbench.tuning import tuned_in_words
 
     plan = prepared.asked

@@ -72,8 +72,8 @@ def evaluate_command(
 ) -> None:
     """Score trained trials by another protocol, or a folder of predictions of anybody."""
     from segbench import drive_evaluate as work
-    from segbench.spec.catalog import Catalog
-    from segbench.spec.machine import Machine
+    from segbench.schema.catalog import Catalog
+    from segbench.schema.machine import Machine
 
     asked = work.Asked(tuple(settings or ()), split, protocol, name, other_code, tuple(cards or ()))
     machine = Machine.from_environment(
@@ -146,7 +146,7 @@ def compare_command(
     from segbench.drive_compare import Asked, compare_results
     from segbench.files import write_text
     from segbench.report.claims_page import render_comparison
-    from segbench.spec.machine import Machine
+    from segbench.schema.machine import Machine
 
     asked = Asked(
         dataset=dataset, encoding=work.said_encoding(encoding, mapping), metric=metric,
@@ -182,8 +182,8 @@ def crf_search_command(
     from segbench.crf_search import search_crf
     from segbench.model_folder import first_protocol
     from segbench.run import find_trial
-    from segbench.spec.catalog import Catalog
-    from segbench.spec.machine import Machine
+    from segbench.schema.catalog import Catalog
+    from segbench.schema.machine import Machine
 
     workdir, _ = find_trial(run, trial)
     machine = Machine.from_environment(
@@ -250,8 +250,8 @@ def predict_command(
     from segbench import drive_evaluate as work
     from segbench.label_images import Asked, as_predicted, label_images
     from segbench.model_folder import find_model, first_protocol
-    from segbench.spec.catalog import Catalog
-    from segbench.spec.machine import Machine
+    from segbench.schema.catalog import Catalog
+    from segbench.schema.machine import Machine
 
     folder = find_model(model)
     machine = Machine.from_environment(

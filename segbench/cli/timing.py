@@ -34,8 +34,8 @@ def time_command(
     Times that trials measure beside each other are no costs; only these enter the page's costs and
     the claims.
     """
-    from segbench.spec.catalog import Catalog
-    from segbench.spec.machine import Machine
+    from segbench.schema.catalog import Catalog
+    from segbench.schema.machine import Machine
     from segbench.time_cells import Asked, time_run
 
     sides = re.fullmatch(r"([0-9]+)x([0-9]+)", size)

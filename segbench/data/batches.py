@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from segbench.data.resize import Window, resized_image, resized_label
 from segbench.data.split import SegmentationSplit
-from segbench.spec.cards import IGNORE_INDEX
-from segbench.spec.recipe import TrainImages
+from segbench.schema.cards import IGNORE_INDEX
+from segbench.schema.recipe import TrainImages
 
 _ORDER_STREAM, _IMAGE_STREAM = 0, 1
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from segbench.data.prepared import Contents, contents_here
 from segbench.files import digest
-from segbench.spec.cards import DatasetCard
-from segbench.spec.machine import Machine
+from segbench.schema.cards import DatasetCard
+from segbench.schema.machine import Machine
 
 
 def stored_split(split: str) -> str:

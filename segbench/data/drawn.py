@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from segbench.spec.cards import IGNORE_INDEX, DatasetCard, Drawn
+from segbench.schema.cards import IGNORE_INDEX, DatasetCard, Drawn
 
 _SPLIT_STREAM = {"train": 0, "val": 1}
 Polygon = list[tuple[float, float]]

@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from segbench.data.as_stored import as_stored, deep_values, turned_by_pillow
 from segbench.errors import DamagedError, FileError
-from segbench.spec.cards import IGNORE_INDEX, OTHERS, VOID_COLOUR, DatasetCard
+from segbench.schema.cards import IGNORE_INDEX, OTHERS, VOID_COLOUR, DatasetCard
 
 _UNDECLARED = 256
 _GREY_STEP = {2: 85, 4: 17}  # Pillow spreads 2 and 4 bit grey over 0..255

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from segbench.errors import DataError, listed
 from segbench.files import check_file_names, digest
-from segbench.spec.cards import Archive, DatasetCard, Split
-from segbench.spec.catalog import built_in_root
-from segbench.spec.machine import Machine
+from segbench.schema.cards import Archive, DatasetCard, Split
+from segbench.schema.catalog import built_in_root
+from segbench.schema.machine import Machine
 
 _IMAGE_TYPES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG")
 _ANY_TYPE = ", ".join(_IMAGE_TYPES[:-1]) + f" or {_IMAGE_TYPES[-1]}"

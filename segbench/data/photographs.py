@@ -21,7 +21,7 @@ from segbench.data.as_stored import (
     turned_by_pillow,
 )
 from segbench.errors import DamagedError
-from segbench.spec.cards import Exif
+from segbench.schema.cards import Exif
 
 _SENSOR_BITS = (8, 10, 12, 14)  # what cameras put into files of 16
 

@@ -9,8 +9,8 @@ from segbench.data.prepared import is_here, lacking, not_here, open_prepared
 from segbench.data.shared import Part, shared_in_words
 from segbench.data.unpack import unpack
 from segbench.errors import DataError
-from segbench.spec.cards import DatasetCard
-from segbench.spec.machine import Machine
+from segbench.schema.cards import DatasetCard
+from segbench.schema.machine import Machine
 
 Progress = Callable[[str, int, int | None], None]  # (what, done, of)
 

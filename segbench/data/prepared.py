@@ -34,8 +34,8 @@ from segbench.data.layout import (
 from segbench.data.photographs import Doubts, checked_image, digest_of_pixels
 from segbench.errors import DamagedError, DataError, FileError, SegbenchError, by_cause
 from segbench.files import digest, read_json, write_json
-from segbench.spec.cards import DatasetCard
-from segbench.spec.machine import Machine
+from segbench.schema.cards import DatasetCard
+from segbench.schema.machine import Machine
 
 _RULES = (
     2  # of reading and checking raw files; raised with them, so that splits are converted again

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segbench.spec.recipe import Resize
+from segbench.schema.recipe import Resize
 
 # 255 * 2**15 plus the half that rounds stays below 2**24: float32 holds every partial sum exactly,
 # so the order in which a matrix product adds them up does not matter.

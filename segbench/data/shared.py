@@ -13,10 +13,10 @@ from segbench.data.layout import find_root, raw_pairs
 from segbench.data.prepared import contents_here, not_here
 from segbench.errors import DataError
 from segbench.files import sha256_of_file
-from segbench.spec.cards import DatasetCard
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
-from segbench.spec.trial import Trial
+from segbench.schema.cards import DatasetCard
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
+from segbench.schema.trial import Trial
 
 _FIRST_BLOCK = 1 << 16
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from segbench.data.chosen import chosen_images, fingerprint_of, stored_split
 from segbench.data.prepared import IfChanged, Prepared, open_prepared
 from segbench.data.resize import resized_label  # noqa: F401 - readers of labels alone look here
-from segbench.spec.cards import IGNORE_INDEX, DatasetCard
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
+from segbench.schema.cards import IGNORE_INDEX, DatasetCard
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
 
 
 class Sample(NamedTuple):

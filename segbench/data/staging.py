@@ -15,8 +15,8 @@ from segbench.data.prepared import prepared_folder
 from segbench.errors import DataError, ResultError
 from segbench.files import sha256_of_file, write_atomically
 from segbench.leases import claim
-from segbench.spec.cards import DatasetCard
-from segbench.spec.machine import Machine
+from segbench.schema.cards import DatasetCard
+from segbench.schema.machine import Machine
 
 LOG = logging.getLogger(__name__)
 _BLOCK_BYTES = 2**22

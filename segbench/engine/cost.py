@@ -17,9 +17,9 @@ from segbench.data.split import SegmentationSplit
 from segbench.engine.predict import score_map
 from segbench.engine.train import Batch, BatchSource, Hooks, train
 from segbench.models.segmenter import Segmenter
-from segbench.spec.machine import Monitor
-from segbench.spec.protocol import Protocol
-from segbench.spec.trial import Trial
+from segbench.schema.machine import Monitor
+from segbench.schema.protocol import Protocol
+from segbench.schema.trial import Trial
 
 FLOPS_SIDE = 500  # px; the FCN paper times its models on 500 x 500 (section 4.1)
 _TIMED_IMAGES = 10

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.errors import DataError
-from segbench.spec.protocol import Crf
+from segbench.schema.protocol import Crf
 
 Unrefined = tuple[NDArray[np.uint8], NDArray[np.float32]]  # (H, W, 3) RGB, (C, H, W)
 

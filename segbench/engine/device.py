@@ -4,7 +4,7 @@ import torch
 
 from segbench.engine import ranks
 from segbench.errors import LaunchError
-from segbench.spec.machine import Machine
+from segbench.schema.machine import Machine
 
 
 def chosen_device(machine: Machine) -> torch.device:

@@ -24,9 +24,9 @@ from segbench.engine.metrics import (
 from segbench.engine.predict import predict, unrefined
 from segbench.errors import DivergedError
 from segbench.models.segmenter import Segmenter
-from segbench.spec.cards import IGNORE_INDEX
-from segbench.spec.matched import ClassIndices
-from segbench.spec.protocol import Crf, Protocol
+from segbench.schema.cards import IGNORE_INDEX
+from segbench.schema.matched import ClassIndices
+from segbench.schema.protocol import Crf, Protocol
 
 
 def evaluate(

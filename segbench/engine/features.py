@@ -18,7 +18,7 @@ from segbench.data.split import SegmentationSplit
 from segbench.errors import DataError
 from segbench.files import write_atomically
 from segbench.models.segmenter import Segmenter
-from segbench.spec.recipe import Resize
+from segbench.schema.recipe import Resize
 
 # Other machines and thread counts differ by float32's rounding, the file by float16's (2**-11 of
 # each value); another layer, padding or weight differs by far more than a hundredth of the largest.

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from segbench.spec.cards import IGNORE_INDEX
-from segbench.spec.recipe import Reduction
+from segbench.schema.cards import IGNORE_INDEX
+from segbench.schema.recipe import Reduction
 
 
 def image_losses(score_map: Tensor, label: Tensor, class_weights: Tensor | None = None) -> Tensor:

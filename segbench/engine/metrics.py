@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segbench.spec.cards import IGNORE_INDEX
+from segbench.schema.cards import IGNORE_INDEX
 
 
 def confusion_matrix(

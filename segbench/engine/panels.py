@@ -15,9 +15,9 @@ from segbench.data.split import Sample
 from segbench.engine.evaluate import reindexed, scored_label
 from segbench.engine.predict import predict
 from segbench.models.segmenter import Segmenter
-from segbench.spec.cards import IGNORE_INDEX, VOID_COLOUR
-from segbench.spec.matched import ClassIndices
-from segbench.spec.protocol import Protocol
+from segbench.schema.cards import IGNORE_INDEX, VOID_COLOUR
+from segbench.schema.matched import ClassIndices
+from segbench.schema.protocol import Protocol
 
 LONGEST_PX = 256
 Part = Literal["image", "label", "prediction", "errors"]

@@ -13,7 +13,7 @@ from segbench.data.resize import resized_image
 from segbench.engine.crf import Unrefined, refine
 from segbench.errors import DataError, DivergedError
 from segbench.models.segmenter import Segmenter
-from segbench.spec.protocol import Protocol, Sliding
+from segbench.schema.protocol import Protocol, Sliding
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from segbench.engine.metrics import confusion_matrix
-from segbench.spec.cards import IGNORE_INDEX
+from segbench.schema.cards import IGNORE_INDEX
 
 
 class ConfusionMatrix(Metric):

@@ -23,8 +23,8 @@ from segbench.engine.training_log import TrainingLog
 from segbench.engine.upsampled_loss import upsampled_losses
 from segbench.errors import DivergedError, OutOfMemoryError
 from segbench.models.segmenter import Segmenter
-from segbench.spec.machine import Monitor
-from segbench.spec.recipe import Optimizer, Recipe, Schedule, Stage
+from segbench.schema.machine import Monitor
+from segbench.schema.recipe import Optimizer, Recipe, Schedule, Stage
 
 AGAINST_DIVERGING = "lower train.stages.*.optimizer.lr, or set train.clip_grad_norm"
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from segbench.engine.loss import pixel_weights
 from segbench.models.upsampling import Bilinear
-from segbench.spec.cards import IGNORE_INDEX
+from segbench.schema.cards import IGNORE_INDEX
 
 # Scores of a block: on a CPU they are to stay in a core's cache, on a GPU to fill it with few launches.
 _BLOCK = {"cpu": 2**18, "cuda": 2**25}

@@ -16,9 +16,9 @@ from segbench.errors import SegbenchError
 from segbench.launch.local import Waited, launch_local
 from segbench.launch.node import end_with_parent, has_given_up, until_visible
 from segbench.launch.work import Work
-from segbench.spec.code import move_current_folder_last
-from segbench.spec.job import INTERRUPTED, UNAVAILABLE, UNRECORDED, Job
-from segbench.spec.launching import Launch
+from segbench.schema.code import move_current_folder_last
+from segbench.schema.job import INTERRUPTED, UNAVAILABLE, UNRECORDED, Job
+from segbench.schema.launching import Launch
 
 LOG = logging.getLogger(__name__)
 _POLITE_SECONDS = 90.0  # how long a job waits for a trial that another has or must do first

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segbench import results
-from segbench.spec.sweep import Cell
+from segbench.schema.sweep import Cell
 
 _SPEAKERS = 3  # done trials that are read for each cell: times hardly differ between seeds
 

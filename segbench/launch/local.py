@@ -26,8 +26,8 @@ from segbench.launch.node import end_after
 from segbench.launch.rank import start_all, wait_for_all
 from segbench.launch.work import Event, Work, end_of, start_state
 from segbench.leases import attempts, saved_mark
-from segbench.spec.job import INTERRUPTED, UNRECORDED, Job
-from segbench.spec.launching import Launch
+from segbench.schema.job import INTERRUPTED, UNRECORDED, Job
+from segbench.schema.launching import Launch
 from segbench.status import last_line
 
 _POLL_SECONDS = 0.2

@@ -13,7 +13,7 @@ from pathlib import Path
 from segbench import results
 from segbench.errors import LaunchError
 from segbench.leases import claim, fruitless_attempts
-from segbench.spec.job import INTERRUPTED
+from segbench.schema.job import INTERRUPTED
 
 _VISIBLE_SECONDS = 60.0  # how late a shared disk may show a file to another node
 _STARTED_BY = "SEGBENCH_STARTED_BY"

@@ -23,9 +23,9 @@ from segbench.launch.rank import GRACE_SECONDS, free_port, log_name, variables, 
 from segbench.launch.rung import read_score
 from segbench.launch.work import Event, Work, end_of, levels_of, start_state
 from segbench.leases import living, saved_mark
-from segbench.spec.job import UNAVAILABLE, Job
-from segbench.spec.launching import Launch
-from segbench.spec.search import Search
+from segbench.schema.job import UNAVAILABLE, Job
+from segbench.schema.launching import Launch
+from segbench.schema.search import Search
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",

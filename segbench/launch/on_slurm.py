@@ -26,8 +26,8 @@ from segbench.launch.rank import variables
 from segbench.launch.slurm_queue import Submission
 from segbench.launch.work import Event, Work, levels_of
 from segbench.leases import claim, living
-from segbench.spec.job import INTERRUPTED, RANK_LOST, UNAVAILABLE
-from segbench.spec.launching import Launch
+from segbench.schema.job import INTERRUPTED, RANK_LOST, UNAVAILABLE
+from segbench.schema.launching import Launch
 
 _SUBMIT_LIMIT = re.compile(r"\w+Submit\w*Limit")  # AssocMaxSubmitJobLimit, QOSMaxSubmitJobPer...
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from segbench import results
 from segbench.errors import SegbenchError
 from segbench.launch.node import end_with_parent, has_given_up, started_here, until_visible
-from segbench.spec.code import move_current_folder_last
-from segbench.spec.job import RANK_LOST, UNRECORDED, Job
-from segbench.spec.launching import Launch
+from segbench.schema.code import move_current_folder_last
+from segbench.schema.job import RANK_LOST, UNRECORDED, Job
+from segbench.schema.launching import Launch
 
 GRACE_SECONDS = 20.0  # how long the others may take to end by themselves, after one of them did
 _POLL_SECONDS = 0.1

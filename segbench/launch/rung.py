@@ -14,8 +14,8 @@ from segbench import results
 from segbench.errors import SegbenchError
 from segbench.files import read_json, write_json
 from segbench.launch.node import end_with_parent
-from segbench.spec.code import move_current_folder_last
-from segbench.spec.job import INTERRUPTED, UNRECORDED, Job
+from segbench.schema.code import move_current_folder_last
+from segbench.schema.job import INTERRUPTED, UNRECORDED, Job
 
 
 def rung_path(workdir: Path, step: int) -> Path:

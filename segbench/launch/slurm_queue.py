@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from segbench.errors import LaunchError
 from segbench.files import read_json, write_json
-from segbench.spec.base import Spec
+from segbench.schema.base import Spec
 from segbench.status import ClusterJob
 
 _ASK_SECONDS = 60

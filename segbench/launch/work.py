@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 
 from segbench import results
 from segbench.leases import note
-from segbench.spec.job import Job
-from segbench.spec.launching import Launch
-from segbench.spec.search import Search
-from segbench.spec.trial import Trial
+from segbench.schema.job import Job
+from segbench.schema.launching import Launch
+from segbench.schema.search import Search
+from segbench.schema.trial import Trial
 
 
 class Work(NamedTuple):

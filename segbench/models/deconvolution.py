@@ -8,8 +8,8 @@ import itertools
 
 from torch import Tensor, nn
 
-from segbench.spec.deconvolutions import Deconvolution
-from segbench.spec.heads import Head
+from segbench.schema.deconvolutions import Deconvolution
+from segbench.schema.heads import Head
 
 
 class DeconvolutionHead(nn.Module):

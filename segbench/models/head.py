@@ -21,7 +21,7 @@ from segbench.models.upsampling import (
     Step,
     StretchedUpsampling,
 )
-from segbench.spec.heads import Head
+from segbench.schema.heads import Head
 
 _IMAGE = Coordinates()
 

@@ -16,9 +16,9 @@ from segbench.models.head import FusionHead, StageShape
 from segbench.models.trunk import build_trunk
 from segbench.models.trunk_weights import load_trunk_weights
 from segbench.models.weights import weights_named
-from segbench.spec.cards import BackboneCard, Input
-from segbench.spec.deconvolutions import Chain
-from segbench.spec.heads import Head, Model, why_unsupported
+from segbench.schema.cards import BackboneCard, Input
+from segbench.schema.deconvolutions import Chain
+from segbench.schema.heads import Head, Model, why_unsupported
 
 Kind = Literal["backbone", "head", "upsampling"]
 

@@ -18,10 +18,10 @@ from segbench.errors import CardError
 from segbench.models import geometry
 from segbench.models.caffenet import caffenet
 from segbench.models.geometry import Coordinates
-from segbench.spec.cards import BackboneCard, Stage
-from segbench.spec.code import is_built_in, trusted_function
-from segbench.spec.heads import BatchNorm, Geometry
-from segbench.spec.yamlfile import did_you_mean
+from segbench.schema.cards import BackboneCard, Stage
+from segbench.schema.code import is_built_in, trusted_function
+from segbench.schema.heads import BatchNorm, Geometry
+from segbench.schema.yamlfile import did_you_mean
 
 _OWN_BUILDERS = {"caffenet": caffenet}  # `segbench:NAME` on a card: names that files keep
 

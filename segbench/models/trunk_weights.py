@@ -13,8 +13,8 @@ from torch import Tensor
 
 from segbench.errors import DataError, listed
 from segbench.models.trunk import Trunk, trunk_without_memory
-from segbench.spec.cards import BackboneCard
-from segbench.spec.heads import BatchNorm
+from segbench.schema.cards import BackboneCard
+from segbench.schema.heads import BatchNorm
 
 _MOST_NAMES_SHOWN = 8
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from segbench.errors import DataError, ResultError
 from segbench.files import sha256_of_file, write_text
-from segbench.spec.cards import BackboneCard, Weights
-from segbench.spec.heads import Model, weights_name
-from segbench.spec.machine import Machine
+from segbench.schema.cards import BackboneCard, Weights
+from segbench.schema.heads import Model, weights_name
+from segbench.schema.machine import Machine
 
 
 def weights_named(backbone: BackboneCard, model: Model) -> Weights | None:

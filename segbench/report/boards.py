@@ -28,9 +28,9 @@ from segbench.report.ranking import RESAMPLES, Ranking, Standing, rank
 from segbench.report.starts import Start, names_of, starts_of
 from segbench.results import Evaluation
 from segbench.run import Row, RunRecord
-from segbench.spec.base import matches
-from segbench.spec.experiment import Published
-from segbench.spec.protocol import Protocol
+from segbench.schema.base import matches
+from segbench.schema.experiment import Published
+from segbench.schema.protocol import Protocol
 from segbench.timings import TIMES
 
 COSTS = {

@@ -16,7 +16,7 @@ from segbench.analysis.power import ALPHA
 from segbench.analysis.verdict import QUESTIONS, Part, Verdict
 from segbench.report.starts import RANDOM
 from segbench.report.tables import markdown_table, one_line
-from segbench.spec.claims import (
+from segbench.schema.claims import (
     AnyClaim,
     Compare,
     Correlate,

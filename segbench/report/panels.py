@@ -19,10 +19,10 @@ from segbench.counts import Counts, per_image_iou
 from segbench.errors import DataError, ResultError
 from segbench.files import write_atomically
 from segbench.run import RunRecord, find_trial
-from segbench.spec.base import Spec
-from segbench.spec.machine import Machine
-from segbench.spec.matched import matched_classes
-from segbench.spec.trial import TrialId
+from segbench.schema.base import Spec
+from segbench.schema.machine import Machine
+from segbench.schema.matched import matched_classes
+from segbench.schema.trial import TrialId
 
 if TYPE_CHECKING:
     from segbench.engine.panels import Pictures

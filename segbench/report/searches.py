@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from segbench.errors import listed
 from segbench.run import Row, RunRecord
-from segbench.spec.search import Search
-from segbench.spec.searched import Tuned, is_search
+from segbench.schema.search import Search
+from segbench.schema.searched import Tuned, is_search
 from segbench.tuning import Tried, best_of, in_words, tried_samples, unequal_in_words
 
 

@@ -14,8 +14,8 @@ from segbench.analysis.power import Spread
 from segbench.analysis.verdict import Verdict
 from segbench.errors import ResultError
 from segbench.files import write_json
-from segbench.spec.base import Spec
-from segbench.spec.claims import AnyClaim, Claim
+from segbench.schema.base import Spec
+from segbench.schema.claims import AnyClaim, Claim
 
 
 class MeasuredSpread(Spec):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from segbench import results
 from segbench.run import Row
-from segbench.spec.trial import Trial
+from segbench.schema.trial import Trial
 
 RANDOM = "random"
 

@@ -15,7 +15,7 @@ from segbench.report.cells import Summary, TableCell, gather, mean_of, summarise
 from segbench.report.searches import settings_tables
 from segbench.results import Evaluation
 from segbench.run import Row, RunRecord
-from segbench.spec.experiment import Published
+from segbench.schema.experiment import Published
 
 FIGURES = {
     "mean_iou": "mean IoU",

@@ -12,14 +12,14 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from segbench.errors import CardError, ExperimentError
-from segbench.spec import yamlfile
-from segbench.spec.base import Spec, matches
-from segbench.spec.cards import BackboneCard, DatasetCard, Weights
-from segbench.spec.catalog import Catalog
-from segbench.spec.claims import PlannedCell, check_cells, check_selectors
-from segbench.spec.code import code_of, look_in
-from segbench.spec.experiment import Experiment, Selector, place_of, with_value
-from segbench.spec.heads import (
+from segbench.schema import yamlfile
+from segbench.schema.base import Spec, matches
+from segbench.schema.cards import BackboneCard, DatasetCard, Weights
+from segbench.schema.catalog import Catalog
+from segbench.schema.claims import PlannedCell, check_cells, check_selectors
+from segbench.schema.code import code_of, look_in
+from segbench.schema.experiment import Experiment, Selector, place_of, with_value
+from segbench.schema.heads import (
     HEADS,
     Head,
     Model,
@@ -30,9 +30,9 @@ from segbench.spec.heads import (
     weights_name,
     why_unsupported,
 )
-from segbench.spec.matched import unknown_classes
-from segbench.spec.recipe import Recipe, idle_schedules
-from segbench.spec.trial import Trial, trial_id
+from segbench.schema.matched import unknown_classes
+from segbench.schema.recipe import Recipe, idle_schedules
+from segbench.schema.trial import Trial, trial_id
 
 Setting = tuple[yamlfile.Place, str, Any]  # where it stands in the file, dotted key, value
 CHANGEABLE = ("backbone", "head", "dataset", "model", "train")  # what settings of a cell may reach

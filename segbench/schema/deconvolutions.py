@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from segbench.spec.base import Spec
+from segbench.schema.base import Spec
 
 Sizes = Callable[[int], Mapping[int, int]]  # side of an image -> features of each stride
 

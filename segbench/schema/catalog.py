@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from segbench.errors import CardError
-from segbench.spec import yamlfile
-from segbench.spec.base import Spec
-from segbench.spec.cards import BackboneCard, DatasetCard, card_stem
-from segbench.spec.code import code_folders
-from segbench.spec.torchvision_weights import with_only_weights, with_published_weights
+from segbench.schema import yamlfile
+from segbench.schema.base import Spec
+from segbench.schema.cards import BackboneCard, DatasetCard, card_stem
+from segbench.schema.code import code_folders
+from segbench.schema.torchvision_weights import with_only_weights, with_published_weights
 
 Kind = Literal["backbones", "datasets"]
 AnyCard = TypeVar("AnyCard", BackboneCard, DatasetCard)

@@ -46,9 +46,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from segbench.spec.base import Spec, matches
-from segbench.spec.cards import Source, Text
-from segbench.spec.yamlfile import Place, did_you_mean, dotted
+from segbench.schema.base import Spec, matches
+from segbench.schema.cards import Source, Text
+from segbench.schema.yamlfile import Place, did_you_mean, dotted
 
 Figure = Literal[
     "mean_iou",

@@ -4,7 +4,7 @@ Classes are those under each card's view. Letters: C classes. Knows nothing of p
 """
 
 from segbench.errors import CardError, listed
-from segbench.spec.cards import IGNORE_INDEX, DatasetCard
+from segbench.schema.cards import IGNORE_INDEX, DatasetCard
 
 ClassIndices = tuple[int, ...]
 

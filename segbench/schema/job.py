@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from segbench.errors import LaunchError
 from segbench.files import digest, write_json
-from segbench.spec.base import Spec
-from segbench.spec.machine import Machine
-from segbench.spec.protocol import Protocol
+from segbench.schema.base import Spec
+from segbench.schema.machine import Machine
+from segbench.schema.protocol import Protocol
 
 # Exit codes besides 0 (ended) and 1 (a trial failed), of all processes that do trials.
 UNRECORDED = 2  # the trial's folder takes no files, or the code is another

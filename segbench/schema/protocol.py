@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from segbench.spec.base import Spec
-from segbench.spec.cards import DatasetCard
-from segbench.spec.recipe import Count, Positive, Resize, Side
+from segbench.schema.base import Spec
+from segbench.schema.cards import DatasetCard
+from segbench.schema.recipe import Count, Positive, Resize, Side
 
 FalsePositives = Literal["everywhere", "labelled_images"]
 
@@ -60,7 +60,7 @@ class Protocol(Spec):
 
     dataset: the card whose split is scored, where that is not the card that the model was trained on. A
     file says its name; the record holds the card itself, so that workers need no search path and the
-    digest tells which data were scored. Classes are matched by name (`segbench.spec.matched`).
+    digest tells which data were scored. Classes are matched by name (`segbench.schema.matched`).
     size: `native` feeds images as they are; (height, width) squashes each before the model, and
     score maps are brought back to the label's size unless `score_at` is `input` (the KTH study
     scored at the squashed size). short_side resizes keeping the shape. resize: how images are

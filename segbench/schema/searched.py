@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from segbench.errors import ExperimentError
-from segbench.spec.base import Spec
-from segbench.spec.experiment import Experiment, Override, Selector
-from segbench.spec.search import Search
-from segbench.spec.sweep import Cell
+from segbench.schema.base import Spec
+from segbench.schema.experiment import Experiment, Override, Selector
+from segbench.schema.search import Search
+from segbench.schema.sweep import Cell
 
 HOLDOUT = "dataset.view.holdout"
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from segbench.spec.base import Spec, matches
+from segbench.schema.base import Spec, matches
 
 Count = Annotated[int, Field(ge=1)]
 _NOTICE_SECONDS = 90

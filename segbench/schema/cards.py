@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from segbench.spec.base import Spec
+from segbench.schema.base import Spec
 
 
 def checked_name(name: str) -> str:

@@ -10,18 +10,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from segbench.errors import CardError, ExperimentError
-from segbench.spec import yamlfile
-from segbench.spec.base import Spec
-from segbench.spec.cards import Name, Source, Text, checked_name
-from segbench.spec.catalog import Catalog
-from segbench.spec.claims import Claim
-from segbench.spec.heads import Head, Model, head_named
-from segbench.spec.launching import Launch
-from segbench.spec.machine import Monitor
-from segbench.spec.protocol import Protocol
-from segbench.spec.recipe import Recipe
-from segbench.spec.search import Search
-from segbench.spec.trial import Seed
+from segbench.schema import yamlfile
+from segbench.schema.base import Spec
+from segbench.schema.cards import Name, Source, Text, checked_name
+from segbench.schema.catalog import Catalog
+from segbench.schema.claims import Claim
+from segbench.schema.heads import Head, Model, head_named
+from segbench.schema.launching import Launch
+from segbench.schema.machine import Monitor
+from segbench.schema.protocol import Protocol
+from segbench.schema.recipe import Recipe
+from segbench.schema.search import Search
+from segbench.schema.trial import Seed
 
 
 def _several(value: Any) -> Any:

@@ -5,9 +5,9 @@ Knows nothing of files.
 
 from collections.abc import Iterable
 
-from segbench.spec.base import matches
-from segbench.spec.experiment import Experiment
-from segbench.spec.sweep import Cell, Plan
+from segbench.schema.base import matches
+from segbench.schema.experiment import Experiment
+from segbench.schema.sweep import Cell, Plan
 
 _KEY = "model.weights"
 _MEND = "give the card weights (such as `weights: torchvision:DEFAULT`)"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from segbench.spec.base import Spec
+from segbench.schema.base import Spec
 
 Range = tuple[float, float]
 

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from segbench.files import digest
-from segbench.spec.base import Spec
-from segbench.spec.cards import BackboneCard, DatasetCard, Weights
-from segbench.spec.heads import Head, Model
-from segbench.spec.recipe import Recipe
+from segbench.schema.base import Spec
+from segbench.schema.cards import BackboneCard, DatasetCard, Weights
+from segbench.schema.heads import Head, Model
+from segbench.schema.recipe import Recipe
 
 IDENTITY_VERSION = 3  # raised when the code gives other numbers for the same trial, so that old results are not reused
 ID_LENGTH = 12
@@ -27,7 +27,7 @@ class Trial(Spec):
     weights: the parameters that the trunk starts from, None = random.
     start_from: the id of the trial whose final weights this one starts from.
     code: what the user's own functions were made of when the trial was planned, see
-    `segbench.spec.code.code_of`; empty where all are segbench's and torchvision's.
+    `segbench.schema.code.code_of`; empty where all are segbench's and torchvision's.
     """
 
     backbone: BackboneCard

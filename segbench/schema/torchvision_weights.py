@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from segbench.spec.cards import Input
-from segbench.spec.yamlfile import Place, did_you_mean
+from segbench.schema.cards import Input
+from segbench.schema.yamlfile import Place, did_you_mean
 
 TABLE_PATH = Path(__file__).with_suffix(".json")
 ONLY_WEIGHTS = "imagenet"  # the name of weights that stand alone on a card, as on our own cards

@@ -8,10 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from segbench.errors import CardError
-from segbench.spec.base import Spec
-from segbench.spec.cards import BackboneCard, Input, Name
-from segbench.spec.deconvolutions import Chain, Deconvolution, Sizes
-from segbench.spec.yamlfile import did_you_mean
+from segbench.schema.base import Spec
+from segbench.schema.cards import BackboneCard, Input, Name
+from segbench.schema.deconvolutions import Chain, Deconvolution, Sizes
+from segbench.schema.yamlfile import did_you_mean
 
 
 class Head(Spec):
