@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from drawn_run import record_run  # noqa: E402
 
 from segbench import results  # noqa: E402
-from segbench.counts import Counted  # noqa: E402
 from segbench.drive import Flags, prepare_run  # noqa: E402
+from segbench.metrics.counts import Counted  # noqa: E402
 from segbench.report.write import judged_claims, write_report  # noqa: E402
 from segbench.results import Provenance, Result  # noqa: E402
 from segbench.run import load_rows, load_run  # noqa: E402

@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from segbench.analysis.pairwise import compare_two
-from segbench.counts import Counts
+from segbench.metrics.counts import Counts
 
 SIZES = {"VOC": (1449, 21), "ADE20K": (2000, 150), "COCO-Stuff": (5000, 171)}
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from segbench import results
-from segbench.counts import Sums, mean_iou
 from segbench.data.split import open_split
+from segbench.engine.counting import confusion_matrix
 from segbench.engine.crf import Unrefined, refined_predictions, require_crf
 from segbench.engine.device import chosen_device, make_repeatable
 from segbench.engine.evaluate import scored_label
-from segbench.engine.metrics import confusion_matrix
 from segbench.engine.predict import unrefined
 from segbench.errors import DataError
 from segbench.files import write_json
+from segbench.metrics.counts import Sums, mean_iou
 from segbench.results import scored_classes
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Crf, Protocol

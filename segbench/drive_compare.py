@@ -23,9 +23,9 @@ import numpy as np
 
 from segbench import results
 from segbench.analysis.pairwise import Comparison, compare_two
-from segbench.counts import Counts, foreground_of
 from segbench.drive_evaluate import changed, protocol_of_predictions
 from segbench.errors import ExperimentError, ResultError
+from segbench.metrics.counts import Counts, foreground_of
 from segbench.report.observed import load_counts
 from segbench.report.starts import start_name
 from segbench.results import Evaluation

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from segbench import results
-from segbench.counts import Counted
 from segbench.errors import ResultError
+from segbench.metrics.counts import Counted
 from segbench.results import Evaluation
 from segbench.schema.base import Spec
 from segbench.schema.cards import Name

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.counts import Sums, mean_iou
+from segbench.metrics.counts import Sums, mean_iou
 from segbench.reading import Reading, as_card_indices, as_indices, as_labels, shifted
 from segbench.results import scored_classes
 from segbench.schema.cards import IGNORE_INDEX, DatasetCard, View
@@ -57,7 +57,7 @@ class Tally:
         return np.where(of_values[: table.shape[1]], table, 0)
 
     def mean_iou(self, reading: Reading, dataset: DatasetCard, protocol: Protocol) -> float:
-        """Return the protocol's mean IoU of the files under a reading; see `segbench.counts`."""
+        """Return the protocol's mean IoU of the files under a reading; see `segbench.metrics.counts`."""
         classes = reading.classes[: self.table.shape[1]]
         by_class = np.zeros((256, self.num_classes + 1), dtype=np.int64)
         np.add.at(by_class, classes, self.table.T)

@@ -26,9 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from segbench.counts import Blank, Counted, Sums, figures, mean_iou, per_class_iou, why_blank
 from segbench.errors import DataError, ResultError
 from segbench.files import read_json, write_atomically
+from segbench.metrics.counts import (
+    Blank,
+    Counted,
+    Sums,
+    figures,
+    mean_iou,
+    per_class_iou,
+    why_blank,
+)
 from segbench.schema.base import Spec
 from segbench.schema.cards import DatasetCard
 from segbench.schema.matched import matched_classes

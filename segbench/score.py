@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segbench import results
-from segbench.counts import Counted
 from segbench.data.chosen import fingerprint_here, stored_split
 from segbench.data.labels import image_label, palette_problem
 from segbench.data.prepared import changed_since
@@ -25,6 +24,7 @@ from segbench.engine.evaluate import count, reindexed, scored_label
 from segbench.errors import DataError, FileError, by_cause, listed
 from segbench.external import ExternalMethod
 from segbench.files import check_file_names, sha256_of_file
+from segbench.metrics.counts import Counted
 from segbench.other_readings import Other, Tally, far_better
 from segbench.predicted import prediction_files
 from segbench.reading import Reading

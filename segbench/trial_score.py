@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segbench import results
-from segbench.counts import Counted
 from segbench.data.shared import scored_part, shared_images, trained_part
 from segbench.data.split import SegmentationSplit, open_scored
 from segbench.data.staging import staged
@@ -15,6 +14,7 @@ from segbench.engine.device import chosen_device, make_repeatable
 from segbench.engine.evaluate import evaluate, merged
 from segbench.engine.train import Interrupted
 from segbench.errors import DataError
+from segbench.metrics.counts import Counted
 from segbench.models.segmenter import Segmenter
 from segbench.results import Evaluation
 from segbench.schema.code import look_in

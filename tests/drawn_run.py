@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from segbench import results, run
-from segbench.counts import Counted
 from segbench.drive import Flags, Prepared, prepare_run
+from segbench.metrics.counts import Counted
 from segbench.results import Provenance, Result
 from segbench.schema.trial import Trial
 from segbench.timings import FILE, Conditions, Timing, Timings

@@ -13,7 +13,7 @@ from segbench.analysis.calibration import (
     report,
     true_gap,
 )
-from segbench.counts import mean_iou
+from segbench.metrics.counts import mean_iou
 
 SIZE = {"repetitions": 100, "resamples": 200}
 

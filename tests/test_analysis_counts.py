@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segbench.analysis.resample import Scored, image_draws, image_weights, point
-from segbench.counts import (
+from segbench.metrics.counts import (
     Counts,
     Sums,
     figures,

@@ -32,8 +32,8 @@ from segbench.analysis.power import (
     settle_schedule,
 )
 from segbench.analysis.resample import Scored, image_draws, left_out, point
-from segbench.counts import Counts, mean_iou
 from segbench.errors import ResultError
+from segbench.metrics.counts import Counts, mean_iou
 from segbench.report.claims_page import render_comparison
 
 

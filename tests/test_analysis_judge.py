@@ -17,8 +17,8 @@ from segbench.analysis.power import (
     minimum_detectable_effect,
     settle_schedule,
 )
-from segbench.counts import Counts, mean_iou
 from segbench.errors import ResultError
+from segbench.metrics.counts import Counts, mean_iou
 from segbench.report.claims_page import asked, render_claims, render_plan
 from segbench.schema.claims import (
     AnyClaim,

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "segbench"
 # A module may import from its own row and the rows above it. Rows marked True must not load torch.
 ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (True, ("errors", "files", "version")),
-    (True, ("counts", "leases")),
+    (True, ("metrics", "leases")),
     (True, ("schema",)),
     (False, ("data", "models")),
     (False, ("engine",)),

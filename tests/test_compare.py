@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from segbench import results
 from segbench.analysis.pairwise import compare_two
 from segbench.cli import app
-from segbench.counts import mean_iou
 from segbench.data.split import open_split
+from segbench.metrics.counts import mean_iou
 from segbench.report.observed import load_counts
 from segbench.run import load_rows, load_run
 from segbench.schema.catalog import Catalog

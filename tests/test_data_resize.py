@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from segbench.counts import Sums, mean_iou
 from segbench.data.batches import Draws, transformed
 from segbench.data.resize import Window, resized_image, resized_label
 from segbench.engine.evaluate import count, scored_label
 from segbench.engine.predict import _versions
+from segbench.metrics.counts import Sums, mean_iou
 from segbench.schema.protocol import Protocol
 from segbench.schema.recipe import TrainImages
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from segbench import results
 from segbench.cli.app import app
-from segbench.counts import Sums, mean_iou, why_blank
+from segbench.metrics.counts import Sums, mean_iou, why_blank
 from segbench.report.boards import boards
 from segbench.report.write import write_report
 from segbench.results import Result, why_not_learnt

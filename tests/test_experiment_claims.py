@@ -8,7 +8,7 @@ import pytest
 from segbench.analysis.judge import judge
 from segbench.analysis.observations import Observation
 from segbench.analysis.planning import plan_claims, planned_cells
-from segbench.counts import Counts
+from segbench.metrics.counts import Counts
 from segbench.report.claims_page import render_claims
 from segbench.schema.catalog import Catalog
 from segbench.schema.experiment import read_experiment

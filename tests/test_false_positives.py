@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from segbench import results, score, trial_score
 from segbench.cli import app
-from segbench.counts import Counts, mean_accuracy, mean_iou
 from segbench.drive import Flags, prepare_run
 from segbench.engine.evaluate import count
+from segbench.metrics.counts import Counts, mean_accuracy, mean_iou
 from segbench.schema.protocol import Protocol
 from segbench.trial import run_trial
 

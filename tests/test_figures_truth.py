@@ -7,8 +7,8 @@ import torch
 from scipy import ndimage
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from segbench.engine.counting import boundary_counts, boundary_width_px
 from segbench.engine.evaluate import count
-from segbench.engine.metrics import boundary_counts, boundary_width_px
 from segbench.results import evaluation_of, load_counts, write_counts
 from segbench.schema.cards import DatasetCard, Source, Split
 from segbench.schema.protocol import Protocol

@@ -11,12 +11,12 @@ from PIL import Image
 from test_data_files import card, save
 
 from segbench import results
-from segbench.counts import Counted
 from segbench.data.layout import image_names
 from segbench.data.prepare import preflight, prepare
 from segbench.errors import DataError
 from segbench.files import check_file_names
 from segbench.label_images import Asked, label_images
+from segbench.metrics.counts import Counted
 from segbench.reading import as_labels
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol

@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from segbench import results
-from segbench.counts import Counted
 from segbench.drive import Flags, prepare_run
 from segbench.engine.evaluate import merged
 from segbench.errors import ExperimentError, LaunchError
 from segbench.launch.local import slots
 from segbench.launch.rank import start_all, wait_for_all
+from segbench.metrics.counts import Counted
 from segbench.results import counts_path, load_counts, load_result
 from segbench.schema.job import Job
 from segbench.schema.launching import Launch

@@ -8,13 +8,13 @@ import pytest
 import torch
 from launch_faults import Toy, results_so_far, wait_until
 
-from segbench.counts import Counted
 from segbench.drive import Flags, prepare_run, record
 from segbench.engine.checkpoint import load_checkpoint
 from segbench.errors import ExperimentError
 from segbench.files import write_json
 from segbench.launch.rung import read_score, rung_path
 from segbench.leases import claim
+from segbench.metrics.counts import Counted
 from segbench.report.page import render_page
 from segbench.report.tables import render_leaderboard
 from segbench.results import (

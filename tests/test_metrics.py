@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from segbench.engine.counting import boundary_counts, confusion_matrix, void_predictions
 from segbench.engine.evaluate import count
-from segbench.engine.metrics import boundary_counts, confusion_matrix, void_predictions
 from segbench.engine.torchmetric import ConfusionMatrix
 from segbench.schema.protocol import Protocol
 

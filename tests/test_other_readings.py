@@ -8,8 +8,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from segbench.cli import app
-from segbench.counts import Sums, mean_iou
 from segbench.data.split import open_split
+from segbench.metrics.counts import Sums, mean_iou
 from segbench.other_readings import Tally, far_better
 from segbench.reading import NamedValues, as_indices, as_labels, as_mapped, shifted
 from segbench.schema.cards import DatasetCard

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from segbench.counts import Sums, mean_iou
 from segbench.data.resize import resized_image
 from segbench.data.split import open_split
 from segbench.engine.evaluate import scored_label
 from segbench.engine.predict import predict, probability_map
+from segbench.metrics.counts import Sums, mean_iou
 from segbench.reading import as_labels
 from segbench.results import scored_classes
 from segbench.schema.cards import DatasetCard

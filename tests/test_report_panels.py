@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segbench.counts import Counts, per_image_iou
 from segbench.errors import DataError, ResultError
+from segbench.metrics.counts import Counts, per_image_iou
 from segbench.report.panels import chosen_images, load_panels, write_panels
 from segbench.report.write import page_of, read_run
 from segbench.run import load_run

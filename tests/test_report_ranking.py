@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segbench.analysis.observations import Observation
-from segbench.counts import mean_iou
+from segbench.metrics.counts import mean_iou
 from segbench.report.ranking import letters_of, rank
 
 

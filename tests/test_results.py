@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from segbench import results
-from segbench.counts import Counted
 from segbench.errors import ResultError
 from segbench.files import write_atomically, write_json
+from segbench.metrics.counts import Counted
 from segbench.results import Result
 from segbench.schema.protocol import Protocol
 

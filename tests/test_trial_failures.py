@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from segbench import results
-from segbench.counts import Counted
 from segbench.drive import Flags, prepare_run
 from segbench.errors import DataError
+from segbench.metrics.counts import Counted
 from segbench.schema.catalog import Catalog
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol

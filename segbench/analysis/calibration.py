@@ -23,7 +23,7 @@ from tabulate import tabulate
 from segbench.analysis.inference import Estimate, Sample, Term, direction, estimate
 from segbench.analysis.power import ALPHA, settle_schedule
 from segbench.analysis.resample import Scored, point, samples_of
-from segbench.counts import Counts, mean_iou
+from segbench.metrics.counts import Counts, mean_iou
 
 SEEDS = 5
 FAMILY = 6  # claims in a file: Holm's first step tests at a sixth

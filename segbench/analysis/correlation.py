@@ -18,7 +18,7 @@ from scipy import stats
 
 from segbench.analysis.inference import LEVEL
 from segbench.analysis.observations import Cell
-from segbench.counts import Floats, kept_classes, per_class_iou
+from segbench.metrics.counts import Floats, kept_classes, per_class_iou
 
 INTERVAL_RESAMPLES = 2_000  # ranking is slow, and an interval needs no far tail
 

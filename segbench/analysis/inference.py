@@ -40,7 +40,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from segbench.counts import Floats
+from segbench.metrics.counts import Floats
 
 LEVEL = 0.95
 MIN_SEEDS = 4  # fewer give an interval and no verdict on the method

@@ -12,8 +12,8 @@ import numpy as np
 
 from segbench.analysis.inference import Sample, Term
 from segbench.analysis.resample import Scored, point, samples_of
-from segbench.counts import AbsentClass, Blank, Counts, Floats, why_blank
 from segbench.errors import ResultError
+from segbench.metrics.counts import AbsentClass, Blank, Counts, Floats, why_blank
 from segbench.schema.claims import is_fact
 
 

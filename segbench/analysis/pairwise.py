@@ -18,8 +18,8 @@ from segbench.analysis.inference import (
     tails,
 )
 from segbench.analysis.resample import Scored, iou_draws, samples_of
-from segbench.counts import AbsentClass, Counts, Floats, per_class_iou
 from segbench.errors import ResultError
+from segbench.metrics.counts import AbsentClass, Counts, Floats, per_class_iou
 
 CLASS_RESAMPLES = 2000  # a class needs an interval, not a far tail
 FEWEST_IMAGES = 3  # with a class: the spread over two cannot be told from none

@@ -31,7 +31,7 @@ from segbench.analysis.power import (
     power_of_each,
 )
 from segbench.analysis.verdict import Verdict
-from segbench.counts import Counts
+from segbench.metrics.counts import Counts
 from segbench.schema.claims import AnyClaim, Correlate, Equivalent, Fact, Value, is_fact
 from segbench.schema.sweep import Plan
 

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 from segbench.analysis.inference import MIN_SEEDS, Estimate, seed_values
-from segbench.counts import Floats
+from segbench.metrics.counts import Floats
 
 ALPHA = 0.05
 POWER = 0.8

@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segbench.counts import Counted
 from segbench.data.resize import resized_label
 from segbench.data.split import SegmentationSplit
-from segbench.engine.crf import Unrefined, refined_predictions
-from segbench.engine.metrics import (
+from segbench.engine.counting import (
     boundary_counts,
     boundary_width_px,
     confusion_matrix,
     void_predictions,
 )
+from segbench.engine.crf import Unrefined, refined_predictions
 from segbench.engine.predict import predict, unrefined
 from segbench.errors import DivergedError
+from segbench.metrics.counts import Counted
 from segbench.models.segmenter import Segmenter
 from segbench.schema.cards import IGNORE_INDEX
 from segbench.schema.matched import ClassIndices

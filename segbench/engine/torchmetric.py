@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from segbench.engine.metrics import confusion_matrix
+from segbench.engine.counting import confusion_matrix
 from segbench.schema.cards import IGNORE_INDEX
 
 

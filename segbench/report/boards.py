@@ -19,9 +19,9 @@ from segbench.analysis.inference import MIN_SEEDS
 from segbench.analysis.observations import Observation
 from segbench.analysis.pairwise import Comparison, compare_two
 from segbench.analysis.power import ALPHA
-from segbench.counts import Counts
 from segbench.errors import listed
 from segbench.external import External, external_folder, load_externals
+from segbench.metrics.counts import Counts
 from segbench.report.cells import Summary, summarised
 from segbench.report.observed import facts_of, shared_times
 from segbench.report.ranking import RESAMPLES, Ranking, Standing, rank

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from segbench import results
 from segbench.analysis.observations import Observation
-from segbench.counts import Counted
+from segbench.metrics.counts import Counted
 from segbench.report.starts import starts_of
 from segbench.results import Evaluation
 from segbench.run import Row, RunRecord

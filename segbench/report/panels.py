@@ -15,9 +15,9 @@ import numpy as np
 from pydantic import Field, StringConstraints
 
 from segbench import results
-from segbench.counts import Counts, per_image_iou
 from segbench.errors import DataError, ResultError
 from segbench.files import write_atomically
+from segbench.metrics.counts import Counts, per_image_iou
 from segbench.run import RunRecord, find_trial
 from segbench.schema.base import Spec
 from segbench.schema.machine import Machine
