@@ -4,13 +4,13 @@ python benchmarks/calibration_on_runs.py RUN:axis=value RUN:axis=value [--classe
 
 Each side is named as `segbench compare` names it. Its images and trained models are taken as all
 there are: worlds are drawn from them with replacement, each model moved as a whole by a normal
-shift for its seed (`segbench.analysis.calibration.real_world`), so the truth is known. --classes:
+shift for its seed (`benchmarks/calibration.real_world`), so the truth is known. --classes:
 each of these classes alone, by index, one side against the other, in place of the mean over all.
 """
 
 import argparse
 
-from segbench.analysis.calibration import SEEDS, measure, real_world, report
+from calibration import SEEDS, measure, real_world, report
 from segbench.drive_compare import Asked, counts_of
 from segbench.schema.machine import Machine
 

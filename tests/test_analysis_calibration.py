@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segbench.analysis.calibration import (
+from calibration import (
     Rates,
     World,
     drawn_world,

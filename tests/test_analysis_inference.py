@@ -11,7 +11,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
-from segbench.analysis.calibration import World, drawn_world
+from calibration import World, drawn_world
 from segbench.analysis.correlation import _shuffled, spearman
 from segbench.analysis.inference import (
     Sample,

@@ -20,7 +20,7 @@ with few seeds, and each draw here is corrected for them:
    Welch-Satterthwaite df, so that normal deviations become t-distributed.
 4. classes that few images show: a draw that misses one leaves it out, so it hardly seems to vary.
    The image part is at least that of the jackknife, with the df of the images that carry it.
-Measured with `python -m segbench.analysis.calibration` (5 seeds, 400 repetitions, 1449 images x 21
+Measured with `python benchmarks/calibration.py` (5 seeds, 400 repetitions, 1449 images x 21
 classes), in per cent of cases; the nominal rates are 95 and 5:
 
     world                                     coverage                false verdicts

@@ -1,7 +1,7 @@
 """Measure how often the statistics are wrong, on worlds where the truth is known.
 
-    python -m segbench.analysis.calibration            400 repetitions of each world, minutes
-    python -m segbench.analysis.calibration --quick    40 repetitions, seconds: is anything badly off?
+    python benchmarks/calibration.py            400 repetitions of each world, minutes
+    python benchmarks/calibration.py --quick    40 repetitions, seconds: is anything badly off?
 
 A drawn world has images with a difficulty, classes with a frequency, two methods whose gap differs
 from image to image, and seeds that move a whole model. `real_world` makes a world of the counts of
@@ -330,7 +330,7 @@ def _rate(rate: float, repetitions: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> str:
     """Run the suite and return its report."""
-    parser = argparse.ArgumentParser(prog="python -m segbench.analysis.calibration")
+    parser = argparse.ArgumentParser(prog="python benchmarks/calibration.py")
     parser.add_argument("--quick", action="store_true", help="40 repetitions of 300 resamples")
     parser.add_argument("--repetitions", type=int, default=400)
     parser.add_argument("--resamples", type=int, default=1000)
