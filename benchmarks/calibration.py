@@ -20,10 +20,10 @@ from numpy.random import Generator
 from scipy import stats
 from tabulate import tabulate
 
-from segbench.analysis.inference import Estimate, Sample, Term, direction, estimate
-from segbench.analysis.power import ALPHA, settle_schedule
-from segbench.analysis.resample import Scored, point, samples_of
 from segbench.metrics.counts import Counts, mean_iou
+from segbench.statistics.inference import Estimate, Sample, Term, direction, estimate
+from segbench.statistics.power import ALPHA, settle_schedule
+from segbench.statistics.resample import Scored, point, samples_of
 
 SEEDS = 5
 FAMILY = 6  # claims in a file: Holm's first step tests at a sixth
@@ -351,4 +351,4 @@ def main(arguments: Sequence[str] | None = None) -> str:
 
 
 if __name__ == "__main__":
-    print(main())  # noqa: T201
+    print(main())

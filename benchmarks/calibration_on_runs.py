@@ -11,6 +11,7 @@ each of these classes alone, by index, one side against the other, in place of t
 import argparse
 
 from calibration import SEEDS, measure, real_world, report
+
 from segbench.drive_compare import Asked, counts_of
 from segbench.schema.machine import Machine
 

@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 
-from segbench.analysis.pairwise import compare_two
 from segbench.metrics.counts import Counts
+from segbench.statistics.pairwise import compare_two
 
 SIZES = {"VOC": (1449, 21), "ADE20K": (2000, 150), "COCO-Stuff": (5000, 171)}
 

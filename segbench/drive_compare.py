@@ -22,7 +22,6 @@ from typing import NamedTuple, get_args
 import numpy as np
 
 from segbench import results
-from segbench.analysis.pairwise import Comparison, compare_two
 from segbench.drive_evaluate import changed, protocol_of_predictions
 from segbench.errors import ExperimentError, ResultError
 from segbench.metrics.counts import Counts, foreground_of
@@ -37,6 +36,7 @@ from segbench.schema.claims import Figure
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.schema.sweep import chosen_values
+from segbench.statistics.pairwise import Comparison, compare_two
 
 FIGURES = get_args(Figure)
 Progress = Callable[[str, int, int], None]  # (what, done, of)

@@ -1,6 +1,6 @@
 """`segbench run --settle`: more seeds where a claim is undecided, under a rule that is fixed before.
 
-The rule and why it keeps the error rate: `segbench.analysis.power`. The looks with their seeds, and
+The rule and why it keeps the error rate: `segbench.statistics.power`. The looks with their seeds, and
 which cells have more seeds, stand in run.json, so every later command and report knows them. Prints
 nothing.
 """
@@ -56,8 +56,8 @@ def settling_of(run_folder: Path, experiment: Experiment, *, is_asked: bool) -> 
             "are added after such a look nearly double the rate of false verdicts. Say --settle when "
             "a run begins; another --results folder begins one"
         )
-    from segbench.analysis.inference import MIN_SEEDS
-    from segbench.analysis.power import settle_schedule
+    from segbench.statistics.inference import MIN_SEEDS
+    from segbench.statistics.power import settle_schedule
 
     schedule = settle_schedule(len(experiment.sweep.seed_values))
     if schedule[-1] < MIN_SEEDS:
@@ -74,7 +74,7 @@ def _seeds_judged(run_folder: Path, record: RunRecord) -> int:
 
     Also where trials are missing: whoever stopped a run has seen its page all the same.
     """
-    from segbench.analysis.inference import MIN_SEEDS
+    from segbench.statistics.inference import MIN_SEEDS
 
     if not record.experiment.claims or not (run_folder / "claims.md").exists():
         return 0

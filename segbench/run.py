@@ -58,7 +58,7 @@ class RunRecord(Spec):
     same settings still contain. protocol_names: the experiment's protocols as its file orders them;
     the first is taken where none is named. added: protocols that `segbench evaluate` scored trials
     under later, by name. looks: how often the claims may be judged in all, fixed before the first
-    time (`segbench.analysis.power`); schedule: the seeds of a cell at each of these looks, empty without
+    time (`segbench.statistics.power`); schedule: the seeds of a cell at each of these looks, empty without
     --settle; top_ups: what `run --settle` has added since. judged_at: numbers of seeds at which
     claims were judged before more seeds were asked for than that rule gives. first_claims: those
     that the first verdicts were about, on `first_seeds` seeds; empty while the claims are the same.

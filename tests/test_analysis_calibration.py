@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from calibration import (
     Rates,
     World,
@@ -13,6 +12,7 @@ from calibration import (
     report,
     true_gap,
 )
+
 from segbench.metrics.counts import mean_iou
 
 SIZE = {"repetitions": 100, "resamples": 200}

@@ -6,9 +6,9 @@ from scipy import stats
 
 from segbench.analysis.correlation import RankCorrelation, rank_correlation
 from segbench.analysis.judge import judge
-from segbench.analysis.observations import Cell, Observation, cells_of
 from segbench.metrics.counts import Counts
 from segbench.schema.claims import Correlate
+from segbench.statistics.observations import Cell, Observation, cells_of
 
 CLAIM = Correlate(says="frequent is easier", by="training_pixels", average=True)
 

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from segbench.analysis.resample import Scored, image_draws, image_weights, point
 from segbench.metrics.counts import (
     Counts,
     Sums,
@@ -17,6 +16,7 @@ from segbench.metrics.counts import (
     worst_class_images_iou,
     worst_images_iou,
 )
+from segbench.statistics.resample import Scored, image_draws, image_weights, point
 
 METRICS = (
     "mean_iou",

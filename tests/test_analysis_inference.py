@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from calibration import World, drawn_world
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
-from calibration import World, drawn_world
 from segbench.analysis.correlation import _shuffled, spearman
-from segbench.analysis.inference import (
+from segbench.errors import ResultError
+from segbench.metrics.counts import Counts, mean_iou
+from segbench.report.claims_page import render_comparison
+from segbench.statistics.inference import (
     Sample,
     Term,
     direction,
@@ -24,17 +27,14 @@ from segbench.analysis.inference import (
     sides_of,
     tails,
 )
-from segbench.analysis.pairwise import class_differences, compare_two
-from segbench.analysis.power import (
+from segbench.statistics.pairwise import class_differences, compare_two
+from segbench.statistics.power import (
     Spread,
     minimum_detectable_effect,
     seeds_to_settle,
     settle_schedule,
 )
-from segbench.analysis.resample import Scored, image_draws, left_out, point
-from segbench.errors import ResultError
-from segbench.metrics.counts import Counts, mean_iou
-from segbench.report.claims_page import render_comparison
+from segbench.statistics.resample import Scored, image_draws, left_out, point
 
 
 def seeds_only(left, right, **keywords):

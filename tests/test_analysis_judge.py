@@ -7,16 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from segbench.analysis.inference import holm
 from segbench.analysis.judge import judge
-from segbench.analysis.observations import Cell, Observation, cells_of
 from segbench.analysis.planning import measured_spreads, plan_claims, settle_plan
-from segbench.analysis.power import (
-    STATED_SPREAD,
-    Spread,
-    minimum_detectable_effect,
-    settle_schedule,
-)
 from segbench.errors import ResultError
 from segbench.metrics.counts import Counts, mean_iou
 from segbench.report.claims_page import asked, render_claims, render_plan
@@ -29,6 +21,14 @@ from segbench.schema.claims import (
     Order,
     Trend,
     Value,
+)
+from segbench.statistics.inference import holm
+from segbench.statistics.observations import Cell, Observation, cells_of
+from segbench.statistics.power import (
+    STATED_SPREAD,
+    Spread,
+    minimum_detectable_effect,
+    settle_schedule,
 )
 
 CLASSES = ("background", "car", "cat", "cow", "cup", "pot")

@@ -17,6 +17,7 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (True, ("errors", "files", "version")),
     (True, ("metrics", "leases")),
     (True, ("schema",)),
+    (True, ("statistics",)),
     (False, ("data", "models")),
     (False, ("engine",)),
     (True, ("results",)),

@@ -9,7 +9,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from segbench import results
-from segbench.analysis.pairwise import compare_two
 from segbench.cli import app
 from segbench.data.split import open_split
 from segbench.metrics.counts import mean_iou
@@ -17,6 +16,7 @@ from segbench.report.observed import load_counts
 from segbench.run import load_rows, load_run
 from segbench.schema.catalog import Catalog
 from segbench.schema.machine import Machine
+from segbench.statistics.pairwise import compare_two
 
 
 def compare(*words):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from segbench.analysis.judge import judge
-from segbench.analysis.observations import Observation
 from segbench.analysis.planning import plan_claims, planned_cells
 from segbench.metrics.counts import Counts
 from segbench.report.claims_page import render_claims
 from segbench.schema.catalog import Catalog
 from segbench.schema.experiment import read_experiment
 from segbench.schema.sweep import expand
+from segbench.statistics.observations import Observation
 
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 IMAGES = 12

@@ -6,9 +6,9 @@ from drawn_run import drawn_counts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbench.analysis.observations import Observation
 from segbench.metrics.counts import mean_iou
-from segbench.report.ranking import letters_of, rank
+from segbench.statistics.observations import Observation
+from segbench.statistics.ranking import letters_of, rank
 
 
 def seeds_of(quality: float, number: int, start: int = 0) -> list[Observation]:

@@ -10,12 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from segbench import drive, drive_settle, results
-from segbench.analysis.power import SETTLE_LOOKS, settle_schedule
 from segbench.cli import app
 from segbench.cli import run as run_module
 from segbench.metrics.counts import Counted
 from segbench.results import Provenance, Result
 from segbench.run import add_protocol, load_run
+from segbench.statistics.power import SETTLE_LOOKS, settle_schedule
 
 CLAIMS = """
 claims:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segbench.analysis.inference import sides_of
-from segbench.analysis.observations import Cell
 from segbench.analysis.verdict import Region
 from segbench.schema.claims import (
     EXACT_FACTS,
@@ -24,6 +22,8 @@ from segbench.schema.claims import (
     Value,
     is_fact,
 )
+from segbench.statistics.inference import sides_of
+from segbench.statistics.observations import Cell
 
 _ANYWHERE = Region()
 

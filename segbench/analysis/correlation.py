@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from segbench.analysis.inference import LEVEL
-from segbench.analysis.observations import Cell
 from segbench.metrics.counts import Floats, kept_classes, per_class_iou
+from segbench.statistics.inference import LEVEL
+from segbench.statistics.observations import Cell
 
 INTERVAL_RESAMPLES = 2_000  # ranking is slow, and an interval needs no far tail
 

@@ -17,18 +17,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from segbench.analysis.contrasts import draws_images, is_count, unit_of, usable
-from segbench.analysis.inference import MIN_SEEDS, holm
-from segbench.analysis.observations import (
+from segbench.analysis.parts import Bench, parts_of
+from segbench.analysis.verdict import QUESTIONS, Outcome, Part, Verdict
+from segbench.schema.claims import AnyClaim, Correlate, Equivalent, Trend, Value, is_fact
+from segbench.statistics.inference import MIN_SEEDS, holm
+from segbench.statistics.observations import (
     Cell,
     Observation,
     Samples,
     cells_of,
     is_blank,
 )
-from segbench.analysis.parts import Bench, parts_of
-from segbench.analysis.power import ALPHA, MOST_SEEDS
-from segbench.analysis.verdict import QUESTIONS, Outcome, Part, Verdict
-from segbench.schema.claims import AnyClaim, Correlate, Equivalent, Trend, Value, is_fact
+from segbench.statistics.power import ALPHA, MOST_SEEDS
 
 
 def judge(
@@ -42,7 +42,7 @@ def judge(
 ) -> tuple[Verdict, ...]:
     """Return a verdict for each claim.
 
-    looks: how often the run may be judged in all (`segbench.analysis.power`); 1 without top-up.
+    looks: how often the run may be judged in all (`segbench.statistics.power`); 1 without top-up.
     """
     alpha = ALPHA / looks
     samples = Samples(resamples=resamples, seed=seed)

@@ -19,7 +19,9 @@ from segbench.analysis.contrasts import (
     usable,
 )
 from segbench.analysis.correlation import RankCorrelation, rank_correlation
-from segbench.analysis.inference import (
+from segbench.analysis.verdict import Part, Region
+from segbench.schema.claims import AnyClaim, Compare, Correlate, Equivalent, Value, is_fact
+from segbench.statistics.inference import (
     Estimate,
     estimate,
     holm,
@@ -27,9 +29,9 @@ from segbench.analysis.inference import (
     permutation_p,
     tails,
 )
-from segbench.analysis.observations import Cell, Samples, is_blank, scored
-from segbench.analysis.pairwise import ClassDifference, class_differences
-from segbench.analysis.power import (
+from segbench.statistics.observations import Cell, Samples, is_blank, scored
+from segbench.statistics.pairwise import ClassDifference, class_differences
+from segbench.statistics.power import (
     detectable,
     detectable_correlation,
     errors_of,
@@ -37,8 +39,6 @@ from segbench.analysis.power import (
     power_of_each,
     seeds_to_settle,
 )
-from segbench.analysis.verdict import Part, Region
-from segbench.schema.claims import AnyClaim, Compare, Correlate, Equivalent, Value, is_fact
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,9 +20,13 @@ from segbench.analysis.contrasts import (
     steps_of,
     usable,
 )
-from segbench.analysis.inference import MIN_SEEDS
-from segbench.analysis.observations import Cell, Observation, cells_of
-from segbench.analysis.power import (
+from segbench.analysis.verdict import Verdict
+from segbench.metrics.counts import Counts
+from segbench.schema.claims import AnyClaim, Correlate, Equivalent, Fact, Value, is_fact
+from segbench.schema.sweep import Plan
+from segbench.statistics.inference import MIN_SEEDS
+from segbench.statistics.observations import Cell, Observation, cells_of
+from segbench.statistics.power import (
     ALPHA,
     STATED_SPREAD,
     Spread,
@@ -30,10 +34,6 @@ from segbench.analysis.power import (
     minimum_detectable_effect,
     power_of_each,
 )
-from segbench.analysis.verdict import Verdict
-from segbench.metrics.counts import Counts
-from segbench.schema.claims import AnyClaim, Correlate, Equivalent, Fact, Value, is_fact
-from segbench.schema.sweep import Plan
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from segbench.analysis.observations import Cell
-from segbench.analysis.pairwise import ClassDifference
-from segbench.analysis.power import ALPHA
 from segbench.schema.claims import AnyClaim
+from segbench.statistics.observations import Cell
+from segbench.statistics.pairwise import ClassDifference
+from segbench.statistics.power import ALPHA
 
 Outcome = Literal["holds", "fails", "undecided"]
 

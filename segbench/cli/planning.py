@@ -114,9 +114,9 @@ def _say_claims_plan(
     last: the plan with the seeds of the last look under --settle, else None.
     """
     from segbench.analysis.planning import plan_claims, planned_cells
-    from segbench.analysis.power import STATED_SPREAD, Spread
     from segbench.report.claims_page import render_plan
     from segbench.report.spreads import load_spreads
+    from segbench.statistics.power import STATED_SPREAD, Spread
 
     def stated(spread: Spread) -> Spread:
         return Spread(

@@ -15,22 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench import results
-from segbench.analysis.inference import MIN_SEEDS
-from segbench.analysis.observations import Observation
-from segbench.analysis.pairwise import Comparison, compare_two
-from segbench.analysis.power import ALPHA
 from segbench.errors import listed
 from segbench.external import External, external_folder, load_externals
 from segbench.metrics.counts import Counts
 from segbench.report.cells import Summary, summarised
 from segbench.report.observed import facts_of, shared_times
-from segbench.report.ranking import RESAMPLES, Ranking, Standing, rank
 from segbench.report.starts import Start, names_of, starts_of
 from segbench.results import Evaluation
 from segbench.run import Row, RunRecord
 from segbench.schema.base import matches
 from segbench.schema.experiment import Published
 from segbench.schema.protocol import Protocol
+from segbench.statistics.inference import MIN_SEEDS
+from segbench.statistics.observations import Observation
+from segbench.statistics.pairwise import Comparison, compare_two
+from segbench.statistics.power import ALPHA
+from segbench.statistics.ranking import RESAMPLES, Ranking, Standing, rank
 from segbench.timings import TIMES
 
 COSTS = {

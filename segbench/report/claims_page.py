@@ -9,10 +9,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from segbench.analysis.contrasts import in_words, is_count, region_of, unit_of
-from segbench.analysis.observations import is_blank
-from segbench.analysis.pairwise import ClassDifference, Comparison
 from segbench.analysis.planning import PlannedClaim
-from segbench.analysis.power import ALPHA
 from segbench.analysis.verdict import QUESTIONS, Part, Verdict
 from segbench.report.starts import RANDOM
 from segbench.report.tables import markdown_table, one_line
@@ -26,6 +23,9 @@ from segbench.schema.claims import (
     Value,
     is_fact,
 )
+from segbench.statistics.observations import is_blank
+from segbench.statistics.pairwise import ClassDifference, Comparison
+from segbench.statistics.power import ALPHA
 
 _INTRODUCTION = """\
 # Claims

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench import results
-from segbench.analysis.observations import Observation
 from segbench.metrics.counts import Counted
 from segbench.report.starts import starts_of
 from segbench.results import Evaluation
 from segbench.run import Row, RunRecord
+from segbench.statistics.observations import Observation
 
 
 def observations(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> list[Observation]:

@@ -21,8 +21,6 @@ from markupsafe import Markup
 from PIL import Image
 
 from segbench import results
-from segbench.analysis.inference import MIN_SEEDS
-from segbench.analysis.power import ALPHA
 from segbench.analysis.verdict import Verdict
 from segbench.report.boards import (
     COSTS,
@@ -54,6 +52,8 @@ from segbench.report.tables import (
 )
 from segbench.report.training_curves import Curve, load_curves
 from segbench.run import Row, RunRecord
+from segbench.statistics.inference import MIN_SEEDS
+from segbench.statistics.power import ALPHA
 from segbench.timings import load_timings
 
 TRIAL_FILES = (

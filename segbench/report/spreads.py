@@ -10,16 +10,16 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from segbench.analysis.planning import measured_spreads
-from segbench.analysis.power import Spread
 from segbench.analysis.verdict import Verdict
 from segbench.errors import ResultError
 from segbench.files import write_json
 from segbench.schema.base import Spec
 from segbench.schema.claims import AnyClaim, Claim
+from segbench.statistics.power import Spread
 
 
 class MeasuredSpread(Spec):
-    """What a claim's comparison has to overcome, in points; see `segbench.analysis.power.Spread`.
+    """What a claim's comparison has to overcome, in points; see `segbench.statistics.power.Spread`.
 
     image_df: None where it is infinite.
     """

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from segbench.analysis.inference import MIN_SEEDS, Estimate, seed_values
 from segbench.metrics.counts import Floats
+from segbench.statistics.inference import MIN_SEEDS, Estimate, seed_values
 
 ALPHA = 0.05
 POWER = 0.8

@@ -10,11 +10,11 @@ from functools import cached_property
 
 import numpy as np
 
-from segbench.analysis.inference import Sample, Term
-from segbench.analysis.resample import Scored, point, samples_of
 from segbench.errors import ResultError
 from segbench.metrics.counts import AbsentClass, Blank, Counts, Floats, why_blank
 from segbench.schema.claims import is_fact
+from segbench.statistics.inference import Sample, Term
+from segbench.statistics.resample import Scored, point, samples_of
 
 
 @dataclass(frozen=True, eq=False)

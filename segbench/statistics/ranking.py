@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.analysis.inference import MIN_SEEDS, Sample, Term, estimate, holm, tails
-from segbench.analysis.observations import Observation, scored
-from segbench.analysis.power import ALPHA
-from segbench.analysis.resample import samples_of
+from segbench.statistics.inference import MIN_SEEDS, Sample, Term, estimate, holm, tails
+from segbench.statistics.observations import Observation, scored
+from segbench.statistics.power import ALPHA
+from segbench.statistics.resample import samples_of
 
 _MOST_GROUPS = 52  # of models that are not told apart: a to z, twice
 RESAMPLES = 2000  # of images: an interval of a table needs no far tail

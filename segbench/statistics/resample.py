@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.analysis.inference import Sample
 from segbench.metrics import counts as figure
 from segbench.metrics.counts import AbsentClass, Counts, Floats
+from segbench.statistics.inference import Sample
 
 _CHUNK = 500  # draws; 500 x 5000 weights are 10 MB
 _BLOCK_BYTES = 512 * 2**20  # of count columns held as float32 at a time

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from segbench.analysis.inference import (
+from segbench.errors import ResultError
+from segbench.metrics.counts import AbsentClass, Counts, Floats, per_class_iou
+from segbench.statistics.inference import (
     MIN_SEEDS,
     Estimate,
     Sample,
@@ -17,9 +19,7 @@ from segbench.analysis.inference import (
     permutation_p,
     tails,
 )
-from segbench.analysis.resample import Scored, iou_draws, samples_of
-from segbench.errors import ResultError
-from segbench.metrics.counts import AbsentClass, Counts, Floats, per_class_iou
+from segbench.statistics.resample import Scored, iou_draws, samples_of
 
 CLASS_RESAMPLES = 2000  # a class needs an interval, not a far tail
 FEWEST_IMAGES = 3  # with a class: the spread over two cannot be told from none

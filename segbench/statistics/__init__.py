@@ -1,0 +1,1 @@
+"""From numbers to intervals, tests, power and rankings: numbers in, numbers out."""
