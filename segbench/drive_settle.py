@@ -24,7 +24,7 @@ from segbench.schema.experiment import Experiment
 from segbench.schema.sweep import Plan
 
 if TYPE_CHECKING:  # scipy takes a second to load, and most commands settle nothing
-    from segbench.analysis.planning import SettlePlan
+    from segbench.claims.planning import SettlePlan
 
 
 class Settling(NamedTuple):
@@ -153,7 +153,7 @@ def add_seeds(run_folder: Path) -> "SettlePlan":
     Raises:
         ResultError: a file of the run is damaged.
     """
-    from segbench.analysis.planning import settle_plan
+    from segbench.claims.planning import settle_plan
     from segbench.report.write import judged_claims
 
     record = load_run(run_folder)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from segbench.analysis.correlation import RankCorrelation, rank_correlation
-from segbench.analysis.judge import judge
+from segbench.claims.correlation import RankCorrelation, rank_correlation
+from segbench.claims.judge import judge
 from segbench.metrics.counts import Counts
 from segbench.schema.claims import Correlate
 from segbench.statistics.observations import Cell, Observation, cells_of

@@ -12,7 +12,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
-from segbench.analysis.correlation import _shuffled, spearman
+from segbench.claims.correlation import _shuffled, spearman
 from segbench.errors import ResultError
 from segbench.metrics.counts import Counts, mean_iou
 from segbench.report.claims_page import render_comparison

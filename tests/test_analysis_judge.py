@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from segbench.analysis.judge import judge
-from segbench.analysis.planning import measured_spreads, plan_claims, settle_plan
+from segbench.claims.judge import judge
+from segbench.claims.planning import measured_spreads, plan_claims, settle_plan
 from segbench.errors import ResultError
 from segbench.metrics.counts import Counts, mean_iou
 from segbench.report.claims_page import asked, render_claims, render_plan

@@ -18,6 +18,7 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (True, ("metrics", "leases")),
     (True, ("schema",)),
     (True, ("statistics",)),
+    (True, ("claims",)),
     (False, ("data", "models")),
     (False, ("engine",)),
     (True, ("results",)),
@@ -26,7 +27,6 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (False, ("score", "reading", "other_readings", "label_images", "crf_search", "time_cells")),
     (False, ("worker",)),
     (True, ("launch",)),
-    (True, ("analysis",)),
     (True, ("report",)),
     (
         True,

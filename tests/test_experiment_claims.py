@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segbench.analysis.judge import judge
-from segbench.analysis.planning import plan_claims, planned_cells
+from segbench.claims.judge import judge
+from segbench.claims.planning import plan_claims, planned_cells
 from segbench.metrics.counts import Counts
 from segbench.report.claims_page import render_claims
 from segbench.schema.catalog import Catalog

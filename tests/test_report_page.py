@@ -11,7 +11,7 @@ from drawn_run import made_run
 from test_report_boards import external_in
 
 from segbench import results
-from segbench.analysis.judge import judge
+from segbench.claims.judge import judge
 from segbench.report.observed import observations
 from segbench.report.page import command_of, duration, render_page
 from segbench.report.write import page_of, read_run, write_report

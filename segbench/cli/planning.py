@@ -113,7 +113,7 @@ def _say_claims_plan(
 
     last: the plan with the seeds of the last look under --settle, else None.
     """
-    from segbench.analysis.planning import plan_claims, planned_cells
+    from segbench.claims.planning import plan_claims, planned_cells
     from segbench.report.claims_page import render_plan
     from segbench.report.spreads import load_spreads
     from segbench.statistics.power import STATED_SPREAD, Spread

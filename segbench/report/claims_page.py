@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from segbench.analysis.contrasts import in_words, is_count, region_of, unit_of
-from segbench.analysis.planning import PlannedClaim
-from segbench.analysis.verdict import QUESTIONS, Part, Verdict
+from segbench.claims.cells import in_words, is_count, region_of, unit_of
+from segbench.claims.planning import PlannedClaim
+from segbench.claims.verdict import QUESTIONS, Part, Verdict
 from segbench.report.starts import RANDOM
 from segbench.report.tables import markdown_table, one_line
 from segbench.schema.claims import (

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from segbench import results
-from segbench.analysis.verdict import Verdict
+from segbench.claims.verdict import Verdict
 from segbench.report.boards import (
     COSTS,
     EXTERNAL_NOTE,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from segbench.analysis.planning import measured_spreads
-from segbench.analysis.verdict import Verdict
+from segbench.claims.planning import measured_spreads
+from segbench.claims.verdict import Verdict
 from segbench.errors import ResultError
 from segbench.files import write_json
 from segbench.schema.base import Spec

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segbench.analysis.judge import judge
-from segbench.analysis.planning import with_settle_note
-from segbench.analysis.verdict import Verdict
+from segbench.claims.judge import judge
+from segbench.claims.planning import with_settle_note
+from segbench.claims.verdict import Verdict
 from segbench.files import write_text
 from segbench.report.boards import Board, boards
 from segbench.report.claims_page import render_claims

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from segbench.analysis.contrasts import (
+from segbench.claims.cells import (
     Step,
     cells_in,
     draws_images,
@@ -18,8 +18,8 @@ from segbench.analysis.contrasts import (
     steps_of,
     usable,
 )
-from segbench.analysis.correlation import RankCorrelation, rank_correlation
-from segbench.analysis.verdict import Part, Region
+from segbench.claims.correlation import RankCorrelation, rank_correlation
+from segbench.claims.verdict import Part, Region
 from segbench.schema.claims import AnyClaim, Compare, Correlate, Equivalent, Value, is_fact
 from segbench.statistics.inference import (
     Estimate,

@@ -16,9 +16,9 @@ models alike; the mean number of such classes is reported.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from segbench.analysis.contrasts import draws_images, is_count, unit_of, usable
-from segbench.analysis.parts import Bench, parts_of
-from segbench.analysis.verdict import QUESTIONS, Outcome, Part, Verdict
+from segbench.claims.cells import draws_images, is_count, unit_of, usable
+from segbench.claims.parts import Bench, parts_of
+from segbench.claims.verdict import QUESTIONS, Outcome, Part, Verdict
 from segbench.schema.claims import AnyClaim, Correlate, Equivalent, Trend, Value, is_fact
 from segbench.statistics.inference import MIN_SEEDS, holm
 from segbench.statistics.observations import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segbench.analysis.verdict import Region
+from segbench.claims.verdict import Region
 from segbench.schema.claims import (
     EXACT_FACTS,
     TIMED_FACTS,

@@ -12,7 +12,7 @@ from typing import get_args
 
 import numpy as np
 
-from segbench.analysis.contrasts import (
+from segbench.claims.cells import (
     Step,
     cells_in,
     is_count,
@@ -20,7 +20,7 @@ from segbench.analysis.contrasts import (
     steps_of,
     usable,
 )
-from segbench.analysis.verdict import Verdict
+from segbench.claims.verdict import Verdict
 from segbench.metrics.counts import Counts
 from segbench.schema.claims import AnyClaim, Correlate, Equivalent, Fact, Value, is_fact
 from segbench.schema.sweep import Plan

@@ -1,1 +1,0 @@
-"""From stored counts to verdicts: figures, resampling, tests, claims. No torch here."""
