@@ -20,12 +20,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from drawn_run import record_run  # noqa: E402
 
-from segbench import results  # noqa: E402
 from segbench.drive import Flags, prepare_run  # noqa: E402
 from segbench.metrics.counts import Counted  # noqa: E402
 from segbench.report.write import judged_claims, write_report  # noqa: E402
-from segbench.results import Provenance, Result  # noqa: E402
-from segbench.run import load_rows, load_run  # noqa: E402
+from segbench.runs import trial_files
+from segbench.runs.record import load_rows, load_run  # noqa: E402
+from segbench.runs.trial_files import Provenance, Result  # noqa: E402
 from segbench.schema.protocol import Protocol  # noqa: E402
 from segbench.schema.trial import Trial  # noqa: E402
 
@@ -43,7 +43,9 @@ def main() -> None:
         record_run(prepared)
         protocols = prepared.asked.experiment.evaluate.values()
         for trial_id, trial in prepared.asked.trials.items():
-            _write(results.trial_folder(prepared.run_folder, trial_id), trial_id, trial, protocols)
+            _write(
+                trial_files.trial_folder(prepared.run_folder, trial_id), trial_id, trial, protocols
+            )
         number = len(prepared.asked.trials)
         record = load_run(prepared.run_folder)
         started = time.perf_counter()
@@ -70,21 +72,21 @@ def _write(workdir: Path, trial_id: str, trial: Trial, protocols: Iterable[Proto
     confusion[range(classes), range(classes)] = tp.sum(0)
     confusion[:, classes] = (label - tp).sum(0)
     stored = Counted(tuple(map(str, range(images))), tp, label, tp, confusion)
-    results.write_trial(workdir, trial)
+    trial_files.write_trial(workdir, trial)
     for protocol in protocols:
-        evaluation = results.evaluation_of(
+        evaluation = trial_files.evaluation_of(
             stored, trial_id=trial_id, protocol=protocol, dataset=trial.dataset,
             split_fingerprint="made up",
         )  # fmt: skip
-        results.write_evaluation(workdir, evaluation, stored)
-    results.write_provenance(
+        trial_files.write_evaluation(workdir, evaluation, stored)
+    trial_files.write_provenance(
         workdir,
         Provenance(
             code_version="0", packages={}, device="made up", host="", started="", finished="",
             attempts=1, train_seconds=9, evaluate_seconds=1, peak_memory_mib=1, forward_ms=100 * worth,
         ),
     )  # fmt: skip
-    results.write_result(
+    trial_files.write_result(
         workdir,
         Result(
             trial_id=trial_id, status="done",

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segbench.load import load_results
+    from segbench.runs.table import load_results
 
 __all__ = ["load_results"]
 
@@ -11,7 +11,7 @@ __all__ = ["load_results"]
 def __getattr__(name: str) -> Any:
     """Load what notebooks use when it is asked for: `import segbench` itself costs nothing."""
     if name in __all__:
-        from segbench import load
+        from segbench.runs import table
 
         return getattr(load, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

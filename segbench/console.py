@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # its files are read with numpy, which `segbench --help` does not need
-    from segbench.status import TrialStatus
+    from segbench.runs.status import TrialStatus
 
 _COLOURS = {
     "done": "green",

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segbench import results
 from segbench.data.split import open_split
 from segbench.engine.counting import confusion_matrix
 from segbench.engine.crf import Unrefined, refined_predictions, require_crf
@@ -21,7 +20,8 @@ from segbench.engine.predict import unrefined
 from segbench.errors import DataError
 from segbench.files import write_json
 from segbench.metrics.counts import Sums, mean_iou
-from segbench.results import scored_classes
+from segbench.runs import trial_files
+from segbench.runs.trial_files import scored_classes
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Crf, Protocol
 from segbench.schema.search import Distribution, Search
@@ -61,7 +61,7 @@ def search_crf(
     Raises:
         DataError: the trial was trained on every image of `train`, or pydensecrf is missing.
     """
-    trial = results.load_trial(workdir)
+    trial = trial_files.load_trial(workdir)
     if trial.dataset.view.holdout == 0:
         raise DataError(
             f"{workdir}: was trained on every image of train, and parameters are not searched on "

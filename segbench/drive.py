@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from segbench import results, run
 from segbench.drive_settle import (
     Settling,
     settling_of,
@@ -20,7 +19,9 @@ from segbench.drive_settle import (
 from segbench.errors import ExperimentError
 from segbench.launch.launchers import launcher_named
 from segbench.launch.work import Event, Work
-from segbench.run import RunRecord
+from segbench.runs import record_of, trial_files, write_run
+from segbench.runs.record import RunRecord
+from segbench.runs.tuning import best_samples
 from segbench.schema.catalog import Catalog
 from segbench.schema.experiment import MOST_SEEDS, Experiment, read_experiment
 from segbench.schema.job import Job
@@ -29,7 +30,6 @@ from segbench.schema.search import Search
 from segbench.schema.searched import Tuned, brackets, searched, with_tuned
 from segbench.schema.sweep import Cell, Plan, chosen_values, expand
 from segbench.schema.trial import Trial
-from segbench.tuning import best_samples
 from segbench.version import code_version
 
 
@@ -193,31 +193,31 @@ def unfinished(prepared: Prepared, *, retry_failed: bool) -> dict[str, Trial]:
     protocols = tuple(prepared.asked.experiment.evaluate.values())
     left = {}
     for trial_id, trial in prepared.asked.trials.items():
-        workdir = results.trial_folder(prepared.run_folder, trial_id)
-        is_given_up = not retry_failed and results.load_failure(workdir) is not None
-        if not is_given_up and not results.is_done(workdir, protocols):
+        workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
+        is_given_up = not retry_failed and trial_files.load_failure(workdir) is not None
+        if not is_given_up and not trial_files.is_done(workdir, protocols):
             left[trial_id] = trial
     return left
 
 
 def record(prepared: Prepared, command: str) -> RunRecord:
     """Write the run's record; return it with the earlier cells that stay."""
-    asked = run.record_of(
+    asked = record_of(
         prepared.asked, command,
         hidden_cards=prepared.hidden_cards, looks=prepared.settling.looks,
         schedule=prepared.settling.schedule, tuned=prepared.tuned,
     )  # fmt: skip
     asked = with_earlier_looks(prepared.run_folder, asked, prepared.whole)
-    return run.write_run(prepared.run_folder, asked, prepared.whole)
+    return write_run(prepared.run_folder, asked, prepared.whole)
 
 
 def start(prepared: Prepared, trials: dict[str, Trial], on_event: Callable[[Event], None]) -> None:
     """Write each trial's file and hand the work to the experiment's launcher."""
     experiment = prepared.asked.experiment
     for trial_id, trial in trials.items():
-        workdir = results.trial_folder(prepared.run_folder, trial_id)
-        results.write_trial(workdir, trial)
-        results.clear_failure(workdir)
+        workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
+        trial_files.write_trial(workdir, trial)
+        trial_files.clear_failure(workdir)
     job = Job(
         run_folder=str(prepared.run_folder),
         machine=prepared.machine,

@@ -21,14 +21,14 @@ from typing import NamedTuple, get_args
 
 import numpy as np
 
-from segbench import results
 from segbench.drive_evaluate import changed, protocol_of_predictions
 from segbench.errors import ExperimentError, ResultError
 from segbench.metrics.counts import Counts, foreground_of
-from segbench.report.observed import load_counts
 from segbench.report.starts import start_name
-from segbench.results import Evaluation
-from segbench.run import Row, load_rows, load_run
+from segbench.runs import trial_files
+from segbench.runs.observed import load_counts
+from segbench.runs.record import Row, load_rows, load_run
+from segbench.runs.trial_files import Evaluation
 from segbench.schema import yamlfile
 from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog
@@ -219,11 +219,11 @@ def _of_file(path: Path, asked: Asked, card: DatasetCard | None) -> _Seed:
     """Return counts of segbench with the figures' file beside them, or counts of anybody."""
     counts = _foreign_counts(path)
     if counts is None:
-        counts = results.load_counts(path).as_counts()
+        counts = trial_files.load_counts(path).as_counts()
     beside = path.with_suffix(".json")
     if beside.exists():
         found = next(
-            (e for e in results.load_evaluations(path.parent.parent) if e.protocol.digest() == path.stem),
+            (e for e in trial_files.load_evaluations(path.parent.parent) if e.protocol.digest() == path.stem),
             None,
         )  # fmt: skip
         if found is not None:
@@ -235,7 +235,7 @@ def _of_file(path: Path, asked: Asked, card: DatasetCard | None) -> _Seed:
             f"{path}: has {counts.tp.shape[1]} classes, but {card.name} has {card.num_classes}"
         )
     counts = replace(counts, foreground=foreground_of(card.seen_background))
-    indices = results.scored_classes(card, asked.protocol)
+    indices = trial_files.scored_classes(card, asked.protocol)
     return _Seed(counts, None, card.class_names, indices)
 
 
@@ -279,11 +279,11 @@ def _whole(path: Path, key: str, array: np.ndarray) -> np.ndarray:
 
 
 def _of_trial(workdir: Path, asked: Asked) -> _Seed:
-    trial = results.load_trial(workdir)
-    found = {e.protocol.name: e for e in results.load_evaluations(workdir)}
+    trial = trial_files.load_trial(workdir)
+    found = {e.protocol.name: e for e in trial_files.load_evaluations(workdir)}
     name = _protocol_name(str(workdir), tuple(found), asked)
     evaluation = found[name]
-    stored = results.load_counts(results.counts_path(workdir, evaluation.protocol))
+    stored = trial_files.load_counts(trial_files.counts_path(workdir, evaluation.protocol))
     return _seed(stored.as_counts(), evaluation)._replace(
         training=trial.id(), start=start_name(workdir)
     )
@@ -317,7 +317,7 @@ def _cells_of_run(folder: Path, selector: str, asked: Asked) -> list[_Seed]:
 
 def _of_row(folder: Path, row: Row, name: str) -> _Seed:
     counts = load_counts(folder, row, name).as_counts()
-    start = start_name(results.trial_folder(folder, row.cell.trial_id))
+    start = start_name(trial_files.trial_folder(folder, row.cell.trial_id))
     return _seed(counts, row.evaluations[name])._replace(training=row.cell.trial_id, start=start)
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from segbench import results
 from segbench.errors import CardError, ExperimentError, ResultError
-from segbench.external import write_external
-from segbench.predicted import ABOUT, load_predicted_by
-from segbench.results import Evaluation
-from segbench.run import RunRecord, add_protocol, find_trial, load_run
+from segbench.runs import trial_files
+from segbench.runs.external import write_external
+from segbench.runs.predicted import ABOUT, load_predicted_by
+from segbench.runs.record import RunRecord, add_protocol, find_trial, load_run
+from segbench.runs.trial_files import Evaluation
 from segbench.schema import yamlfile
 from segbench.schema.cards import checked_name
 from segbench.schema.catalog import Catalog
@@ -73,7 +73,7 @@ def score_run(
     protocol = _protocol_of_run(record, asked)
     workdirs = _trained(run_folder, prefixes, protocol)
     for workdir in workdirs:
-        trained = results.load_trial(workdir).dataset
+        trained = trial_files.load_trial(workdir).dataset
         check_classes(trained, protocol.scored_card(trained))
     lines = []
     if not prefixes and not asked.with_other_code:
@@ -197,16 +197,16 @@ def _trained(run_folder: Path, prefixes: tuple[str, ...], protocol: Protocol) ->
         ResultError: one that is asked for has none, or none at all has.
     """
     workdirs = [find_trial(run_folder, prefix)[0] for prefix in prefixes]
-    workdirs = workdirs or list(results.trial_folders(run_folder))
+    workdirs = workdirs or list(trial_files.trial_folders(run_folder))
     without = [
         w.name
         for w in workdirs
-        if not (w / results.WEIGHTS).exists() and results.counted_alike(w, protocol) is None
+        if not (w / trial_files.WEIGHTS).exists() and trial_files.counted_alike(w, protocol) is None
     ]
     if len(without) == len(workdirs) or (prefixes and without):
         which = ", ".join(without) if prefixes else "any trial"
         raise ResultError(
-            f"{run_folder}: no {results.WEIGHTS} in {which}: a trial has it from the end of its "
+            f"{run_folder}: no {trial_files.WEIGHTS} in {which}: a trial has it from the end of its "
             "training on, and a folder that was handed on without models never has; evaluate where "
             "the trials were trained"
         )
@@ -221,7 +221,7 @@ def _of_this_code(workdirs: list[Path], machine: Machine) -> tuple[list[Path], l
     look_in(machine.code_folders)
     changes: dict[str, str] = {}
     for workdir in workdirs:
-        trial = results.load_trial(workdir)
+        trial = trial_files.load_trial(workdir)
         if changed := difference(trial.code, code_of(trial.functions)):
             changes[workdir.name] = changed
     if not changes or len(changes) == len(workdirs):

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from segbench import results
 from segbench.drive import Prepared
 from segbench.errors import CardError, DataError, ResultError
 from segbench.files import digest, write_text
+from segbench.runs import trial_files
 from segbench.schema.catalog import Catalog, built_in_root
 from segbench.schema.code import difference
 from segbench.schema.trial import Trial
@@ -153,8 +153,8 @@ def check_same_files(prepared: Prepared) -> None:
 
     stale = _from_other_weights(prepared)
     for trial_id, trial in prepared.asked.trials.items():
-        workdir = results.trial_folder(prepared.run_folder, trial_id)
-        provenance = results.load_provenance(workdir)
+        workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
+        provenance = trial_files.load_provenance(workdir)
         if provenance is None:
             continue
         now = here(trained_part(trial))
@@ -162,7 +162,7 @@ def check_same_files(prepared: Prepared) -> None:
         if before and now and before != now:
             stale.setdefault(f"{trial.dataset.name} {trial.train.split}", []).append(trial_id)
         for protocol in prepared.asked.experiment.evaluate.values():
-            found = results.load_evaluation(workdir, protocol)
+            found = trial_files.load_evaluation(workdir, protocol)
             part = scored_part(trial, protocol)
             now = here(part)
             if found is not None and now and found.split_fingerprint != now:
@@ -190,7 +190,9 @@ def _from_other_weights(prepared: Prepared) -> dict[str, list[str]]:
     stale: dict[str, list[str]] = {}
     for trial_id, trial in prepared.asked.trials.items():
         weights = trial.weights
-        provenance = results.load_provenance(results.trial_folder(prepared.run_folder, trial_id))
+        provenance = trial_files.load_provenance(
+            trial_files.trial_folder(prepared.run_folder, trial_id)
+        )
         if weights is None or provenance is None or not provenance.weights_sha256:
             continue
         if id(weights) not in known:
@@ -209,9 +211,9 @@ def made_from_other_code(prepared: Prepared) -> list[str]:
         if trial.code
     }
     found: dict[str, str] = {}
-    for workdir in results.trial_folders(prepared.run_folder) if planned else ():
+    for workdir in trial_files.trial_folders(prepared.run_folder) if planned else ():
         with contextlib.suppress(ResultError):  # a damaged record is told where it is asked for
-            trial = results.load_trial(workdir)
+            trial = trial_files.load_trial(workdir)
             code = planned.get(trial.model_copy(update={"code": {}}).id(), trial.code)
             if changed := difference(trial.code, code):
                 found[workdir.name] = changed

@@ -9,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from segbench import results
 from segbench.errors import ExperimentError
-from segbench.run import (
+from segbench.runs import trial_files
+from segbench.runs.record import (
     RunRecord,
     TopUp,
     axes_key,
@@ -82,7 +82,7 @@ def _seeds_judged(run_folder: Path, record: RunRecord) -> int:
         tuple(cell.axes.values())
         for cell in record.cells
         if cell.trial_id
-        and results.load_result(results.trial_folder(run_folder, cell.trial_id)) is not None
+        and trial_files.load_result(trial_files.trial_folder(run_folder, cell.trial_id)) is not None
     )
     most = max(done.values(), default=0)
     return most if most >= MIN_SEEDS else 0

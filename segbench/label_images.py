@@ -27,7 +27,7 @@ from segbench.engine.predict import predict, unrefined
 from segbench.errors import DataError, FileError, by_cause
 from segbench.files import check_file_names, sha256_of_file, write_atomically
 from segbench.models.segmenter import Segmenter
-from segbench.predicted import (
+from segbench.runs.predicted import (
     PredictedBy,
     label_map_path,
     names_of_split,
@@ -79,7 +79,7 @@ def label_images(
     machine: Machine,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Path]:
-    """Write the files of `segbench.predicted`; return the label maps.
+    """Write the files of `segbench.runs.predicted`; return the label maps.
 
     A prediction has its image's size, whatever the protocol's, and the name that the model's data
     set gives its image, where it lies as the card says. It is turned as EXIF has the image shown,

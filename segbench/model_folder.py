@@ -15,12 +15,12 @@ from pathlib import Path
 
 import yaml
 
-from segbench import results
 from segbench.errors import ResultError
 from segbench.files import make_folder, sha256_of_file, write_text
 from segbench.report.tables import FIGURES, markdown_table
-from segbench.results import WEIGHTS, Evaluation
-from segbench.run import find_trial, load_run
+from segbench.runs import trial_files
+from segbench.runs.record import find_trial, load_run
+from segbench.runs.trial_files import WEIGHTS, Evaluation
 from segbench.schema.cards import BackboneCard
 from segbench.schema.protocol import Protocol
 from segbench.schema.trial import Trial
@@ -49,19 +49,19 @@ def export_model(workdir: Path, folder: Path) -> list[Path]:
     Raises:
         ResultError: the folder holds something else already, or cannot be written.
     """
-    trial = results.load_trial(workdir)
-    if (folder / "trial.json").exists() and results.load_trial(folder).id() != trial.id():
+    trial = trial_files.load_trial(workdir)
+    if (folder / "trial.json").exists() and trial_files.load_trial(folder).id() != trial.id():
         raise ResultError(f"{folder}: holds another model already; name an empty folder with -o")
     protocol = first_protocol(workdir)
-    evaluations = results.load_evaluations(workdir)
+    evaluations = trial_files.load_evaluations(workdir)
     evaluations.sort(key=lambda e: e.protocol.digest() != protocol.digest())
     make_folder(folder)
     shutil.copyfile(workdir / WEIGHTS, folder / WEIGHTS)
     trial.write_to(folder / "trial.json")
     protocol.write_to(folder / "protocol.json")
     for evaluation in evaluations:
-        counts = results.load_counts(results.counts_path(workdir, evaluation.protocol))
-        results.write_evaluation(folder, evaluation, counts)
+        counts = trial_files.load_counts(trial_files.counts_path(workdir, evaluation.protocol))
+        trial_files.write_evaluation(folder, evaluation, counts)
     card = trunk_card(trial, folder / WEIGHTS)
     text = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_text(folder / "backbones" / f"{card.name}.yaml", text)

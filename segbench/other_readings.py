@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from segbench.metrics.counts import Sums, mean_iou
 from segbench.reading import Reading, as_card_indices, as_indices, as_labels, shifted
-from segbench.results import scored_classes
+from segbench.runs.trial_files import scored_classes
 from segbench.schema.cards import IGNORE_INDEX, DatasetCard, View
 from segbench.schema.protocol import Protocol
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from segbench.data.labels import class_lookup
 from segbench.data.split import view_lookup
 from segbench.errors import DataError, listed
-from segbench.predicted import ABOUT, load_predicted_by
+from segbench.runs.predicted import ABOUT, load_predicted_by
 from segbench.schema import yamlfile
 from segbench.schema.cards import IGNORE_INDEX, OTHERS, DatasetCard
 

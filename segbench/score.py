@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segbench import results
 from segbench.data.chosen import fingerprint_here, stored_split
 from segbench.data.labels import image_label, palette_problem
 from segbench.data.prepared import changed_since
@@ -22,13 +21,14 @@ from segbench.data.split import open_scored
 from segbench.engine.device import make_repeatable
 from segbench.engine.evaluate import count, reindexed, scored_label
 from segbench.errors import DataError, FileError, by_cause, listed
-from segbench.external import ExternalMethod
 from segbench.files import check_file_names, sha256_of_file
 from segbench.metrics.counts import Counted
 from segbench.other_readings import Other, Tally, far_better
-from segbench.predicted import prediction_files
 from segbench.reading import Reading
-from segbench.results import Evaluation
+from segbench.runs import trial_files
+from segbench.runs.external import ExternalMethod
+from segbench.runs.predicted import prediction_files
+from segbench.runs.trial_files import Evaluation
 from segbench.schema.cards import DatasetCard
 from segbench.schema.code import code_in_use, difference
 from segbench.schema.machine import Machine
@@ -93,29 +93,29 @@ def score_trial(
         DataError: the trial has no trained weights, or the split's files are not here; or they were
             changed since they were converted, or since the trial was scored.
     """
-    known = results.load_evaluation(workdir, protocol)
+    known = trial_files.load_evaluation(workdir, protocol)
     if known is not None:
         _check_same_files(workdir, known, machine)
         return known
-    dataset = results.load_trial(workdir).dataset
-    source = results.counted_alike(workdir, protocol)
+    dataset = trial_files.load_trial(workdir).dataset
+    source = trial_files.counted_alike(workdir, protocol)
     if source is not None:
         _check_same_files(workdir, source, machine)
-        return results.copy_evaluation(workdir, source, protocol, dataset)
+        return trial_files.copy_evaluation(workdir, source, protocol, dataset)
     split = open_scored(dataset, protocol, machine)
     trial, segmenter = load_segmenter(workdir, machine, with_other_code=with_other_code)
     make_repeatable(machine, trial.seed)
     evaluation, counted = scored_on(split, segmenter, trial, protocol, machine, progress)
     changed = difference(trial.code, code_in_use(trial.functions))
     evaluation = evaluation.revised(other_code=changed)
-    results.write_evaluation(workdir, evaluation, counted)
+    trial_files.write_evaluation(workdir, evaluation, counted)
     return evaluation
 
 
 def _check_same_files(workdir: Path, known: Evaluation, machine: Machine) -> None:
     """Refuse figures of other files than are here; where none are here, nothing is known."""
     protocol = known.protocol
-    card = protocol.scored_card(results.load_trial(workdir).dataset)
+    card = protocol.scored_card(trial_files.load_trial(workdir).dataset)
     if changed := changed_since(card, stored_split(protocol.split), machine):
         raise DataError(changed)
     here = fingerprint_here(
@@ -124,7 +124,7 @@ def _check_same_files(workdir: Path, known: Evaluation, machine: Machine) -> Non
     )  # fmt: skip
     if here not in {None, known.split_fingerprint}:
         raise DataError(
-            f"{results.evaluation_path(workdir, protocol)}: was scored on other files of {card.name} "
+            f"{trial_files.evaluation_path(workdir, protocol)}: was scored on other files of {card.name} "
             f"{protocol.split} than are here now; name the folder of those files with --data, or "
             "delete that file to score the trial again"
         )
@@ -199,7 +199,7 @@ def score_predictions(
         encoding=reading.encoding,
         mapping=dict(reading.mapping),
     )
-    evaluation = results.evaluation_of(
+    evaluation = trial_files.evaluation_of(
         counted,
         trial_id=f"external-{name}",
         protocol=protocol,

@@ -10,19 +10,19 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from segbench import results
 from segbench.engine.checkpoint import load_into, load_weights
 from segbench.engine.cost import FLOPS_SIDE, passes_ms, steps_ms
 from segbench.engine.device import chosen_device, device_name, make_repeatable
 from segbench.errors import ResultError
 from segbench.models.segmenter import Segmenter
-from segbench.run import CellRecord, RunRecord, axes_key, load_run
+from segbench.runs import trial_files
+from segbench.runs.record import CellRecord, RunRecord, axes_key, load_run
+from segbench.runs.timings import FILE, Conditions, Timing, Timings, load_timings
 from segbench.schema.code import look_in
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.schema.sweep import chosen_values
 from segbench.schema.trial import Trial
-from segbench.timings import FILE, Conditions, Timing, Timings, load_timings
 from segbench.trial_work import check_code, new_segmenter
 from segbench.version import code_version
 
@@ -50,7 +50,7 @@ class _Model(NamedTuple):
 
     @property
     def weights(self) -> Literal["trained", "random"]:
-        return "trained" if (self.workdir / results.WEIGHTS).is_file() else "random"
+        return "trained" if (self.workdir / trial_files.WEIGHTS).is_file() else "random"
 
 
 class _Times(NamedTuple):
@@ -124,10 +124,10 @@ def _models(run_folder: Path, record: RunRecord, asked: Asked) -> tuple[list[_Mo
 
 def _model(run_folder: Path, seeds: Sequence[CellRecord]) -> _Model | None:
     """Return the cell with its first trained trial, else the first that was written at all."""
-    folders = [results.trial_folder(run_folder, cell.trial_id) for cell in seeds]
+    folders = [trial_files.trial_folder(run_folder, cell.trial_id) for cell in seeds]
     there = [folder for folder in folders if (folder / "trial.json").is_file()]
-    there.sort(key=lambda folder: not (folder / results.WEIGHTS).is_file())
-    return _Model(seeds[0].axes, results.load_trial(there[0]), there[0]) if there else None
+    there.sort(key=lambda folder: not (folder / trial_files.WEIGHTS).is_file())
+    return _Model(seeds[0].axes, trial_files.load_trial(there[0]), there[0]) if there else None
 
 
 def _measure(model: _Model, asked: Asked, device: torch.device, times: _Times) -> None:
@@ -147,7 +147,7 @@ def _built(model: _Model) -> Segmenter:
     check_code(model.trial, model.workdir)
     segmenter = new_segmenter(model.trial)
     if model.weights == "trained":
-        path = model.workdir / results.WEIGHTS
+        path = model.workdir / trial_files.WEIGHTS
         load_into(segmenter, load_weights(path), path)
     return segmenter
 

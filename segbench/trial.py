@@ -19,7 +19,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from segbench import results
 from segbench.engine import ranks
 from segbench.engine.checkpoint import load_into, load_weights, remove_checkpoints, save_weights
 from segbench.engine.cost import forward_flops, forward_ms
@@ -38,7 +37,8 @@ from segbench.leases import attempts, claim
 from segbench.models.segmenter import Segmenter
 from segbench.models.trunk_weights import not_finite
 from segbench.models.weights import backbone_weights
-from segbench.results import Provenance, Result
+from segbench.runs import trial_files
+from segbench.runs.trial_files import Provenance, Result
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.schema.trial import Trial
@@ -99,16 +99,16 @@ def run_trial(
 
     if not ranks.is_first():
         return ranks.agreed(None) or attempt(lambda **_: None)
-    results.write_trial(workdir, trial)
-    if results.is_done(workdir, protocols):
+    trial_files.write_trial(workdir, trial)
+    if trial_files.is_done(workdir, protocols):
         return ranks.agreed("done")
     lease = claim(workdir)
     if lease is None:
         return ranks.agreed("held")
     # The large files are the holder's alone; claims and trial.json others may be writing just now.
-    remove_leftovers(workdir, "last.ckpt", results.WEIGHTS)
+    remove_leftovers(workdir, "last.ckpt", trial_files.WEIGHTS)
     with lease, _warnings_told(lease.report):
-        if results.is_done(workdir, protocols):  # the holder before us finished meanwhile
+        if trial_files.is_done(workdir, protocols):  # the holder before us finished meanwhile
             return ranks.agreed("done")
         ranks.agreed(None)
         return attempt(lease.report)
@@ -144,13 +144,13 @@ def _run(work: Work, protocols: tuple[Protocol, ...], submitted: str | None) -> 
     check_code(work.trial, work.workdir)
     trunk = backbone_weights(work.trial.backbone, work.trial.model, work.machine)
     segmenter = new_segmenter(work.trial, trunk and trunk.path).to(work.device)
-    before = results.load_result(work.workdir)
+    before = trial_files.load_result(work.workdir)
     training = _bring_to_its_end(work, segmenter, protocols, before)
     clock = time.perf_counter()
     # those that keep every prediction first: the others copy their counts
     ordered = sorted(protocols, key=lambda protocol: protocol.false_positives != "everywhere")
     for index, protocol in enumerate(ordered):
-        if ranks.agreed(results.load_evaluation(work.workdir, protocol) is None):
+        if ranks.agreed(trial_files.load_evaluation(work.workdir, protocol) is None):
             evaluate_trial(work, segmenter, protocol, of=f"{index + 1}/{len(protocols)}")
     evaluate_seconds = time.perf_counter() - clock
     if not ranks.is_first():
@@ -174,14 +174,14 @@ def _run(work: Work, protocols: tuple[Protocol, ...], submitted: str | None) -> 
         weights_sha256=trunk.sha256 if trunk else "",
         submitted_code_version=submitted,
     )
-    trained_before = results.load_provenance(work.workdir)
+    trained_before = trial_files.load_provenance(work.workdir)
     if trained_before is not None and not training.steps_done:  # what training cost stays
         provenance = provenance.revised(
             **{name: getattr(trained_before, name) for name in _OF_THE_TRAINING}
         )
-    results.write_provenance(work.workdir, provenance)
+    trial_files.write_provenance(work.workdir, provenance)
     (work.workdir / "traceback.txt").unlink(missing_ok=True)
-    results.write_result(work.workdir, _result(work, segmenter, training.loss, before))
+    trial_files.write_result(work.workdir, _result(work, segmenter, training.loss, before))
     remove_checkpoints(work.workdir)
 
 
@@ -190,7 +190,7 @@ def _bring_to_its_end(
 ) -> _Training:
     """Give the model its last weights, from their file or by what is left of the training."""
     clock = time.perf_counter()
-    weights_path = work.workdir / results.WEIGHTS
+    weights_path = work.workdir / trial_files.WEIGHTS
     loss, steps_done, fingerprint = (before.final_loss if before else None), 0, ""
     # a shared disk may show a file late to another node, so the first rank alone looks
     weights = ranks.agreed(_sound_weights(weights_path) if ranks.is_first() else None)
@@ -286,7 +286,7 @@ def _write_failure(workdir: Path, trial: Trial, error: Exception) -> None:
     LOG.warning("trial %s failed: %s", trial.id(), error)
     write_text(workdir / "traceback.txt", traceback.format_exc())
     is_ours = isinstance(error, SegbenchError)
-    results.write_failure(
+    trial_files.write_failure(
         workdir,
         trial.id(),
         kind=_kind(error),

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from segbench import results
 from segbench.data.shared import scored_part, shared_images, trained_part
 from segbench.data.split import SegmentationSplit, open_scored
 from segbench.data.staging import staged
@@ -16,7 +15,8 @@ from segbench.engine.train import Interrupted
 from segbench.errors import DataError
 from segbench.metrics.counts import Counted
 from segbench.models.segmenter import Segmenter
-from segbench.results import Evaluation
+from segbench.runs import trial_files
+from segbench.runs.trial_files import Evaluation
 from segbench.schema.code import look_in
 from segbench.schema.machine import Machine
 from segbench.schema.matched import ClassIndices, check_classes, matched_classes
@@ -37,11 +37,11 @@ def load_segmenter(
         DataError: the weights are damaged, or another network's.
     """
     look_in((*machine.code_folders, workdir / "backbones", workdir))
-    trial = results.load_trial(workdir)
+    trial = trial_files.load_trial(workdir)
     if not with_other_code:
         check_code(trial, workdir)
     segmenter = new_segmenter(trial)
-    path = workdir / results.WEIGHTS
+    path = workdir / trial_files.WEIGHTS
     load_into(segmenter, load_weights(path), path)
     return trial, segmenter.to(chosen_device(machine)).eval()
 
@@ -58,10 +58,10 @@ def evaluate_trial(work: Work, segmenter: Segmenter, protocol: Protocol, *, of: 
     with ranks.first_before_others():
         machine = staged(protocol.scored_card(trial.dataset), protocol.split, work.machine)
         split = open_scored(trial.dataset, protocol, machine, if_changed="pass_over")
-    source = results.counted_alike(work.workdir, protocol)
+    source = trial_files.counted_alike(work.workdir, protocol)
     if ranks.agreed(source is not None and source.split_fingerprint == split.fingerprint):
         if source is not None and ranks.is_first():
-            results.copy_evaluation(work.workdir, source, protocol, trial.dataset)
+            trial_files.copy_evaluation(work.workdir, source, protocol, trial.dataset)
         return
     share = split.share(ranks.rank(), ranks.count())
     work.report(phase=f"evaluate {of}", step=0, steps=len(share))
@@ -87,7 +87,7 @@ def evaluate_trial(work: Work, segmenter: Segmenter, protocol: Protocol, *, of: 
     if not ranks.is_first():
         return
     evaluation = _evaluation(counted, trial, protocol, split, work.machine)
-    results.write_evaluation(work.workdir, evaluation, counted)
+    trial_files.write_evaluation(work.workdir, evaluation, counted)
 
 
 def score_checkpoint(
@@ -142,7 +142,7 @@ def _evaluation(
     machine: Machine,
 ) -> Evaluation:
     shared = shared_images(trained_part(trial), scored_part(trial, protocol), machine)
-    return results.evaluation_of(
+    return trial_files.evaluation_of(
         counted,
         trial_id=trial.id(),
         protocol=protocol,

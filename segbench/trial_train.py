@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segbench import results
 from segbench.data.batches import training_batches, training_positions
 from segbench.data.split import SegmentationSplit
 from segbench.engine import ranks
@@ -30,6 +29,7 @@ from segbench.errors import DataError
 from segbench.files import digest
 from segbench.models.segmenter import Segmenter
 from segbench.models.trunk import check_not_random
+from segbench.runs import trial_files
 from segbench.schema.matched import matched_classes
 from segbench.schema.protocol import Protocol
 from segbench.schema.trial import IDENTITY_VERSION
@@ -47,7 +47,7 @@ def train_trial(
     """
     trial, recipe = work.trial, work.trial.train
     if trial.start_from is not None:
-        _start_from(segmenter, work.workdir.parent / trial.start_from / results.WEIGHTS)
+        _start_from(segmenter, work.workdir.parent / trial.start_from / trial_files.WEIGHTS)
     with ranks.first_before_others():  # one converts what nobody has converted yet
         split = open_part(work, trial.dataset, recipe.split, max_images=recipe.max_images)
     if len(split) == 0:

@@ -15,8 +15,8 @@ import sys
 import threading
 from pathlib import Path
 
-from segbench import results
 from segbench.errors import LaunchError, SegbenchError
+from segbench.runs import trial_files
 from segbench.schema.code import look_in, move_current_folder_last, trust
 from segbench.schema.job import INTERRUPTED, RANK_LOST, UNRECORDED, Job
 from segbench.trial import Outcome, run_trial
@@ -39,7 +39,7 @@ def work(
     job: Job, trial_id: str, *, pause_at_step: int | None = None, log_name: str = "worker.log"
 ) -> Outcome:
     """Do one trial of the job; its folder receives what the process prints."""
-    workdir = results.trial_folder(Path(job.run_folder), trial_id)
+    workdir = trial_files.trial_folder(Path(job.run_folder), trial_id)
     _log_to(workdir / log_name)
     if job.code_version != code_version():
         logging.getLogger(__name__).warning(
@@ -49,7 +49,7 @@ def work(
         )
     look_in(job.machine.code_folders)
     trust(job.machine.trusted)
-    trial = results.load_trial(workdir)
+    trial = trial_files.load_trial(workdir)
     if trial.id() != trial_id:
         raise LaunchError(
             f"{workdir}: trial.json has the id {trial.id()}; this segbench ({code_version()}) is not "

@@ -86,7 +86,8 @@ def toy_project(tmp_path: Path, toy_cache: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _toy_run_once(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> Path:
-    from segbench import drive, results
+    from segbench import drive
+    from segbench.runs import trial_files
     from segbench.trial import run_trial
 
     folder = tmp_path_factory.mktemp("toy")
@@ -98,7 +99,7 @@ def _toy_run_once(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> 
     prepared = drive.prepare_run(project / "experiments" / "toy.yaml", flags)
     drive.record(prepared, "segbench run experiments/toy.yaml --only head=fcn32s")
     for trial_id, trial in prepared.asked.trials.items():
-        workdir = results.trial_folder(prepared.run_folder, trial_id)
+        workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
         protocols = tuple(prepared.asked.experiment.evaluate.values())
         assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
     return folder

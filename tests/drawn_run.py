@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from segbench import results, run
 from segbench.drive import Flags, Prepared, prepare_run
 from segbench.metrics.counts import Counted
-from segbench.results import Provenance, Result
+from segbench.runs import record_of, trial_files, write_run
+from segbench.runs.timings import FILE, Conditions, Timing, Timings
+from segbench.runs.trial_files import Provenance, Result
 from segbench.schema.trial import Trial
-from segbench.timings import FILE, Conditions, Timing, Timings
 
 DATASET = """
 name: {name}
@@ -134,23 +134,23 @@ def made_timings(prepared: Prepared) -> Timings:
 
 def record_run(prepared: Prepared) -> None:
     command = "segbench run experiments/made.yaml"
-    run.write_run(prepared.run_folder, run.record_of(prepared.asked, command), prepared.whole)
+    write_run(prepared.run_folder, record_of(prepared.asked, command), prepared.whole)
 
 
 def write_done(
     prepared: Prepared, trial_id: str, trial: Trial, *, quality: float, images: int, log_lines: int
 ) -> None:
     """Write all files of a trial that is done. The trial's id is the seed of its chance."""
-    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     rng = np.random.default_rng(int(trial_id, 16))
-    results.write_trial(workdir, trial)
+    trial_files.write_trial(workdir, trial)
     for protocol in prepared.asked.experiment.evaluate.values():
         counts = drawn_counts(rng, trial.dataset.num_classes, images, quality + rng.normal(0, 0.01))
-        evaluation = results.evaluation_of(
+        evaluation = trial_files.evaluation_of(
             counts, trial_id=trial_id, protocol=protocol, dataset=trial.dataset,
             split_fingerprint=f"{trial.dataset.name} val",
         )  # fmt: skip
-        results.write_evaluation(workdir, evaluation, counts)
+        trial_files.write_evaluation(workdir, evaluation, counts)
     steps = np.linspace(1, 60, log_lines).astype(int)
     lines = [
         {"step": int(s), "stage": "all", "loss": float(2 * np.exp(-s / 30) + rng.random() / 9)}
@@ -158,7 +158,7 @@ def write_done(
     ]
     lines.append({"step": 60, "stage": "all", "validation_loss": 0.4})
     (workdir / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    results.write_provenance(
+    trial_files.write_provenance(
         workdir,
         Provenance(
             code_version="0.1.0", packages={}, device="made-up device", host="h", started="",
@@ -178,7 +178,7 @@ def write_done(
         "training_pixels": tuple(1000 * 2**index for index in classes),
         "training_images": tuple(1 + index for index in classes),
     }
-    results.write_result(workdir, Result(trial_id=trial_id, status="done", facts=facts, **seen))
+    trial_files.write_result(workdir, Result(trial_id=trial_id, status="done", facts=facts, **seen))
 
 
 def drawn_counts(rng: np.random.Generator, classes: int, images: int, quality: float) -> Counted:

@@ -9,13 +9,14 @@ from PIL import Image
 from test_external import segbench
 from toy_world import new_project
 
-from segbench import drive, results
+from segbench import drive
 from segbench.crf_search import search_crf
 from segbench.data.prepare import prepare
 from segbench.data.split import open_split
 from segbench.errors import DataError
-from segbench.report.panels import write_panels
-from segbench.run import load_run
+from segbench.runs import trial_files
+from segbench.runs.panels import write_panels
+from segbench.runs.record import load_run
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
@@ -65,7 +66,7 @@ def run_once(tmp_path_factory, toy_cache):
     prepared = drive.prepare_run(folder / "experiments" / "toy.yaml", flags)
     drive.record(prepared, "segbench run")
     ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=(Protocol(),)) == "done"
     return prepared, workdir, trial.dataset
 

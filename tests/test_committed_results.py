@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segbench.report.write import write_report
-from segbench.run import load_run
+from segbench.runs.record import load_run
 
 RESULTS = Path(__file__).parents[1] / "results"
 # named, not searched: a user's own runs, the quickstart's first, lie there too

@@ -8,12 +8,12 @@ from drawn_run import made_run
 from PIL import Image
 from typer.testing import CliRunner
 
-from segbench import results
 from segbench.cli import app
 from segbench.data.split import open_split
 from segbench.metrics.counts import mean_iou
-from segbench.report.observed import load_counts
-from segbench.run import load_rows, load_run
+from segbench.runs import trial_files
+from segbench.runs.observed import load_counts
+from segbench.runs.record import load_rows, load_run
 from segbench.schema.catalog import Catalog
 from segbench.schema.machine import Machine
 from segbench.statistics.pairwise import compare_two
@@ -72,8 +72,8 @@ def test_counts_of_anybody_are_compared_in_dense_files(made, tmp_path):
     assert "these checkpoints, on new images of the same kind; not the method" in said
     assert "| class 0 |" in said
     protocol = record.protocols["native"]
-    folders = [results.trial_folder(made, row.cell.trial_id) for row in (rows[0], rows[-1])]
-    again = compare(*(results.counts_path(folder, protocol) for folder in folders))
+    folders = [trial_files.trial_folder(made, row.cell.trial_id) for row in (rows[0], rows[-1])]
+    again = compare(*(trial_files.counts_path(folder, protocol) for folder in folders))
     assert again[0] == 0, again[1]
     assert f"{expected.left:.2f} - {expected.right:.2f}" in again[1]
     assert "| background |" in again[1]

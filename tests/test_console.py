@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from segbench.console import grid_view, new_console, plain_table, status_table
-from segbench.status import TrialStatus
+from segbench.runs.status import TrialStatus
 
 
 @pytest.fixture

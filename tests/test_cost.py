@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from segbench import results
 from segbench.data.split import open_split
 from segbench.engine.cost import FLOPS_SIDE, forward_flops
 from segbench.models.segmenter import build_segmenter
-from segbench.report.observed import facts_of, load_counts, observed, shared_times
-from segbench.run import load_rows, load_run
+from segbench.runs import trial_files
+from segbench.runs.observed import facts_of, load_counts, observed, shared_times
+from segbench.runs.record import load_rows, load_run
 from segbench.schema.cards import BackboneCard
 from segbench.schema.catalog import built_in_root, read_card
 from segbench.schema.heads import HEADS, Model
@@ -50,8 +50,8 @@ def test_a_trial_puts_its_costs_and_its_training_classes_on_file(toy_run):
     assert "forward_ms" not in facts  # it was measured beside other trials
     assert shared_times(row)["forward_ms"] > 0
     assert shared_times(row)["training_s"] > 0
-    workdir = results.trial_folder(toy_run, row.cell.trial_id)
-    trial = results.load_trial(workdir)
+    workdir = trial_files.trial_folder(toy_run, row.cell.trial_id)
+    trial = trial_files.load_trial(workdir)
     split = open_split(trial.dataset, "train", Machine(cache=str(toy_run.parents[2] / "cache")))
     labels = np.concatenate([split.label(i).numpy().ravel() for i in range(len(split))])
     seen = observed(row, "native", load_counts(toy_run, row, "native"))
@@ -67,16 +67,16 @@ def test_scoring_again_keeps_what_the_training_cost(toy_run):
     from segbench.trial import run_trial
 
     record = load_run(toy_run)
-    workdir = results.trial_folder(toy_run, record.cells[0].trial_id)
-    before = results.load_provenance(workdir)
+    workdir = trial_files.trial_folder(toy_run, record.cells[0].trial_id)
+    before = trial_files.load_provenance(workdir)
     assert before is not None
     assert before.step_seconds is not None
     flipped = record.experiment.evaluate["native"].revised(flip=True)
     machine = Machine(cache=str(toy_run.parents[2] / "cache"), device="cpu")
     assert run_trial(
-        results.load_trial(workdir), workdir, machine=machine, protocols=(flipped,)
+        trial_files.load_trial(workdir), workdir, machine=machine, protocols=(flipped,)
     ) == "done"  # fmt: skip
-    after = results.load_provenance(workdir)
+    after = trial_files.load_provenance(workdir)
     assert after is not None
     assert (after.step_seconds, after.train_seconds) == (before.step_seconds, before.train_seconds)
     assert after.finished >= before.finished

@@ -8,13 +8,13 @@ import pytest
 from drawn_run import made_run
 from typer.testing import CliRunner
 
-from segbench import results
 from segbench.cli.app import app
 from segbench.metrics.counts import Sums, mean_iou, why_blank
 from segbench.report.boards import boards
 from segbench.report.write import write_report
-from segbench.results import Result, why_not_learnt
-from segbench.run import load_rows, load_run
+from segbench.runs import trial_files
+from segbench.runs.record import load_rows, load_run
+from segbench.runs.trial_files import Result, why_not_learnt
 
 
 def sums(confusion: list[list[int]]) -> Sums:
@@ -73,10 +73,10 @@ def test_a_training_whose_loss_ended_above_its_start_did_not_learn(first, last, 
 
 
 def test_the_first_logged_loss_is_on_file_and_equal_after_a_stop(toy_run):
-    for workdir in results.trial_folders(toy_run):
+    for workdir in trial_files.trial_folders(toy_run):
         lines = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
         losses = [line["loss"] for line in lines if "loss" in line]
-        found = results.load_result(workdir)
+        found = trial_files.load_result(workdir)
         assert found is not None
         assert (found.first_loss, found.final_loss) == (
             round(losses[0], 9),
@@ -92,7 +92,7 @@ def test_it_is_marked_in_leaderboard_page_claims_and_status(tmp_path):
     for row in (r for r in rows if r.cell.axes == rows[0].cell.axes):
         assert row.result is not None
         spoilt = row.result.revised(first_loss=1.0, final_loss=1.5)
-        results.write_result(results.trial_folder(run_folder, row.cell.trial_id), spoilt)
+        trial_files.write_result(trial_files.trial_folder(run_folder, row.cell.trial_id), spoilt)
     models = itertools.chain.from_iterable(
         board.models for board in boards(run_folder, record, list(load_rows(run_folder, record)))
     )

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from segbench import results
 from segbench.cli import app
 from segbench.data.split import open_split
 from segbench.engine.predict import predict
 from segbench.errors import DataError
 from segbench.models.segmenter import build_segmenter
+from segbench.runs import trial_files
 from segbench.schema.cards import BackboneCard
 from segbench.schema.catalog import Catalog, read_card
 from segbench.schema.heads import Model
@@ -29,7 +29,7 @@ def segbench(*words):
 
 @pytest.fixture
 def workdir(toy_run):
-    return next(results.trial_folders(toy_run))
+    return next(trial_files.trial_folders(toy_run))
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_an_exported_model_predicts_what_the_trial_predicts(workdir, exported):
 
 def test_the_model_card_names_protocol_figures_classes_data_and_licences(workdir, exported):
     readme = (exported / "README.md").read_text()
-    (evaluation,) = results.load_evaluations(workdir)
+    (evaluation,) = trial_files.load_evaluations(workdir)
     assert f"{100 * (evaluation.figures['mean_iou'] or 0):.2f}" in readme
     assert "whole images at native size" in readme
     for index, name in enumerate(("background", "circle", "square")):

@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from segbench import results
 from segbench.cli import app, scoring
 from segbench.cli.pages import show_report
 from segbench.data.split import open_split
-from segbench.external import load_externals
 from segbench.report.boards import boards
 from segbench.report.tables import write_tables
-from segbench.run import load_rows, load_run
+from segbench.runs import trial_files
+from segbench.runs.external import load_externals
+from segbench.runs.record import load_rows, load_run
 from segbench.schema.catalog import Catalog
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
@@ -62,7 +62,7 @@ def score(folder, *words):
 
 
 def test_a_trial_is_scored_by_another_protocol_without_training_it_again(toy_run):
-    trial = results.trial_folders(toy_run)
+    trial = trial_files.trial_folders(toy_run)
     workdir = next(iter(trial))
     weights = (workdir / "model.safetensors").stat().st_mtime_ns
     code, said = segbench(
@@ -71,7 +71,7 @@ def test_a_trial_is_scored_by_another_protocol_without_training_it_again(toy_run
     assert code == 0, said
     record = load_run(toy_run)
     assert record.protocols["mirrored"] == Protocol(name="mirrored", flip=True)
-    assert results.load_evaluation(workdir, record.protocols["mirrored"]) is not None
+    assert trial_files.load_evaluation(workdir, record.protocols["mirrored"]) is not None
     assert (workdir / "model.safetensors").stat().st_mtime_ns == weights
     board = (toy_run / "leaderboard.md").read_text()
     assert f"## Protocol `native` ({Protocol().digest()})" in board
@@ -121,8 +121,10 @@ def test_predictions_are_scored_by_hand_worked_figures_and_join_the_leaderboard(
     assert "external" in ranking
     assert "toynet" in ranking
     assert "theirs" in (toy_run / "per_class" / "toyshapes.md").read_text()
-    trial = next(results.trial_folders(toy_run))
-    assert results.load_evaluation(trial, Protocol()).split_fingerprint == found.split_fingerprint  # pyright: ignore[reportOptionalMemberAccess]
+    trial = next(trial_files.trial_folders(toy_run))
+    assert (
+        trial_files.load_evaluation(trial, Protocol()).split_fingerprint == found.split_fingerprint
+    )  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def test_protocols_are_named_by_their_settings_or_as_is_asked(toy_run):
@@ -138,7 +140,7 @@ def test_protocols_are_named_by_their_settings_or_as_is_asked(toy_run):
 
 
 def test_a_run_without_models_is_told_from_one_that_can_be_scored_again(toy_run):
-    first, second = (trial.name for trial in results.trial_folders(toy_run))
+    first, second = (trial.name for trial in trial_files.trial_folders(toy_run))
     (toy_run / "trials" / first / "model.safetensors").unlink()
     code, said = segbench("evaluate", toy_run, first, second, "--set", "flip=true")
     assert code == 2

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from segbench import results, score, trial_score
+from segbench import score, trial_score
 from segbench.cli import app
 from segbench.drive import Flags, prepare_run
 from segbench.engine.evaluate import count
 from segbench.metrics.counts import Counts, mean_accuracy, mean_iou
+from segbench.runs import trial_files
 from segbench.schema.protocol import Protocol
 from segbench.trial import run_trial
 
@@ -87,31 +88,34 @@ def test_boundaries_have_no_such_rule():
 
 def test_evaluate_copies_the_counts_of_a_run_without_its_models(toy_run, monkeypatch):
     monkeypatch.setattr(score, "load_segmenter", None)  # no model is built
-    for workdir in results.trial_folders(toy_run):
-        (workdir / results.WEIGHTS).unlink()
+    for workdir in trial_files.trial_folders(toy_run):
+        (workdir / trial_files.WEIGHTS).unlink()
     rule = ["--set", "false_positives=labelled_images", "--set", "absent_class=zero"]
     done = CliRunner().invoke(app, ["evaluate", str(toy_run), *rule, "--name", "study"])
     assert done.exit_code == 0, done.output
-    for workdir in results.trial_folders(toy_run):
-        plain = results.load_counts(results.counts_path(workdir, Protocol()))
-        found = results.load_counts(results.counts_path(workdir, STUDY))
+    for workdir in trial_files.trial_folders(toy_run):
+        plain = trial_files.load_counts(trial_files.counts_path(workdir, Protocol()))
+        found = trial_files.load_counts(trial_files.counts_path(workdir, STUDY))
         assert np.array_equal(found.pred, np.where(plain.label > 0, plain.pred, 0))
         assert np.array_equal(found.label, plain.label)
-        evaluation = results.load_evaluation(workdir, STUDY)
+        evaluation = trial_files.load_evaluation(workdir, STUDY)
         assert evaluation is not None
         assert evaluation.figures["mean_iou"] == mean_iou(found.as_counts().sums, "zero")
 
 
 def test_copied_counts_are_those_of_scoring_again(toy_run, monkeypatch):
-    workdir = next(iter(results.trial_folders(toy_run)))
+    workdir = next(iter(trial_files.trial_folders(toy_run)))
     command = ["evaluate", str(toy_run), workdir.name, "--set", "false_positives=labelled_images"]
     stored = []
     for copies in (True, False):
         if not copies:
-            monkeypatch.setattr(results, "counted_alike", lambda *_: None)
+            monkeypatch.setattr(trial_files, "counted_alike", lambda *_: None)
         assert CliRunner().invoke(app, command).exit_code == 0
         protocol = Protocol(false_positives="labelled_images")
-        paths = results.counts_path(workdir, protocol), results.evaluation_path(workdir, protocol)
+        paths = (
+            trial_files.counts_path(workdir, protocol),
+            trial_files.evaluation_path(workdir, protocol),
+        )
         stored.append([path.read_bytes() for path in paths])
         for path in paths:
             path.unlink()
@@ -122,7 +126,7 @@ def test_a_trial_scores_protocols_that_count_alike_once(toy_project, tmp_path, m
     flags = Flags(cache=tmp_path / "cache", device="cpu", results=tmp_path / "results")
     prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
     trial_id, trial = next(iter(prepared.asked.trials.items()))
-    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     scored = []
 
     def counting(*arguments, **options):
@@ -134,4 +138,4 @@ def test_a_trial_scores_protocols_that_count_alike_once(toy_project, tmp_path, m
     protocols = (STUDY, Protocol(), Protocol(name="mirrored", flip=True))
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
     assert scored == ["native", "mirrored"]
-    assert results.is_done(workdir, protocols)
+    assert trial_files.is_done(workdir, protocols)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segbench import results
 from segbench.drive import Flags, prepare_run
 from segbench.engine.checkpoint import load_weights
+from segbench.runs import trial_files
 from segbench.trial import run_trial
 
 
@@ -29,7 +29,7 @@ def _trained(project: Path, cache: Path, seed: int, *settings: str, stop_at: int
     )
     prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
     ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     if stop_at:
         looks = itertools.count(1)
         stopped = run_trial(

@@ -9,7 +9,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from segbench.engine.counting import boundary_counts, boundary_width_px
 from segbench.engine.evaluate import count
-from segbench.results import evaluation_of, load_counts, write_counts
+from segbench.runs.trial_files import evaluation_of, load_counts, write_counts
 from segbench.schema.cards import DatasetCard, Source, Split
 from segbench.schema.protocol import Protocol
 

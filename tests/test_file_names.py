@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_data_files import card, save
 
-from segbench import results
 from segbench.data.layout import image_names
 from segbench.data.prepare import preflight, prepare
 from segbench.errors import DataError
@@ -18,6 +17,7 @@ from segbench.files import check_file_names
 from segbench.label_images import Asked, label_images
 from segbench.metrics.counts import Counted
 from segbench.reading import as_labels
+from segbench.runs import trial_files
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.score import score_predictions
@@ -40,8 +40,10 @@ def test_names_that_are_not_refused_come_back_from_a_file_of_counts(tmp_path_fac
         return
     path = tmp_path_factory.getbasetemp() / "counts.npz"
     ones = np.ones((len(names), 1), dtype=np.int64)
-    results.write_counts(path, Counted(tuple(names), ones, ones, ones, np.ones((1, 2), np.int64)))
-    assert results.load_counts(path).names == tuple(names)
+    trial_files.write_counts(
+        path, Counted(tuple(names), ones, ones, ones, np.ones((1, 2), np.int64))
+    )
+    assert trial_files.load_counts(path).names == tuple(names)
 
 
 WRONG = [b"a\nb", b"a\xff", b"a\x1b[31m", b"a\rb"]

@@ -5,12 +5,13 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from segbench import drive_preflight, results
+from segbench import drive_preflight
 from segbench.drive import Flags, prepare_run
 from segbench.engine.train import set_frozen
 from segbench.errors import CardError, ExperimentError
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.trunk import check_not_random
+from segbench.runs import trial_files
 from segbench.schema.catalog import Catalog, built_in_root
 from segbench.schema.experiment import read_experiment
 from segbench.schema.heads import HEADS, Model
@@ -136,9 +137,9 @@ def test_features_behind_stochastic_depth_are_not_cached(toy_project, tmp_path):
     )
     prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
     ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=()) == "failed"
-    failure = results.load_failure(workdir)
+    failure = trial_files.load_failure(workdir)
     assert failure is not None
     told = "toynet: the head reads it behind features.2.1.stochastic_depth, which draws at random"
     assert told in failure.message

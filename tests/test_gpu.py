@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from segbench import results
 from segbench.drive import Flags, prepare_run
+from segbench.runs import trial_files
 from segbench.trial import run_trial
 
 
@@ -25,10 +25,10 @@ def test_a_trial_trains_and_is_scored_on_a_gpu_in_every_precision(toy_project, t
     )
     prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
     ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     protocols = tuple(prepared.asked.experiment.evaluate.values())
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
-    result = results.load_result(workdir)
+    result = trial_files.load_result(workdir)
     assert result is not None
     assert result.final_loss is not None
     assert math.isfinite(result.final_loss)

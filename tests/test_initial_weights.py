@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from drawn_run import made_run
 
-from segbench import drive, drive_compare, listing, results
+from segbench import drive, drive_compare, listing
 from segbench.report.boards import boards
 from segbench.report.claims_page import render_claims
 from segbench.report.exports import leaderboard_csv, leaderboard_latex
@@ -19,7 +19,8 @@ from segbench.report.page import render_page
 from segbench.report.starts import starts_of
 from segbench.report.tables import render_leaderboard
 from segbench.report.write import read_run
-from segbench.run import load_rows, load_run
+from segbench.runs import trial_files
+from segbench.runs.record import load_rows, load_run
 from segbench.schema.initial_weights import random_by_default
 from segbench.schema.machine import Machine
 
@@ -205,8 +206,8 @@ def test_the_sha256_of_the_file_that_was_read_stands_on_the_row(mixed, tmp_path)
     run_folder = shutil.copytree(mixed, tmp_path / "made")
     for row in load_rows(run_folder, load_run(run_folder)):
         assert row.provenance is not None
-        workdir = results.trial_folder(run_folder, row.cell.trial_id)
-        results.write_provenance(
+        workdir = trial_files.trial_folder(run_folder, row.cell.trial_id)
+        trial_files.write_provenance(
             workdir, row.provenance.revised(weights_sha256="1378be20" + "a" * 56)
         )
     found = read_run(run_folder, judged=False)

@@ -27,7 +27,7 @@ from launch_faults import (
 )  # fmt: skip
 
 from segbench.leases import attempts
-from segbench.results import load_provenance
+from segbench.runs.trial_files import load_provenance
 
 pytestmark = pytest.mark.slow
 

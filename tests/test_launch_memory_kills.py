@@ -12,7 +12,7 @@ from segbench.launch import local
 from segbench.launch.memory_kills import memory_kills
 from segbench.launch.work import Work
 from segbench.leases import attempts, claim
-from segbench.results import load_result, trial_folder
+from segbench.runs.trial_files import load_result, trial_folder
 from segbench.schema.job import Job
 from segbench.schema.launching import Launch
 from segbench.schema.machine import Machine

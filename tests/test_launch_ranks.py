@@ -9,14 +9,14 @@ from launch_faults import Toy, result_bytes, wait_until
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
-from segbench import results
 from segbench.drive import Flags, prepare_run
 from segbench.engine.evaluate import merged
 from segbench.errors import ExperimentError, LaunchError
 from segbench.launch.local import slots
 from segbench.launch.rank import start_all, wait_for_all
 from segbench.metrics.counts import Counted
-from segbench.results import counts_path, load_counts, load_result
+from segbench.runs import trial_files
+from segbench.runs.trial_files import counts_path, load_counts, load_result
 from segbench.schema.job import Job
 from segbench.schema.launching import Launch
 from segbench.trial import run_trial
@@ -38,8 +38,8 @@ def a_job(toy_project):
         flags = Flags(settings=settings, results=toy_project / name, device="cpu")
         prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
         trial_id, trial = next(iter(prepared.asked.trials.items()))
-        workdir = results.trial_folder(prepared.run_folder, trial_id)
-        results.write_trial(workdir, trial)
+        workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
+        trial_files.write_trial(workdir, trial)
         job = Job(
             run_folder=str(prepared.run_folder), machine=prepared.machine, code_version="test",
             protocols=tuple(prepared.asked.experiment.evaluate.values()),
@@ -118,7 +118,7 @@ def test_more_gpus_than_there_are_is_one_sentence(toy_project, monkeypatch, fiel
 @pytest.mark.slow
 def test_one_two_and_four_ranks_give_the_same_counts_and_the_whole_batchs_gradients(a_job):
     job, _, alone = a_job("alone", *PROTOCOLS, *STEPS)
-    trial = results.load_trial(alone)
+    trial = trial_files.load_trial(alone)
     assert run_trial(trial, alone, machine=job.machine, protocols=job.protocols) == "done"
     for ranks in (2, 4):
         job, path, together = a_job(f"ranks{ranks}", *PROTOCOLS, *STEPS)

@@ -10,8 +10,8 @@ from segbench.cli import app
 from segbench.drive import Flags, prepare_run
 from segbench.launch.local import grace_seconds
 from segbench.launch.on_slurm import sbatch_options
-from segbench.results import is_done, load_result, load_trial, trial_folder
-from segbench.run import load_run
+from segbench.runs.record import load_run
+from segbench.runs.trial_files import is_done, load_result, load_trial, trial_folder
 from segbench.schema.launching import Launch
 from segbench.schema.machine import Machine, Monitor
 from segbench.schema.protocol import Protocol

@@ -17,20 +17,20 @@ from segbench.leases import claim
 from segbench.metrics.counts import Counted
 from segbench.report.page import render_page
 from segbench.report.tables import render_leaderboard
-from segbench.results import (
+from segbench.runs.record import CellRecord, load_rows, load_run, record_of, write_run
+from segbench.runs.trial_files import (
     Evaluation,
     Result,
     load_result,
     write_evaluation,
     write_result,
 )
-from segbench.run import CellRecord, load_rows, load_run, record_of, write_run
+from segbench.runs.tuning import best_samples
 from segbench.schema.experiment import read_experiment
 from segbench.schema.search import Distribution, Search
 from segbench.schema.searched import brackets
 from segbench.trial import run_trial
 from segbench.trial_score import score_checkpoint
-from segbench.tuning import best_samples
 
 SEARCH = """
 search:

@@ -19,12 +19,12 @@ from segbench.launch.slurm_queue import cancel_jobs
 from segbench.launch.work import Work
 from segbench.leases import claim, fruitless_attempts
 from segbench.listing import prepare_all
-from segbench.results import Provenance, trial_folder, write_provenance
-from segbench.run import load_run, record_of, write_run
+from segbench.runs.record import load_run, record_of, write_run
+from segbench.runs.status import ClusterJob, TrialStatus, job_logs, statuses
+from segbench.runs.trial_files import Provenance, trial_folder, write_provenance
 from segbench.schema.job import Job
 from segbench.schema.launching import Launch
 from segbench.schema.machine import Machine
-from segbench.status import ClusterJob, TrialStatus, job_logs, statuses
 from segbench.version import package_digest
 
 

@@ -24,12 +24,12 @@ from torchvision.models.inception import (
     InceptionE,
 )
 
-from segbench import results
 from segbench.drive import Flags, prepare_run
 from segbench.engine.predict import predict
 from segbench.errors import CardError, DataError
 from segbench.model_folder import trunk_card
 from segbench.models.segmenter import Segmenter, build_segmenter
+from segbench.runs import trial_files
 from segbench.schema.cards import BackboneCard, Input
 from segbench.schema.catalog import Catalog, built_in_root
 from segbench.schema.heads import Head, Model
@@ -390,11 +390,11 @@ def test_a_chain_trains_and_is_scored(write, tmp_path, cached):
     )
     prepared = prepare_run(write("chain.yaml", TRAINED), flags)
     ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     protocols = tuple(prepared.asked.experiment.evaluate.values())
     done = run_trial(trial, workdir, machine=prepared.machine, protocols=protocols)
-    assert done == "done", results.load_result(workdir)
-    found = [results.load_evaluation(workdir, protocol) for protocol in protocols]
+    assert done == "done", trial_files.load_result(workdir)
+    found = [trial_files.load_evaluation(workdir, protocol) for protocol in protocols]
     assert [evaluation and evaluation.num_images for evaluation in found] == [2, 2]
 
 

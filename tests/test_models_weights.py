@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model
 
-from segbench import drive, results
+from segbench import drive
 from segbench.drive_preflight import check_same_files, missing_files
 from segbench.errors import CardError, DataError
 from segbench.files import sha256_of_file
@@ -26,6 +26,7 @@ from segbench.models.weights import (
     missing_weights,
     sha256_here,
 )
+from segbench.runs import trial_files
 from segbench.schema.cards import BackboneCard, Weights
 from segbench.schema.catalog import built_in_root, read_card
 from segbench.schema.heads import HEADS, Model
@@ -386,10 +387,10 @@ def test_a_trial_keeps_the_sha256_that_it_started_from_and_a_run_compares_it(toy
     prepared = drive.prepare_run(toy_project / "experiments" / "toy.yaml", flags)
     assert missing_files(prepared) == []
     ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     protocols = tuple(prepared.asked.experiment.evaluate.values())
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
-    provenance = results.load_provenance(workdir)
+    provenance = trial_files.load_provenance(workdir)
     assert provenance is not None
     assert provenance.weights_sha256 == whole
     check_same_files(prepared)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from segbench import drive_preflight, results
+from segbench import drive_preflight
 from segbench.cli.app import app
 from segbench.drive import Flags, prepare_run
 from segbench.engine.checkpoint import load_weights, save_weights
@@ -19,6 +19,7 @@ from segbench.errors import DataError, DivergedError, ExperimentError
 from segbench.files import read_json_lines, sha256_of_file
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.trunk import call_builder
+from segbench.runs import trial_files
 from segbench.schema.cards import BackboneCard
 from segbench.schema.catalog import Catalog, read_card
 from segbench.schema.heads import HEADS, Model
@@ -113,21 +114,21 @@ def test_weights_that_are_not_finite_are_named_before_anything_starts(toy_projec
     (told,) = drive_preflight.missing_files(prepared)
     assert told.startswith(f"{path}: holds NaN or infinity in features.0.0.weight")
     ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=()) == "failed"
-    failure = results.load_failure(workdir)
+    failure = trial_files.load_failure(workdir)
     assert failure is not None
     assert str(path) in failure.message
 
 
 def test_trained_weights_that_are_not_finite_are_read_by_nobody(toy_run, tmp_path):
-    (workdir, *_) = results.trial_folders(toy_run)
-    path = workdir / results.WEIGHTS
+    (workdir, *_) = trial_files.trial_folders(toy_run)
+    path = workdir / trial_files.WEIGHTS
     state = load_weights(path)
     name = next(name for name, tensor in state.items() if tensor.is_floating_point())
     state[name].view(-1)[0] = math.nan
     save_weights(path, state)
-    with pytest.raises(DataError, match=f"{results.WEIGHTS}: holds NaN or infinity in {name}"):
+    with pytest.raises(DataError, match=f"{trial_files.WEIGHTS}: holds NaN or infinity in {name}"):
         load_weights(path)
     photograph = tmp_path / "photograph.png"
     Image.new("RGB", (40, 40)).save(photograph)

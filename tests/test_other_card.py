@@ -12,7 +12,7 @@ from test_report_boards import boards_of
 from toy_world import TOY_BACKBONE
 from typer.testing import CliRunner
 
-from segbench import drive, drive_preflight, results
+from segbench import drive, drive_preflight
 from segbench.cli.app import app
 from segbench.data.split import open_scored
 from segbench.engine.checkpoint import load_weights, save_weights
@@ -20,11 +20,12 @@ from segbench.engine.predict import predict, score_map
 from segbench.errors import ExperimentError
 from segbench.listing import prepare_all
 from segbench.model_folder import export_model
-from segbench.report.bundle import verified
-from segbench.report.observed import observations
-from segbench.report.panels import write_panels
 from segbench.report.write import page_of, read_run
-from segbench.run import load_rows, load_run
+from segbench.runs import trial_files
+from segbench.runs.bundle import verified
+from segbench.runs.observed import observations
+from segbench.runs.panels import write_panels
+from segbench.runs.record import load_rows, load_run
 from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog
 from segbench.schema.job import Job
@@ -135,7 +136,7 @@ def run(prepared):
     )  # fmt: skip
     protocols = Job.read(job.write()).protocols
     for trial_id, trial in prepared.asked.trials.items():
-        workdir = results.trial_folder(prepared.run_folder, trial_id)
+        workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
         run_trial(trial, workdir, machine=prepared.machine, protocols=())
         _tell_classes_apart(workdir, prepared.machine)
         assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
@@ -144,7 +145,7 @@ def run(prepared):
 
 def _tell_classes_apart(workdir, machine):
     """Put a random head into the model whose scores have mean 0: a few steps teach it one class."""
-    path = workdir / results.WEIGHTS
+    path = workdir / trial_files.WEIGHTS
     weights = load_weights(path)
     generator = torch.Generator().manual_seed(0)
     for name, tensor in weights.items():
@@ -164,10 +165,10 @@ def _found(run, prepared, dataset, protocol):
     ((trial_id, _),) = [
         (i, t) for i, t in prepared.asked.trials.items() if t.dataset.name == dataset
     ]
-    workdir = results.trial_folder(run, trial_id)
+    workdir = trial_files.trial_folder(run, trial_id)
     asked = prepared.asked.experiment.evaluate[protocol]
-    return results.load_evaluation(workdir, asked), results.load_counts(
-        results.counts_path(workdir, asked)
+    return trial_files.load_evaluation(workdir, asked), trial_files.load_counts(
+        trial_files.counts_path(workdir, asked)
     )
 
 
@@ -206,7 +207,7 @@ def test_the_validation_loss_of_permuted_labels_is_that_of_the_own_card(
 def test_counts_of_matched_classes_are_those_of_a_plain_loop(run, prepared):
     evaluation, counts = _found(run, prepared, "own", "fewer")
     protocol = evaluation.protocol
-    workdir = results.trial_folder(run, evaluation.trial_id)
+    workdir = trial_files.trial_folder(run, evaluation.trial_id)
     trial, segmenter = load_segmenter(workdir, prepared.machine)
     split = open_scored(trial.dataset, protocol, prepared.machine)
     names = trial.dataset.class_names
@@ -325,7 +326,7 @@ def test_evaluate_scores_trained_models_on_another_card(run, cli):
 
 def test_predictions_of_anybody_are_matched_too(run, prepared, cli, tmp_path):
     evaluation, _ = _found(run, prepared, "own", "turned")
-    trial_folder = results.trial_folder(run, evaluation.trial_id)
+    trial_folder = trial_files.trial_folder(run, evaluation.trial_id)
     plain = ("--set", "flip=false", "--split", "val", "-o", str(tmp_path / "p"))
     cli("predict", str(trial_folder), *plain)
     cli(
@@ -380,7 +381,7 @@ def test_pages_pictures_models_and_bundles_have_the_scored_classes(run, prepared
     assert {i for panel in panels["panels"] for i in panel["class_indices"]} <= {0, 1}
     page = page_of(run, read_run(run))
     assert "turned (3 classes" in page
-    workdir = results.trial_folder(run, evaluation.trial_id)
+    workdir = trial_files.trial_folder(run, evaluation.trial_id)
     export_model(workdir, tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text()
     (box,) = [line for line in card.splitlines() if line.startswith("| box")]
@@ -415,12 +416,12 @@ def test_images_that_one_card_trains_on_and_the_other_scores_are_counted(tmp_pat
     assert before.startswith(told.format(1))  # by bytes
     drive.record(prepared, "segbench run")
     ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     (protocol,) = prepared.asked.experiment.evaluate.values()
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=(protocol,)) == "done"
     (after,) = drive_preflight.shared_images(prepared)
     assert after.startswith(told.format(2))  # by pixels
-    assert results.load_evaluation(workdir, protocol).num_trained_on == 2
+    assert trial_files.load_evaluation(workdir, protocol).num_trained_on == 2
     (board,) = boards_of(prepared.run_folder)
     assert board.reading_note.startswith("2 of these 4 images were trained on")
     (project / "data" / "others" / "val_labels" / "val0.png").unlink()

@@ -8,10 +8,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from segbench import drive, drive_preflight, results
+from segbench import drive, drive_preflight
 from segbench.cli import app
 from segbench.errors import DataError, ExperimentError
 from segbench.files import read_json
+from segbench.runs import trial_files
 from segbench.schema import code
 from segbench.schema.machine import Machine
 from segbench.trial import run_trial
@@ -81,7 +82,7 @@ def trained(project):
     run = prepared(project)
     drive.record(run, "segbench run")
     (trial,) = run.asked.trials.values()
-    workdir = results.trial_folder(run.run_folder, trial.id())
+    workdir = trial_files.trial_folder(run.run_folder, trial.id())
     protocols = tuple(run.asked.experiment.evaluate.values())
     assert run_trial(trial, workdir, machine=run.machine, protocols=protocols) == "done"
     return workdir
@@ -94,7 +95,7 @@ def segbench(*words):
 
 def test_changed_code_is_another_trial_and_the_old_one_is_named(project):
     workdir = trained(project)
-    assert set(results.load_trial(workdir).code) == {MODULE, f"{MODULE}_layers"}
+    assert set(trial_files.load_trial(workdir).code) == {MODULE, f"{MODULE}_layers"}
     assert drive_preflight.made_from_other_code(prepared(project)) == []
     change(project)
     now = prepared(project)
@@ -119,7 +120,7 @@ def test_evaluate_and_predict_refuse_a_trial_of_other_code_unless_told(project, 
         assert exit_code == 2
         assert f"was made from other code than is here: {MODULE}_layers has changed" in said
         assert segbench(*words, "--other-code")[0] == 0
-    evaluations = {e.protocol.name: e.other_code for e in results.load_evaluations(workdir)}
+    evaluations = {e.protocol.name: e.other_code for e in trial_files.load_evaluations(workdir)}
     assert evaluations == {"native": "", "native-flip-true": f"{MODULE}_layers has changed"}
     assert "--other-code" in segbench("evaluate", "--help")[1]
 
@@ -168,10 +169,10 @@ def test_a_change_of_shapes_is_one_sentence(project, tmp_path):
 
 def test_weights_with_other_names_are_named(project, tmp_path):
     workdir = trained(project)
-    tensors = load_file(workdir / results.WEIGHTS)
+    tensors = load_file(workdir / trial_files.WEIGHTS)
     name = next(iter(tensors))
     tensors["strange"] = tensors.pop(name)
-    save_file(tensors, workdir / results.WEIGHTS)
+    save_file(tensors, workdir / trial_files.WEIGHTS)
     with pytest.raises(DataError, match=f"{name} is missing, strange is too much"):
         load_segmenter(workdir, Machine.from_environment(device="cpu"))
 
@@ -180,9 +181,9 @@ def test_a_worker_that_finds_other_code_than_was_planned_fails_in_one_sentence(p
     run = prepared(project)
     (trial,) = run.asked.trials.values()
     change(project)
-    workdir = results.trial_folder(run.run_folder, trial.id())
+    workdir = trial_files.trial_folder(run.run_folder, trial.id())
     assert run_trial(trial, workdir, machine=run.machine, protocols=()) == "failed"
-    failure = results.load_failure(workdir)
+    failure = trial_files.load_failure(workdir)
     assert failure is not None
     assert f"{MODULE}_layers has changed" in failure.message
 

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
-from segbench import results
 from segbench.cli import app
 from segbench.data.labels import image_label
 from segbench.data.photographs import checked_image
 from segbench.data.split import decoded_image, open_split
 from segbench.errors import DataError
+from segbench.runs import trial_files
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 
@@ -204,7 +204,7 @@ def test_values_above_the_card_s_bits_are_a_fault_of_the_card(street, tmp_path):
 
 
 def test_predict_warns_once_of_photographs_that_are_nearly_black(toy_run, tmp_path, caplog):
-    workdir = next(results.trial_folders(toy_run))
+    workdir = next(trial_files.trial_folders(toy_run))
     for name in "ab":
         dark = RNG.integers(0, 4096, (24, 32)).astype(np.uint16)
         (tmp_path / f"{name}.png").write_bytes(sixteen_bits(dark))
@@ -217,7 +217,7 @@ def test_predict_warns_once_of_photographs_that_are_nearly_black(toy_run, tmp_pa
 
 
 def test_predict_labels_a_photograph_as_people_see_it(toy_run, tmp_path):
-    workdir = next(results.trial_folders(toy_run))
+    workdir = next(trial_files.trial_folders(toy_run))
     (tmp_path / "phone.jpg").write_bytes(oriented(6, "JPEG"))
     upright = ImageOps.exif_transpose(Image.open(tmp_path / "phone.jpg"))
     upright.save(tmp_path / "upright.png", exif=b"")

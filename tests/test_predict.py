@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from segbench import drive, results
+from segbench import drive
 from segbench.cli import app
 from segbench.engine.crf import refine, refined_predictions
 from segbench.errors import DataError
 from segbench.files import read_json
+from segbench.runs import trial_files
 from segbench.schema.protocol import Crf
 
 
@@ -93,7 +94,7 @@ def test_parameters_are_searched_on_held_out_images_alone(toy_run):
     prepared = drive.prepare_run(experiment, flags)
     drive.record(prepared, "held")
     ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     protocols = tuple(prepared.asked.experiment.evaluate.values())
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
     words = ["crf-search", prepared.run_folder, trial_id, "--samples", 2, "--device", "cpu"]
@@ -115,7 +116,7 @@ def test_parameters_are_searched_on_held_out_images_alone(toy_run):
 
 
 def test_a_trial_that_saw_every_training_image_is_not_searched(toy_run):
-    workdir = next(results.trial_folders(toy_run))
+    workdir = next(trial_files.trial_folders(toy_run))
     done = CliRunner().invoke(app, ["crf-search", str(toy_run), workdir.name])
     assert done.exit_code == 2
     said = " ".join(done.output.split())

@@ -11,12 +11,12 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from segbench import results
 from segbench.cli import app
 from segbench.engine.checkpoint import save_weights
-from segbench.external import load_externals
 from segbench.files import read_json
-from segbench.predicted import names_of_split
+from segbench.runs import trial_files
+from segbench.runs.external import load_externals
+from segbench.runs.predicted import names_of_split
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
@@ -80,10 +80,10 @@ def new_card(folder: Path, name: str) -> DatasetCard:
 
 def new_model(workdir: Path, card: DatasetCard) -> Path:
     """Make the trial's folder one of a model of the card's classes, whose predictions vary."""
-    trial = results.load_trial(workdir).revised(dataset=card)
+    trial = trial_files.load_trial(workdir).revised(dataset=card)
     for path in (workdir / "trial.json", workdir / "evaluations"):
         path.unlink() if path.is_file() else shutil.rmtree(path)
-    results.write_trial(workdir, trial)
+    trial_files.write_trial(workdir, trial)
     torch.manual_seed(1)
     segmenter = new_segmenter(trial)
     head = (
@@ -97,13 +97,13 @@ def new_model(workdir: Path, card: DatasetCard) -> Path:
             segmenter.train()(images)
         maps = segmenter.eval()(torch.rand(8, 3, 40, 47).round())
         head[1].sub_(maps.mean((0, 2, 3)))  # no class leads everywhere
-    save_weights(workdir / results.WEIGHTS, segmenter.state_dict())
+    save_weights(workdir / trial_files.WEIGHTS, segmenter.state_dict())
     return workdir
 
 
 @pytest.fixture
 def workdir(toy_run):
-    return next(results.trial_folders(toy_run))
+    return next(trial_files.trial_folders(toy_run))
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -149,7 +149,7 @@ def test_the_folder_says_who_predicted_and_overlays_lie_apart(workdir, tmp_path)
     assert sorted(about["images"]) == names
     code, said = segbench("compare", out, out, "--dataset", "toyshapes", "--split", "val")
     assert code == 0, said
-    wanted = results.load_evaluation(workdir, Protocol()).figures["mean_iou"]  # pyright: ignore[reportOptionalMemberAccess]
+    wanted = trial_files.load_evaluation(workdir, Protocol()).figures["mean_iou"]  # pyright: ignore[reportOptionalMemberAccess]
     assert f"{100 * wanted:.2f} - {100 * wanted:.2f}" in said  # pyright: ignore[reportOptionalOperand]
 
 

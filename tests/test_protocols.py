@@ -16,7 +16,7 @@ from segbench.engine.evaluate import scored_label
 from segbench.engine.predict import predict, probability_map
 from segbench.metrics.counts import Sums, mean_iou
 from segbench.reading import as_labels
-from segbench.results import scored_classes
+from segbench.runs.trial_files import scored_classes
 from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog, built_in_root
 from segbench.schema.machine import Machine

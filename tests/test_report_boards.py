@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from drawn_run import drawn_counts, made_run
 
-from segbench import results
-from segbench.external import ExternalMethod, write_external
 from segbench.report.boards import Confusion, _confusion, boards
-from segbench.run import load_rows, load_run
+from segbench.runs import trial_files
+from segbench.runs.external import ExternalMethod, write_external
+from segbench.runs.record import load_rows, load_run
 
 
 def boards_of(run_folder):
@@ -70,7 +70,7 @@ def test_models_stand_best_first_and_the_leader_has_its_rivals(made, found):
 def test_an_incomplete_cell_is_on_no_board(tmp_path):
     run_folder = made_run(tmp_path, datasets={"few": ("background", "cat")}, seeds=2)
     cell = load_run(run_folder).cells[0]
-    (results.trial_folder(run_folder, cell.trial_id) / "result.json").unlink()
+    (trial_files.trial_folder(run_folder, cell.trial_id) / "result.json").unlink()
     for board in boards_of(run_folder):
         assert len(board.models) == 3
         assert cell.axes not in [model.axes for model in board.models]
@@ -78,8 +78,10 @@ def test_an_incomplete_cell_is_on_no_board(tmp_path):
 
 def test_shares_are_those_of_the_labelled_pixels(made, found):
     board = found[0]
-    counts = results.load_counts(
-        results.counts_path(made / "trials" / board.models[0].rows[0].cell.trial_id, board.protocol)
+    counts = trial_files.load_counts(
+        trial_files.counts_path(
+            made / "trials" / board.models[0].rows[0].cell.trial_id, board.protocol
+        )
     )
     assert board.label_share == pytest.approx(counts.label.sum(0) / counts.label.sum())
 
@@ -105,7 +107,7 @@ def test_a_large_confusion_matrix_keeps_every_pixel_and_its_most_confused_classe
 def test_equal_models_are_called_equal(tmp_path):
     run_folder = made_run(tmp_path, datasets={"few": ("background", "cat")}, seeds=1)
     record = load_run(run_folder)
-    first, *others = (results.trial_folder(run_folder, cell.trial_id) for cell in record.cells)
+    first, *others = (trial_files.trial_folder(run_folder, cell.trial_id) for cell in record.cells)
     for workdir in others:
         for path in (first / "evaluations").iterdir():
             (workdir / "evaluations" / path.name).write_bytes(path.read_bytes())
@@ -131,10 +133,10 @@ def test_costs_are_what_the_trials_measured(found):
 def test_times_that_trials_measured_beside_each_other_are_no_costs(tmp_path):
     run_folder = made_run(tmp_path, datasets={"few": ("background", "cat")}, seeds=2, timed=False)
     record = load_run(run_folder)
-    slow = results.trial_folder(run_folder, record.cells[0].trial_id)
-    provenance = results.load_provenance(slow)
+    slow = trial_files.trial_folder(run_folder, record.cells[0].trial_id)
+    provenance = trial_files.load_provenance(slow)
     assert provenance is not None
-    results.write_provenance(slow, provenance.revised(forward_ms=519.0))
+    trial_files.write_provenance(slow, provenance.revised(forward_ms=519.0))
     resnet = next(m for m in boards_of(run_folder)[0].models if m.name == "resnet18 fcn32s")
     assert set(resnet.costs) == {"parameters", "flops", "peak_memory_mib"}
     assert resnet.shared_times["forward_ms"] == (16, 519)
@@ -160,9 +162,9 @@ def external_in(run_folder, *, quality=0.99, name="theirs"):
     """Write the scores of predictions of somebody else, on the run's images."""
     record = load_run(run_folder)
     protocol = record.protocols["native"]
-    trial = results.load_trial(next(results.trial_folders(run_folder)))
+    trial = trial_files.load_trial(next(trial_files.trial_folders(run_folder)))
     counts = drawn_counts(np.random.default_rng(5), trial.dataset.num_classes, 30, quality)
-    evaluation = results.evaluation_of(
+    evaluation = trial_files.evaluation_of(
         counts, trial_id="", protocol=protocol, dataset=trial.dataset,
         split_fingerprint=f"{trial.dataset.name} val",
     )  # fmt: skip
@@ -190,10 +192,10 @@ def test_an_external_method_stands_on_its_board_without_a_letter(tmp_path):
 def test_an_external_method_under_a_protocol_of_its_own_has_a_board_of_its_own(tmp_path):
     run_folder = made_run(tmp_path, datasets={"few": ("background", "cat", "dog")}, seeds=1)
     record = load_run(run_folder)
-    trial = results.load_trial(next(results.trial_folders(run_folder)))
+    trial = trial_files.load_trial(next(trial_files.trial_folders(run_folder)))
     protocol = record.protocols["native"].revised(name="squashed", size=(32, 32))
     counts = drawn_counts(np.random.default_rng(5), 3, 30, 0.8)
-    evaluation = results.evaluation_of(
+    evaluation = trial_files.evaluation_of(
         counts, trial_id="", protocol=protocol, dataset=trial.dataset, split_fingerprint="few val"
     )
     method = ExternalMethod(name="theirs", dataset="few", predictions_digest="0" * 64)

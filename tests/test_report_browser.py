@@ -16,7 +16,7 @@ from test_report_boards import external_in
 
 from segbench.report.serve import new_server
 from segbench.report.write import write_report
-from segbench.results import load_trial
+from segbench.runs.trial_files import load_trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"

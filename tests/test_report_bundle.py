@@ -8,12 +8,12 @@ import zipfile
 import pytest
 from drawn_run import made_run
 
-from segbench import results
 from segbench.errors import ResultError
-from segbench.report.bundle import MANIFEST, import_bundle, merge_runs, write_bundle
 from segbench.report.write import write_report
-from segbench.results import Result
-from segbench.run import load_run
+from segbench.runs import trial_files
+from segbench.runs.bundle import MANIFEST, import_bundle, merge_runs, write_bundle
+from segbench.runs.record import load_run
+from segbench.runs.trial_files import Result
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_what_was_packed_is_what_is_unpacked_and_reports_the_same(made, bundle, 
 def test_weights_heartbeats_and_strange_files_stay_at_home(made, tmp_path):
     copied = tmp_path / "made"
     shutil.copytree(made, copied)
-    workdir = next(results.trial_folders(copied))
+    workdir = next(trial_files.trial_folders(copied))
     for name in ("model.safetensors", "heartbeat.json", "worker.log", "note.txt"):
         (workdir / name).write_text("secret")
     write_bundle(copied, tmp_path / "b.zip")
@@ -193,7 +193,7 @@ def halves(made, tmp_path):
         record.revised(cells=cells).write_to(tmp_path / name / "run.json")
         for cell in record.cells:
             if cell not in cells:
-                shutil.rmtree(results.trial_folder(tmp_path / name, cell.trial_id))
+                shutil.rmtree(trial_files.trial_folder(tmp_path / name, cell.trial_id))
     return tmp_path / "a", tmp_path / "b"
 
 
@@ -206,11 +206,11 @@ def test_two_halves_merge_into_the_whole(made, tmp_path):
 
 def test_different_results_of_one_trial_are_a_conflict_and_all_are_named(made, tmp_path):
     shutil.copytree(made, tmp_path / "other")
-    changed = list(results.trial_folders(tmp_path / "other"))[:2]
+    changed = list(trial_files.trial_folders(tmp_path / "other"))[:2]
     for workdir in changed:
-        result = results.load_result(workdir)
+        result = trial_files.load_result(workdir)
         assert result is not None
-        results.write_result(workdir, result.revised(final_loss=9.0))
+        trial_files.write_result(workdir, result.revised(final_loss=9.0))
     with pytest.raises(ResultError) as caught:
         merge_runs((made, tmp_path / "other"), tmp_path / "whole")
     for workdir in changed:
@@ -220,12 +220,12 @@ def test_different_results_of_one_trial_are_a_conflict_and_all_are_named(made, t
 
 def test_a_done_trial_wins_over_a_failed_one(made, tmp_path):
     shutil.copytree(made, tmp_path / "other")
-    workdir = next(results.trial_folders(tmp_path / "other"))
-    results.write_result(workdir, Result(trial_id=workdir.name, status="failed", kind="killed"))
+    workdir = next(trial_files.trial_folders(tmp_path / "other"))
+    trial_files.write_result(workdir, Result(trial_id=workdir.name, status="failed", kind="killed"))
     for order in ((made, tmp_path / "other"), (tmp_path / "other", made)):
         shutil.rmtree(tmp_path / "whole", ignore_errors=True)
         merge_runs(order, tmp_path / "whole")
-        result = results.load_result(results.trial_folder(tmp_path / "whole", workdir.name))
+        result = trial_files.load_result(trial_files.trial_folder(tmp_path / "whole", workdir.name))
         assert result is not None
         assert result.status == "done"
 

@@ -11,11 +11,11 @@ import pytest
 from drawn_run import made_run
 
 import segbench
-from segbench import results
 from segbench.errors import ResultError
 from segbench.report.exports import latex, leaderboard_latex, per_class_latex
 from segbench.report.write import read_run, write_report
-from segbench.run import load_run
+from segbench.runs import trial_files
+from segbench.runs.record import load_run
 
 CLASSES = ("background", "50% & more_$", "x\\y{z}~^#<>|")
 
@@ -53,7 +53,7 @@ def test_load_results_gives_every_number_of_the_files(made):
 def test_a_trial_without_numbers_is_a_row_all_the_same(tmp_path):
     run_folder = made_run(tmp_path, datasets={"few": CLASSES}, seeds=1)
     gone = load_run(run_folder).cells[0].trial_id
-    for path in results.trial_folder(run_folder, gone).rglob("*.json"):
+    for path in trial_files.trial_folder(run_folder, gone).rglob("*.json"):
         path.unlink()
     table = segbench.load_results(str(run_folder))
     row = table[table.trial_id == gone]

@@ -11,8 +11,8 @@ from PIL import Image
 
 from segbench.errors import ResultError
 from segbench.report.figures import FORMATS, KINDS, chosen_board, front_of, write_figure
-from segbench.report.panels import PARTS
 from segbench.report.write import read_run
+from segbench.runs.panels import PARTS
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import pytest
 from drawn_run import made_run
 from test_report_boards import external_in
 
-from segbench import results
 from segbench.claims.judge import judge
-from segbench.report.observed import observations
 from segbench.report.page import command_of, duration, render_page
 from segbench.report.write import page_of, read_run, write_report
-from segbench.results import Result
-from segbench.run import load_run
+from segbench.runs import trial_files
+from segbench.runs.observed import observations
+from segbench.runs.record import load_run
+from segbench.runs.trial_files import Result
 from segbench.schema.claims import Compare
 
 NASTY = ("background", "<script>alert(1)</script>", "</script><b>x", "a&b \u2028'\"|", "<!--")
@@ -142,8 +142,8 @@ def test_incomplete_and_failed_trials_stand_apart(tmp_path):
     failed = Result(
         trial_id=first.trial_id, status="failed", kind="diverged", message="the <loss> is nan"
     )
-    results.write_result(results.trial_folder(run_folder, first.trial_id), failed)
-    (results.trial_folder(run_folder, other.trial_id) / "result.json").unlink()
+    trial_files.write_result(trial_files.trial_folder(run_folder, first.trial_id), failed)
+    (trial_files.trial_folder(run_folder, other.trial_id) / "result.json").unlink()
     text = page(run_folder)
     apart = text[text.index('id="incomplete"') : text.index('id="failures"')]
     assert apart.count("<td>1 of 2</td>") == 4  # two cells under two protocols
@@ -200,7 +200,7 @@ def test_each_run_of_a_merged_command_is_narrowed(made):
 
 def test_a_log_cut_off_by_a_kill_is_drawn_as_far_as_it_goes(tmp_path):
     run_folder = made_run(tmp_path, datasets={"few": ("background", "cat")}, seeds=1)
-    log = results.trial_folder(run_folder, load_run(run_folder).cells[0].trial_id) / "log.jsonl"
+    log = trial_files.trial_folder(run_folder, load_run(run_folder).cells[0].trial_id) / "log.jsonl"
     log.write_text(
         '{"step": 1, "loss": 2.5}\n{"step": 2, "loss": NaN}\n'
         '{"step": 3, "loss": 1.5}\n{"step": 4, "lo'

@@ -9,9 +9,9 @@ from PIL import Image
 
 from segbench.errors import DataError, ResultError
 from segbench.metrics.counts import Counts, per_image_iou
-from segbench.report.panels import chosen_images, load_panels, write_panels
 from segbench.report.write import page_of, read_run
-from segbench.run import load_run
+from segbench.runs.panels import chosen_images, load_panels, write_panels
+from segbench.runs.record import load_run
 from segbench.schema.machine import Machine
 
 
@@ -41,7 +41,7 @@ def test_no_image_is_shown_twice_and_ties_go_by_name():
 def test_pictures_show_the_images_labels_and_predictions_of_the_trial(toy_project, tmp_path):
     from segbench.data.split import open_split
     from segbench.drive import Flags, prepare_run, record
-    from segbench.results import load_counts, trial_folder
+    from segbench.runs.trial_files import load_counts, trial_folder
     from segbench.trial import run_trial
 
     prepared = prepare_run(

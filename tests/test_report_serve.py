@@ -7,12 +7,12 @@ import threading
 import pytest
 from drawn_run import made_run
 
-from segbench import results
 from segbench.errors import ResultError
 from segbench.leases import claim
 from segbench.report.serve import live_status, new_server
-from segbench.results import Result
-from segbench.run import load_run
+from segbench.runs import trial_files
+from segbench.runs.record import load_run
+from segbench.runs.trial_files import Result
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def test_the_page_follows_the_files(served):
     before = get(served, "/")[2]
     assert json.loads(get(served, "/status.json")[2])["line"] == "8 done"
     cell = load_run(served.run_folder).cells[0]
-    workdir = results.trial_folder(served.run_folder, cell.trial_id)
-    results.write_result(
+    workdir = trial_files.trial_folder(served.run_folder, cell.trial_id)
+    trial_files.write_result(
         workdir, Result(trial_id=cell.trial_id, status="failed", kind="diverged", message="nan")
     )
     (workdir / "traceback.txt").write_text("\n".join(f"line {number}" for number in range(100)))
@@ -84,7 +84,9 @@ def test_a_trials_small_files_are_there_as_plain_text(served):
 )
 def test_nothing_else_is_served(served, path):
     trial_id = load_run(served.run_folder).cells[0].trial_id
-    (results.trial_folder(served.run_folder, trial_id) / "model.safetensors").write_text("weights")
+    (trial_files.trial_folder(served.run_folder, trial_id) / "model.safetensors").write_text(
+        "weights"
+    )
     code, _, body = get(served, path.format(id=trial_id))
     assert (code, body) == (404, "there is no such file here\n")
 
@@ -112,7 +114,7 @@ def test_a_damaged_run_is_a_sentence(served):
 def test_a_running_trial_shows_its_progress(tmp_path):
     run_folder = made_run(tmp_path, datasets={"few": ("background", "cat")}, seeds=1, images=5)
     assert live_status(run_folder)["trials"] == []
-    workdir = next(results.trial_folders(run_folder))
+    workdir = next(trial_files.trial_folders(run_folder))
     (workdir / "result.json").unlink()
     lease = claim(workdir)
     assert lease is not None

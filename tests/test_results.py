@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from segbench import results
 from segbench.errors import ResultError
 from segbench.files import write_atomically, write_json
 from segbench.metrics.counts import Counted
-from segbench.results import Result
+from segbench.runs import trial_files
+from segbench.runs.trial_files import Result
 from segbench.schema.protocol import Protocol
 
 
@@ -29,9 +29,9 @@ def synthetic_counts(num_images, num_classes, per_image, pixels=200_000, seed=0)
 def test_counts_come_back_as_they_went_and_give_equal_bytes(tmp_path):
     counts = synthetic_counts(50, 21, 6)
     for name in ("a.npz", "b.npz"):
-        results.write_counts(tmp_path / name, counts)
+        trial_files.write_counts(tmp_path / name, counts)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    back = results.load_counts(tmp_path / "a.npz")
+    back = trial_files.load_counts(tmp_path / "a.npz")
     assert back.names == counts.names
     for ours, theirs in zip(back[1:], counts[1:], strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -43,7 +43,7 @@ def test_counts_come_back_as_they_went_and_give_equal_bytes(tmp_path):
 def test_counts_of_the_three_data_sets_take_at_most_a_megabyte(
     tmp_path, images, classes, per_image
 ):
-    results.write_counts(tmp_path / "counts.npz", synthetic_counts(images, classes, per_image))
+    trial_files.write_counts(tmp_path / "counts.npz", synthetic_counts(images, classes, per_image))
     assert (tmp_path / "counts.npz").stat().st_size <= 1_000_000
 
 
@@ -51,16 +51,16 @@ def test_counts_of_the_three_data_sets_take_at_most_a_megabyte(
 def test_damaged_counts_are_an_error_that_names_the_file(tmp_path, damage):
     (tmp_path / "counts.npz").write_bytes(damage)
     with pytest.raises(ResultError, match=r"counts\.npz: is not a sound file of counts"):
-        results.load_counts(tmp_path / "counts.npz")
+        trial_files.load_counts(tmp_path / "counts.npz")
 
 
 def test_a_torn_result_is_as_good_as_none(tmp_path):
-    results.write_result(tmp_path, Result(trial_id="a", status="done"))
+    trial_files.write_result(tmp_path, Result(trial_id="a", status="done"))
     path = tmp_path / "result.json"
-    assert results.load_result(tmp_path) is not None
+    assert trial_files.load_result(tmp_path) is not None
     path.write_bytes(path.read_bytes()[:-9])
-    assert results.load_result(tmp_path) is None
-    assert not results.is_done(tmp_path, (Protocol(),))
+    assert trial_files.load_result(tmp_path) is None
+    assert not trial_files.is_done(tmp_path, (Protocol(),))
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path):
@@ -78,9 +78,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path):
 
 @pytest.mark.parametrize("torn", [b"", b'{"seed": '])
 def test_a_torn_trial_file_is_written_again(toy_run, torn):
-    workdir = next(results.trial_folders(toy_run))
-    trial = results.load_trial(workdir)
+    workdir = next(trial_files.trial_folders(toy_run))
+    trial = trial_files.load_trial(workdir)
     before = (workdir / "trial.json").read_bytes()
     (workdir / "trial.json").write_bytes(torn)
-    results.write_trial(workdir, trial)
+    trial_files.write_trial(workdir, trial)
     assert (workdir / "trial.json").read_bytes() == before

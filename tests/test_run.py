@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from segbench import results
 from segbench.drive import Flags, prepare_run
 from segbench.leases import note
-from segbench.results import load_result
-from segbench.run import load_run, record_of, write_run
+from segbench.runs import trial_files
+from segbench.runs.record import load_run, record_of, write_run
+from segbench.runs.trial_files import load_result
 from segbench.schema.machine import Machine, Monitor
 from segbench.schema.protocol import Protocol
 from segbench.trial import run_trial
@@ -161,7 +161,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, toy_trial, 
 
 
 def test_what_a_worker_warns_of_is_told_on_the_screen(toy_run):
-    for workdir in results.trial_folders(toy_run):
+    for workdir in trial_files.trial_folders(toy_run):
         for name in ("result.json", "model.safetensors"):
             (workdir / name).unlink()
         (workdir / "last.ckpt").write_bytes(b"half of it")
@@ -178,7 +178,7 @@ def test_a_second_protocol_scores_without_training_again(tmp_path, toy_trial, ma
     flipped = Protocol(flip=True)
     assert run_trial(trial, workdir, machine=machine, protocols=(Protocol(), flipped)) == "done"
     assert (workdir / "model.safetensors").stat().st_mtime_ns == weights
-    assert results.load_evaluation(workdir, flipped) is not None
+    assert trial_files.load_evaluation(workdir, flipped) is not None
 
 
 @pytest.mark.slow
@@ -235,7 +235,7 @@ def test_ctrl_c_or_a_polite_kill_saves_and_says_so(toy_project, number):
     assert "the same command goes on from there" in stderr
     assert "Traceback" not in stderr
     record = load_run(run_folder)
-    done = [load_result(results.trial_folder(run_folder, c.trial_id)) for c in record.cells]
+    done = [load_result(trial_files.trial_folder(run_folder, c.trial_id)) for c in record.cells]
     assert not any(done)
     assert list(run_folder.glob("claims/*")) == []
     assert re.search(

@@ -1,7 +1,7 @@
 """What a run's folder says that it is about, after several commands."""
 
 from segbench import drive
-from segbench.run import load_run
+from segbench.runs.record import load_run
 
 
 def test_a_narrower_command_does_not_claim_the_wider_ones_cells(toy_project):

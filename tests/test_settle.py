@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from segbench import drive, drive_settle, results
+from segbench import drive, drive_settle
 from segbench.cli import app
 from segbench.cli import run as run_module
 from segbench.metrics.counts import Counted
-from segbench.results import Provenance, Result
-from segbench.run import add_protocol, load_run
+from segbench.runs import trial_files
+from segbench.runs.record import add_protocol, load_run
+from segbench.runs.trial_files import Provenance, Result
 from segbench.statistics.power import SETTLE_LOOKS, settle_schedule
 
 CLAIMS = """
@@ -56,8 +57,8 @@ def made_up(monkeypatch):
 
     def follow(prepared, record, left):
         for trial_id, trial in left.items():
-            workdir = results.trial_folder(prepared.run_folder, trial_id)
-            results.write_trial(workdir, trial)
+            workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
+            trial_files.write_trial(workdir, trial)
             _write(workdir, trial_id, trial, worth, prepared.asked.experiment.evaluate)
 
     monkeypatch.setattr(run_module, "_follow", follow)
@@ -76,19 +77,19 @@ def _write(workdir, trial_id, trial, worth, protocols):
     confusion[:, 3] = (label - tp).sum(0)
     stored = Counted(tuple(map(str, range(60))), tp, label, tp, confusion)
     for protocol in protocols.values():
-        evaluation = results.evaluation_of(
+        evaluation = trial_files.evaluation_of(
             stored, trial_id=trial_id, protocol=protocol, dataset=trial.dataset,
             split_fingerprint="made up",
         )  # fmt: skip
-        results.write_evaluation(workdir, evaluation, stored)
-    results.write_provenance(
+        trial_files.write_evaluation(workdir, evaluation, stored)
+    trial_files.write_provenance(
         workdir,
         Provenance(
             code_version="0", packages={}, device="none", host="none", started="0", finished="0",
             attempts=1, train_seconds=1, evaluate_seconds=1, peak_memory_mib=1,
         ),
     )  # fmt: skip
-    results.write_result(
+    trial_files.write_result(
         workdir,
         Result(
             trial_id=trial_id, status="done", facts={"parameters": 10 * len(trial.head.strides)},
@@ -325,8 +326,8 @@ def test_a_protocol_that_is_added_after_a_look_answers_no_claim(project, made_up
     added = native.revised(name="flipped", flip=True)
     add_protocol(folder, added)
     for cell in record.cells:
-        workdir = results.trial_folder(folder, cell.trial_id)
-        trial = results.load_trial(workdir)
+        workdir = trial_files.trial_folder(folder, cell.trial_id)
+        trial = trial_files.load_trial(workdir)
         _write(workdir, cell.trial_id, trial, made_up, {"native": native, "flipped": added})
     assert segbench("report", folder)[0] == 0
     after = (folder / "claims.md").read_text(encoding="utf-8")

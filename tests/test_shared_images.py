@@ -12,13 +12,14 @@ from test_data_files import card, folder, machine  # noqa: F401
 from test_report_boards import boards_of
 from toy_world import new_project
 
-from segbench import drive, drive_preflight, results
+from segbench import drive, drive_preflight
 from segbench.data.photographs import checked_image
 from segbench.data.prepare import prepare
 from segbench.data.prepared import contents_here
 from segbench.data.shared import Part, Shared, _number_of_equal, shared_images, shared_in_words
 from segbench.data.split import open_split
 from segbench.drive_evaluate import figures_in_words
+from segbench.runs import trial_files
 from segbench.trial import run_trial
 
 
@@ -166,11 +167,11 @@ def test_the_number_is_told_before_a_run_kept_with_its_figures_and_on_the_board(
     assert told.startswith("toyshapes val: 3 of its 4 images are in train too")
     drive.record(prepared, "segbench run")
     ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = results.trial_folder(prepared.run_folder, trial_id)
+    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     protocols = tuple(prepared.asked.experiment.evaluate.values())
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
     shutil.rmtree(tmp_path / "data")
-    (evaluation,) = results.load_evaluations(workdir)
+    (evaluation,) = trial_files.load_evaluations(workdir)
     assert evaluation.num_trained_on == 3
     assert figures_in_words(evaluation).endswith("on 4 images of val, 3 of them trained on")
     (board,) = boards_of(prepared.run_folder)

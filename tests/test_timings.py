@@ -4,17 +4,17 @@ import pytest
 from drawn_run import made_run, made_timings, record_run
 from typer.testing import CliRunner
 
-from segbench import results
 from segbench.cli import app
 from segbench.cli.planning import times_to_measure
 from segbench.drive import Flags, prepare_run
 from segbench.errors import ResultError
-from segbench.load import tidy_rows
-from segbench.report.observed import facts_of
 from segbench.report.write import read_run, write_report
-from segbench.run import load_rows, load_run
+from segbench.runs import trial_files
+from segbench.runs.observed import facts_of
+from segbench.runs.record import load_rows, load_run
+from segbench.runs.table import tidy_rows
+from segbench.runs.timings import FILE, Timing, load_timings
 from segbench.schema.claims import Compare, Trend
-from segbench.timings import FILE, Timing, load_timings
 
 FAST = ("--size", "32x40", "--passes", "2", "--device", "cpu")
 CLAIM = """
@@ -78,8 +78,8 @@ def test_a_run_is_timed_and_its_page_says_how(toy_run):
 
 
 def test_models_without_weights_are_timed_with_random_ones_and_this_is_said(toy_run):
-    for workdir in results.trial_folders(toy_run):
-        (workdir / results.WEIGHTS).unlink()
+    for workdir in trial_files.trial_folders(toy_run):
+        (workdir / trial_files.WEIGHTS).unlink()
     exit_code, said = segbench("time", toy_run, *FAST)
     assert exit_code == 0
     assert "1 models have no trained weights here and were timed with random ones" in said

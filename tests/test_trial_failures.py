@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from segbench import results
 from segbench.drive import Flags, prepare_run
 from segbench.errors import DataError
 from segbench.metrics.counts import Counted
+from segbench.runs import trial_files
 from segbench.schema.catalog import Catalog
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
@@ -26,7 +26,7 @@ def outcome_of(toy_project, tmp_path):
         given = {"cache": str(tmp_path / "cache"), "device": "cpu", "threads": 1, **machine}
         workdir = tmp_path / "trial"
         outcome = run_trial(trial, workdir, machine=Machine(**given), protocols=(Protocol(),))
-        return outcome, results.load_result(workdir), workdir
+        return outcome, trial_files.load_result(workdir), workdir
 
     return run
 
@@ -62,7 +62,7 @@ def test_a_split_of_nothing_but_void_is_told(outcome_of, toy_project, tmp_path):
     none = np.zeros((1, 2), dtype=np.int64)
     counted = Counted(("a",), none, none, none, np.zeros((2, 3), dtype=np.int64))
     with pytest.raises(DataError, match="void val: every pixel is void: nothing to score"):
-        results.evaluation_of(
+        trial_files.evaluation_of(
             counted, trial_id="0", protocol=Protocol(), dataset=dataset, split_fingerprint=""
         )
 
@@ -108,7 +108,7 @@ def test_a_users_folder_of_images_and_masks_trains_with_one_card_and_no_code(
     street(toy_project)
     outcome, _, workdir = outcome_of("sweep.dataset=street", data=(str(tmp_path / "data"),))
     assert outcome == "done"
-    evaluation = results.load_evaluation(workdir, Protocol())
+    evaluation = trial_files.load_evaluation(workdir, Protocol())
     assert evaluation is not None
     assert evaluation.class_names == ("road", "car")
     assert evaluation.num_images == 2

@@ -49,7 +49,7 @@ def report(
     if len(runs) > 1 and not merge:
         fail(f"{len(runs)} runs: report takes one, or several with --merge -o DIR")
     if merge:
-        from segbench.report.bundle import merge_runs
+        from segbench.runs.bundle import merge_runs
 
         if output is None:
             fail("--merge: say with -o DIR where the joined run goes")
@@ -60,8 +60,8 @@ def report(
 
 
 def _draw_panels(run: Path, trial: str, protocol: str | None, where: tuple[Any, Any, str]) -> None:
-    from segbench.report.panels import write_panels
-    from segbench.run import load_run
+    from segbench.runs.panels import write_panels
+    from segbench.runs.record import load_run
     from segbench.schema.machine import Machine
 
     data, cache, device = where
@@ -129,7 +129,7 @@ def bundle(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="A .zip file.")],
 ) -> None:
     """Pack a run's results, configuration and hashes, without weights, into one file."""
-    from segbench.report.bundle import write_bundle
+    from segbench.runs.bundle import write_bundle
 
     OUT.print(f"written: {console.shown_path(output)} ({write_bundle(run, output)} files)")
 
@@ -140,7 +140,7 @@ def import_command(
     results: Results = Path("results"),
 ) -> None:
     """Unpack a bundle after checking its hashes, records and figures, and write its report."""
-    from segbench.report.bundle import import_bundle
+    from segbench.runs.bundle import import_bundle
 
     show_report(import_bundle(file, results))
 
@@ -161,12 +161,12 @@ def show_report(run_folder: Path) -> None:
 
 def _say_others(run_folder: Path) -> None:
     """Say which of the run's files are torn, and how many trials its settings no longer contain."""
-    from segbench import results
-    from segbench.run import load_run
+    from segbench.runs import trial_files
+    from segbench.runs.record import load_run
 
     shown = {cell.trial_id for cell in load_run(run_folder).cells}
-    folders = list(results.trial_folders(run_folder))
-    for path in (path for f in folders if f.name in shown for path in results.torn_files(f)):
+    folders = list(trial_files.trial_folders(run_folder))
+    for path in (path for f in folders if f.name in shown for path in trial_files.torn_files(f)):
         OUT.print(
             f"{console.shown_path(path)}: is damaged and counts as missing; the command that made it, "
             "run or evaluate, makes it again (delete it first if evaluate did)"

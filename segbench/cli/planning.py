@@ -115,7 +115,7 @@ def _say_claims_plan(
     """
     from segbench.claims.planning import plan_claims, planned_cells
     from segbench.report.claims_page import render_plan
-    from segbench.report.spreads import load_spreads
+    from segbench.runs.spreads import load_spreads
     from segbench.statistics.power import STATED_SPREAD, Spread
 
     def stated(spread: Spread) -> Spread:

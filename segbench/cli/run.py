@@ -177,8 +177,8 @@ def _add_seeds(prepared: Any) -> bool:
 def _say_best(file: Path, flags: Any, prepared: Any) -> None:
     """Say what the search found for the cells that were asked for."""
     from segbench.drive import best_of_search
+    from segbench.runs.tuning import tuned_in_words
     from segbench.schema.experiment import read_experiment
-    from segbench.tuning import tuned_in_words
 
     experiment, _ = read_experiment(file, flags.settings)
     for tuned in best_of_search(experiment, flags, prepared.asked):
@@ -210,8 +210,8 @@ def launch_settings(
 
 def say_plan(prepared: Any, left: dict[str, Any]) -> None:
     """Say how large the plan is, what is skipped, where it goes, and what weights are compared."""
+    from segbench.runs.tuning import tuned_in_words
     from segbench.schema.initial_weights import random_by_default
-    from segbench.tuning import tuned_in_words
 
     plan = prepared.asked
     for tuned in prepared.tuned:
@@ -262,17 +262,17 @@ def warning_of_batches(file: Path, prepared: Any, left: dict[str, Any]) -> str:
 
 def _say_cells(prepared: Any, left: dict[str, Any]) -> None:
     """Name the trials and say which are done or failed; of a large grid the first ones."""
-    from segbench import results
     from segbench.drive import cells_by_id
-    from segbench.status import label
+    from segbench.runs import trial_files
+    from segbench.runs.status import label
 
     cells = cells_by_id(prepared.asked)
     for trial_id, cell in list(cells.items())[:_MOST_CELLS]:
-        workdir = results.trial_folder(prepared.run_folder, trial_id)
-        failure = results.load_failure(workdir)
+        workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
+        failure = trial_files.load_failure(workdir)
         state = f"failed ({failure.kind})" if failure else "done"
         if trial_id in left:
-            torn = ", ".join(path.name for path in results.torn_files(workdir))
+            torn = ", ".join(path.name for path in trial_files.torn_files(workdir))
             state = f"to run ({torn}: damaged)" if torn else "to run"
         OUT.print(f"  {trial_id}  {label(cell.axes, cell.seed)}: {state}")
     if len(cells) > _MOST_CELLS:
@@ -281,7 +281,8 @@ def _say_cells(prepared: Any, left: dict[str, Any]) -> None:
 
 def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:
     """Start the work; show a live view on a terminal, a line for each event elsewhere."""
-    from segbench import drive, status
+    from segbench import drive
+    from segbench.runs import status
 
     labels = {
         cell.trial_id: status.label(cell.axes, cell.seed)
@@ -327,10 +328,10 @@ def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:
 
 
 def _count_failed(prepared: Any) -> int:
-    from segbench import results
+    from segbench.runs import trial_files
 
     found = (
-        results.load_failure(results.trial_folder(prepared.run_folder, trial_id))
+        trial_files.load_failure(trial_files.trial_folder(prepared.run_folder, trial_id))
         for trial_id in prepared.asked.trials
     )
     return sum(failure is not None for failure in found)

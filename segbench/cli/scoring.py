@@ -181,7 +181,7 @@ def crf_search_command(
     """Look for CRF parameters on the images that a trial's training left out."""
     from segbench.crf_search import search_crf
     from segbench.model_folder import first_protocol
-    from segbench.run import find_trial
+    from segbench.runs.record import find_trial
     from segbench.schema.catalog import Catalog
     from segbench.schema.machine import Machine
 

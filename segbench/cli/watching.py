@@ -19,8 +19,8 @@ def status_command(
     failed: Annotated[bool, typer.Option("--failed", help="Show failed trials alone.")] = False,
 ) -> None:
     """Say how far each trial of a run is, and what failed of what."""
-    from segbench import status
-    from segbench.run import load_run
+    from segbench.runs import status
+    from segbench.runs.record import load_run
 
     found = status.statuses(run, load_run(run), _jobs(run))
     shown = [s for s in found if s.state == "failed"] if failed else found
@@ -35,7 +35,7 @@ def status_command(
 
 def code_versions(run: Path, found: Sequence[Any]) -> Counter[str]:
     """Return how many done trials each version of segbench has done."""
-    from segbench.results import load_provenance, trial_folder
+    from segbench.runs.trial_files import load_provenance, trial_folder
 
     records = (load_provenance(trial_folder(run, s.trial_id)) for s in found if s.state == "done")
     return Counter(record.code_version for record in records if record is not None)
@@ -63,7 +63,7 @@ def watch(
     every: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 2.0,
 ) -> None:
     """Follow a run, wherever it runs, until nothing is left to do (ctrl-C leaves it running)."""
-    from segbench.run import load_run
+    from segbench.runs.record import load_run
 
     follow_run(run, load_run(run), every)
 
@@ -72,7 +72,7 @@ def follow_run(run: Path, record: Any, every: float) -> None:
     """Show the grid until nothing is left to do; twice, as a shared disk may show a result late."""
     from rich.live import Live
 
-    from segbench import status
+    from segbench.runs import status
 
     quiet_looks, said = 0, set()
     with Live(console=OUT, auto_refresh=False) as live:
@@ -98,7 +98,7 @@ def cancel(
 ) -> None:
     """Take a run's jobs out of Slurm's queue; running trials save their state first."""
     from segbench.launch.slurm_queue import cancel_jobs
-    from segbench.run import find_trial
+    from segbench.runs.record import find_trial
 
     chosen = {find_trial(run, prefix)[0].name for prefix in trials or ()}
     cancelled = cancel_jobs(run, chosen)
@@ -117,8 +117,8 @@ def logs(
     trial: Trial,
 ) -> None:
     """Print what a trial's worker has printed, and its traceback if it failed."""
-    from segbench.run import find_trial
-    from segbench.status import job_logs
+    from segbench.runs.record import find_trial
+    from segbench.runs.status import job_logs
 
     folder, _ = find_trial(run, trial)
     paths = [folder / name for name in ("worker.log", "ray.log", "traceback.txt")]

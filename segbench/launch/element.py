@@ -11,11 +11,11 @@ import signal
 import sys
 from pathlib import Path
 
-from segbench import results
 from segbench.errors import SegbenchError
 from segbench.launch.local import Waited, launch_local
 from segbench.launch.node import end_with_parent, has_given_up, until_visible
 from segbench.launch.work import Work
+from segbench.runs import trial_files
 from segbench.schema.code import move_current_folder_last
 from segbench.schema.job import INTERRUPTED, UNAVAILABLE, UNRECORDED, Job
 from segbench.schema.launching import Launch
@@ -53,18 +53,18 @@ def _interrupt(number: int, _frame: object) -> None:
 def _run(job_path: Path, trial_ids: list[str], launch: Launch, restarts: int) -> int:
     until_visible(job_path)
     job = Job.read(job_path)
-    workdirs = {t: results.trial_folder(Path(job.run_folder), t) for t in trial_ids}
+    workdirs = {t: trial_files.trial_folder(Path(job.run_folder), t) for t in trial_ids}
     trials = {}
     for trial_id, workdir in workdirs.items():
         until_visible(workdir / "trial.json")
         if not has_given_up(trial_id, workdir, launch.max_attempts, restarts):
-            trials[trial_id] = results.load_trial(workdir)
+            trials[trial_id] = trial_files.load_trial(workdir)
     launch_local(
         Work(job, trials, launch),
         lambda event: LOG.info("%s", " ".join(event)),
         patience_seconds=_POLITE_SECONDS,
     )
-    return int(any(results.load_failure(workdir) is not None for workdir in workdirs.values()))
+    return int(any(trial_files.load_failure(workdir) is not None for workdir in workdirs.values()))
 
 
 if __name__ == "__main__":

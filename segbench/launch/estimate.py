@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from segbench import results
+from segbench.runs import trial_files
 from segbench.schema.sweep import Cell
 
 _SPEAKERS = 3  # done trials that are read for each cell: times hardly differ between seeds
@@ -35,7 +35,7 @@ def estimated(cells: Iterable[Cell], left: Iterable[str], run_folder: Path) -> E
         if cell.trial_id in trial_ids:
             waiting[key] = waiting.get(key, 0) + 1
         elif cell.trial_id in ended and cell.trial and len(seconds.get(key, [])) < _SPEAKERS:
-            found = results.load_provenance(results.trial_folder(run_folder, cell.trial_id))
+            found = trial_files.load_provenance(trial_files.trial_folder(run_folder, cell.trial_id))
             if found is not None and found.step_seconds is not None:
                 steps = cell.trial.train.steps
                 total = found.step_seconds * steps + found.evaluate_seconds

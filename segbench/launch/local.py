@@ -19,16 +19,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from segbench import results
 from segbench.errors import LaunchError, SegbenchError
 from segbench.launch.memory_kills import memory_kills
 from segbench.launch.node import end_after
 from segbench.launch.rank import start_all, wait_for_all
 from segbench.launch.work import Event, Work, end_of, start_state
 from segbench.leases import attempts, saved_mark
+from segbench.runs import trial_files
+from segbench.runs.status import last_line
 from segbench.schema.job import INTERRUPTED, UNRECORDED, Job
 from segbench.schema.launching import Launch
-from segbench.status import last_line
 
 _POLL_SECONDS = 0.2
 _HELD_SECONDS = 2.0
@@ -245,7 +245,7 @@ class _Pool:
         return True
 
     def _fail(self, trial_id: str, kind: str, message: str) -> None:
-        results.write_failure(self.work.folder(trial_id), trial_id, kind=kind, message=message)
+        trial_files.write_failure(self.work.folder(trial_id), trial_id, kind=kind, message=message)
         self.on_event(Event("failed", trial_id, f"{kind}: {message}"))
 
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from segbench import results
 from segbench.errors import LaunchError
 from segbench.leases import claim, fruitless_attempts
+from segbench.runs import trial_files
 from segbench.schema.job import INTERRUPTED
 
 _VISIBLE_SECONDS = 60.0  # how late a shared disk may show a file to another node
@@ -32,7 +32,7 @@ def has_given_up(trial_id: str, workdir: Path, max_attempts: int, restarts: int)
             f"{max_attempts} attempts in a row ended before anything was saved; see "
             f"{workdir / 'worker.log'}"
         )
-        results.write_failure(workdir, trial_id, kind="killed", message=message)
+        trial_files.write_failure(workdir, trial_id, kind="killed", message=message)
     return True
 
 

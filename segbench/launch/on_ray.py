@@ -16,13 +16,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from segbench import results
 from segbench.errors import LaunchError
 from segbench.launch.node import started_here
 from segbench.launch.rank import GRACE_SECONDS, free_port, log_name, variables, worst
 from segbench.launch.rung import read_score
 from segbench.launch.work import Event, Work, end_of, levels_of, start_state
 from segbench.leases import living, saved_mark
+from segbench.runs import trial_files
 from segbench.schema.job import UNAVAILABLE, Job
 from segbench.schema.launching import Launch
 from segbench.schema.search import Search
@@ -286,7 +286,7 @@ def _do_sample(config: dict[str, Any]) -> None:
 
 
 def _workdir(config: dict[str, Any]) -> Path:
-    return results.trial_folder(Path(config["run_folder"]), config["trial_id"])
+    return trial_files.trial_folder(Path(config["run_folder"]), config["trial_id"])
 
 
 def _exit_code(
@@ -369,7 +369,7 @@ def _do_trial_in_ranks(config: dict[str, str]) -> dict[str, bool]:
     workdir = _workdir(config)
     if (code := worst(codes)) not in {0, 1}:
         raise RuntimeError(f"exit code {code}; see {workdir / 'worker.log'}")
-    has_ended = results.is_done(workdir, Job.read(Path(config["job_path"])).protocols)
+    has_ended = trial_files.is_done(workdir, Job.read(Path(config["job_path"])).protocols)
     return {} if code or has_ended else _HELD
 
 

@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segbench import results
 from segbench.errors import LaunchError
 from segbench.launch import element, rank, slurm_queue
 from segbench.launch.rank import variables
 from segbench.launch.slurm_queue import Submission
 from segbench.launch.work import Event, Work, levels_of
 from segbench.leases import claim, living
+from segbench.runs import trial_files
 from segbench.schema.job import INTERRUPTED, RANK_LOST, UNAVAILABLE
 from segbench.schema.launching import Launch
 
@@ -101,7 +101,7 @@ def with_gpus(work: Work) -> Work:
 
 
 def _is_done(work: Work, trial_id: str) -> bool:
-    return results.is_done(work.folder(trial_id), work.job.protocols)
+    return trial_files.is_done(work.folder(trial_id), work.job.protocols)
 
 
 def _check_installed() -> None:

@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from segbench import results
 from segbench.errors import SegbenchError
 from segbench.launch.node import end_with_parent, has_given_up, started_here, until_visible
+from segbench.runs import trial_files
 from segbench.schema.code import move_current_folder_last
 from segbench.schema.job import RANK_LOST, UNRECORDED, Job
 from segbench.schema.launching import Launch
@@ -32,7 +32,7 @@ def run(job_path: Path, trial_id: str, launch: Launch, *, restarts: int = 0) -> 
     worker.stop_on_signals()
     until_visible(job_path)
     job = Job.read(job_path)
-    workdir = results.trial_folder(Path(job.run_folder), trial_id)
+    workdir = trial_files.trial_folder(Path(job.run_folder), trial_id)
     until_visible(workdir / "trial.json")
     mine = int(os.environ["RANK"])
     if mine == 0 and has_given_up(trial_id, workdir, launch.max_attempts, restarts):
@@ -75,7 +75,7 @@ def free_port() -> int:
 def start_all(job_path: Path, trial_id: str, launch: Launch) -> list[subprocess.Popen[bytes]]:
     """Start the trial's processes on this machine; what they print before their log goes to its."""
     port = free_port()
-    workdir = results.trial_folder(job_path.parents[1], trial_id)
+    workdir = trial_files.trial_folder(job_path.parents[1], trial_id)
     command = [sys.executable, "-m", "segbench.launch.rank", str(job_path)]
     started = []
     for rank in range(launch.ranks_per_trial):

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from segbench import results
 from segbench.errors import SegbenchError
 from segbench.files import read_json, write_json
 from segbench.launch.node import end_with_parent
+from segbench.runs import trial_files
 from segbench.schema.code import move_current_folder_last
 from segbench.schema.job import INTERRUPTED, UNRECORDED, Job
 
@@ -38,7 +38,7 @@ def run(job_path: Path, trial_id: str, step: int, metric: str) -> int:
     from segbench.trial_score import score_checkpoint
 
     job = Job.read(job_path)
-    workdir = results.trial_folder(Path(job.run_folder), trial_id)
+    workdir = trial_files.trial_folder(Path(job.run_folder), trial_id)
     if read_score(workdir, step) is not None:
         return 0
     worker.stop_on_signals()
@@ -47,8 +47,8 @@ def run(job_path: Path, trial_id: str, step: int, metric: str) -> int:
         outcome = worker.work(job, trial_id, pause_at_step=step)
         if worker.exit_code([outcome]) == 1:
             return 1
-    trial, protocol = results.load_trial(workdir), job.protocols[0]
-    evaluation = results.load_evaluation(workdir, protocol)
+    trial, protocol = trial_files.load_trial(workdir), job.protocols[0]
+    evaluation = trial_files.load_evaluation(workdir, protocol)
     if evaluation is None:
         saved = load_checkpoint(workdir, torch.device("cpu"))
         if saved is None or saved["step"] < step:

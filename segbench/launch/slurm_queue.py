@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from segbench.errors import LaunchError
 from segbench.files import read_json, write_json
+from segbench.runs.status import ClusterJob
 from segbench.schema.base import Spec
-from segbench.status import ClusterJob
 
 _ASK_SECONDS = 60
 _OUT_OF_MEMORY = "OUT_OF_MEMORY"

@@ -5,8 +5,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from segbench import results
 from segbench.leases import note
+from segbench.runs import trial_files
 from segbench.schema.job import Job
 from segbench.schema.launching import Launch
 from segbench.schema.search import Search
@@ -39,7 +39,7 @@ class Work(NamedTuple):
 
     def folder(self, trial_id: str) -> Path:
         """Return the folder of a trial."""
-        return results.trial_folder(self.run_folder, trial_id)
+        return trial_files.trial_folder(self.run_folder, trial_id)
 
 
 class Event(NamedTuple):
@@ -70,21 +70,21 @@ def start_state(work: Work, trial_id: str) -> Literal["ready", "later", "failed"
     start_from = work.trials[trial_id].start_from
     if start_from is None:
         return "ready"
-    before = results.load_result(work.folder(start_from))
+    before = trial_files.load_result(work.folder(start_from))
     if before is None:
         return "later"  # it waits or runs, here or elsewhere
     if before.status == "done":
         return "ready"
     message = f"trial {start_from}, which it starts from, is not done"
-    results.write_failure(work.folder(trial_id), trial_id, kind="start_from", message=message)
+    trial_files.write_failure(work.folder(trial_id), trial_id, kind="start_from", message=message)
     return "failed"
 
 
 def end_of(work: Work, trial_id: str) -> Event | None:
     """Return how the trial ended, as its files say it; None where it has not."""
     folder = work.folder(trial_id)
-    result = results.load_result(folder)
-    if results.is_done(folder, work.job.protocols):
+    result = trial_files.load_result(folder)
+    if trial_files.is_done(folder, work.job.protocols):
         return Event("done", trial_id, note(folder))
     if result is not None and result.status == "failed":
         return Event("failed", trial_id, f"{result.kind}: {result.message}")

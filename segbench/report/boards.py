@@ -14,15 +14,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench import results
 from segbench.errors import listed
-from segbench.external import External, external_folder, load_externals
 from segbench.metrics.counts import Counts
 from segbench.report.cells import Summary, summarised
-from segbench.report.observed import facts_of, shared_times
 from segbench.report.starts import Start, names_of, starts_of
-from segbench.results import Evaluation
-from segbench.run import Row, RunRecord
+from segbench.runs import trial_files
+from segbench.runs.external import External, external_folder, load_externals
+from segbench.runs.observed import facts_of, shared_times
+from segbench.runs.record import Row, RunRecord
+from segbench.runs.timings import TIMES
+from segbench.runs.trial_files import Evaluation
 from segbench.schema.base import matches
 from segbench.schema.experiment import Published
 from segbench.schema.protocol import Protocol
@@ -31,7 +32,6 @@ from segbench.statistics.observations import Observation
 from segbench.statistics.pairwise import Comparison, compare_two
 from segbench.statistics.power import ALPHA
 from segbench.statistics.ranking import RESAMPLES, Ranking, Standing, rank
-from segbench.timings import TIMES
 
 COSTS = {
     "parameters": "parameters",
@@ -359,7 +359,7 @@ def _complete_cells(
                 axes=cell[0].cell.axes,
                 rows=tuple(cell),
                 evaluations=tuple(row.evaluations[protocol_name] for row in cell),
-                folders=tuple(results.trial_folder(run_folder, r.cell.trial_id) for r in cell),
+                folders=tuple(trial_files.trial_folder(run_folder, r.cell.trial_id) for r in cell),
                 starts=tuple(starts[row.cell.trial_id] for row in cell),
             )
 
@@ -383,7 +383,7 @@ def _board(
     confusions: list[tuple[Confusion, ...]] = []
     for entry in entries:
         stored = [
-            results.load_counts(results.counts_path(folder, evaluation.protocol))
+            trial_files.load_counts(trial_files.counts_path(folder, evaluation.protocol))
             for folder, evaluation in zip(entry.folders, entry.evaluations, strict=True)
         ]
         measured.append(
@@ -513,7 +513,7 @@ def _model(
 def _not_learnt(entry: _Entry, seeds: Sequence[Observation]) -> tuple[str, ...]:
     trained = [row.result for row in entry.rows] or [None] * len(seeds)
     return tuple(
-        results.why_not_learnt(result, one.blank)
+        trial_files.why_not_learnt(result, one.blank)
         for result, one in zip(trained, seeds, strict=True)
     )
 

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from segbench.results import Evaluation
-from segbench.run import Row
+from segbench.runs.record import Row
+from segbench.runs.trial_files import Evaluation
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from segbench.files import write_atomically, write_text
-from segbench.load import LEADING, TRAILING, tidy_rows
 from segbench.report.boards import Board, weights_differ
 from segbench.report.cells import Summary, mean_of
 from segbench.report.tables import FIGURES
-from segbench.run import RunRecord
+from segbench.runs.record import RunRecord
+from segbench.runs.table import LEADING, TRAILING, tidy_rows
 
 _LATEX = {
     "\\": r"\textbackslash{}",

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench import results
 from segbench.errors import ResultError
 from segbench.files import write_atomically
 from segbench.report.boards import COSTS, Board, Model
-from segbench.report.panels import PARTS, Panel, Panels, load_panels
 from segbench.report.training_curves import load_curves
-from segbench.timings import TIMES
+from segbench.runs import trial_files
+from segbench.runs.panels import PARTS, Panel, Panels, load_panels
+from segbench.runs.timings import TIMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -206,7 +206,7 @@ def _curves(figure: "Figure", board: Board, run_folder: Path, _: str) -> None:
     axes = figure.subplots()
     for place, model in enumerate(board.models[:_MOST_CURVES]):
         for row in model.rows:
-            found = load_curves(results.trial_folder(run_folder, row.cell.trial_id))
+            found = load_curves(trial_files.trial_folder(run_folder, row.cell.trial_id))
             label = _plain(model.name) if row is model.rows[0] else None
             look: dict[str, Any] = {"color": COLOURS[place], "label": label}
             axes.plot(*found.loss, linestyle=DASHES[place], linewidth=1, **look)

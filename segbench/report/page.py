@@ -20,7 +20,6 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from segbench import results
 from segbench.claims.verdict import Verdict
 from segbench.report.boards import (
     COSTS,
@@ -40,8 +39,6 @@ from segbench.report.claims_page import (
     p_equals,
     p_value,
 )
-from segbench.report.observed import shared_times
-from segbench.report.panels import PARTS, Panel, Panels, load_panels
 from segbench.report.searches import settings_tables
 from segbench.report.tables import (
     FIGURES,
@@ -51,10 +48,13 @@ from segbench.report.tables import (
     published_in_words,
 )
 from segbench.report.training_curves import Curve, load_curves
-from segbench.run import Row, RunRecord
+from segbench.runs import trial_files
+from segbench.runs.observed import shared_times
+from segbench.runs.panels import PARTS, Panel, Panels, load_panels
+from segbench.runs.record import Row, RunRecord
+from segbench.runs.timings import load_timings
 from segbench.statistics.inference import MIN_SEEDS
 from segbench.statistics.power import ALPHA
-from segbench.timings import load_timings
 
 TRIAL_FILES = (
     "trial.json",
@@ -160,7 +160,7 @@ def _row_key(row: Row) -> tuple[str, ...]:
 
 
 def _trial_data(run_folder: Path, row: Row, points: int) -> dict[str, Any]:
-    workdir = results.trial_folder(run_folder, row.cell.trial_id)
+    workdir = trial_files.trial_folder(run_folder, row.cell.trial_id)
     curves = load_curves(workdir)
     provenance = row.provenance
     return {

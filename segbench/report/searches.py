@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from segbench.errors import listed
-from segbench.run import Row, RunRecord
+from segbench.runs.record import Row, RunRecord
+from segbench.runs.tuning import Tried, best_of, in_words, tried_samples, unequal_in_words
 from segbench.schema.search import Search
 from segbench.schema.searched import Tuned, is_search
-from segbench.tuning import Tried, best_of, in_words, tried_samples, unequal_in_words
 
 
 class SettingsTable(NamedTuple):

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from segbench import results, status
 from segbench.errors import ResultError, SegbenchError
 from segbench.files import digest
 from segbench.launch.slurm_queue import jobs_of
 from segbench.report.page import TRIAL_FILES
 from segbench.report.write import page_of, read_run
-from segbench.run import load_run
+from segbench.runs import status, trial_files
+from segbench.runs.record import load_run
 
 LOOPBACK = "127.0.0.1"
 _FILE = re.compile(rf"/trials/([0-9a-f]{{12}})/({'|'.join(map(re.escape, TRIAL_FILES))})")
@@ -185,7 +185,7 @@ class _Answers(BaseHTTPRequestHandler):
     def _send_file(self, path: str) -> None:
         match = _FILE.fullmatch(path)
         if match is not None:
-            file = results.trial_folder(self.server.run_folder, match[1]) / match[2]
+            file = trial_files.trial_folder(self.server.run_folder, match[1]) / match[2]
             if file.is_file():
                 self._send(HTTPStatus.OK, "text/plain", file.read_bytes())
                 return

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segbench import results
-from segbench.run import Row
+from segbench.runs import trial_files
+from segbench.runs.record import Row
 from segbench.schema.trial import Trial
 
 RANDOM = "random"
@@ -50,11 +50,11 @@ def start_name(workdir: Path) -> str:
 
 
 def _trial_in(workdir: Path) -> Trial | None:
-    return results.load_record(workdir / "trial.json", Trial, torn_is_missing=True)
+    return trial_files.load_record(workdir / "trial.json", Trial, torn_is_missing=True)
 
 
 def _start_of(run_folder: Path, row: Row, axes: Mapping[str, dict[str, str]]) -> Start:
-    trial = _trial_in(results.trial_folder(run_folder, row.cell.trial_id))
+    trial = _trial_in(trial_files.trial_folder(run_folder, row.cell.trial_id))
     if trial is None:
         return Start("")
     if trial.start_from is not None:

@@ -13,8 +13,8 @@ from segbench.files import write_text
 from segbench.report.boards import EXTERNAL_NOTE, Board, weights_differ
 from segbench.report.cells import Summary, TableCell, gather, mean_of, summarised
 from segbench.report.searches import settings_tables
-from segbench.results import Evaluation
-from segbench.run import Row, RunRecord
+from segbench.runs.record import Row, RunRecord
+from segbench.runs.trial_files import Evaluation
 from segbench.schema.experiment import Published
 
 FIGURES = {

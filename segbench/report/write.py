@@ -11,11 +11,11 @@ from segbench.files import write_text
 from segbench.report.boards import Board, boards
 from segbench.report.claims_page import render_claims
 from segbench.report.exports import write_exports
-from segbench.report.observed import observations
 from segbench.report.page import render_page
-from segbench.report.spreads import write_spreads
 from segbench.report.tables import write_tables
-from segbench.run import Row, RunRecord, load_rows, load_run
+from segbench.runs.observed import observations
+from segbench.runs.record import Row, RunRecord, load_rows, load_run
+from segbench.runs.spreads import write_spreads
 
 
 class Found(NamedTuple):

@@ -11,9 +11,10 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import model_validator
 
-from segbench import results
 from segbench.errors import ResultError
-from segbench.results import Evaluation, Provenance, Result
+from segbench.runs import trial_files
+from segbench.runs.timings import Timing, load_timings, timing_of
+from segbench.runs.trial_files import Evaluation, Provenance, Result
 from segbench.schema.base import Spec
 from segbench.schema.cards import Name, checked_name
 from segbench.schema.claims import Claim
@@ -22,7 +23,6 @@ from segbench.schema.protocol import Protocol
 from segbench.schema.searched import Tuned
 from segbench.schema.sweep import Plan
 from segbench.schema.trial import Trial, TrialId
-from segbench.timings import Timing, load_timings, timing_of
 
 NAMED_AXES = ("backbone", "head", "dataset", "variant")
 
@@ -302,7 +302,7 @@ def load_run(run_folder: Path) -> RunRecord:
         ResultError: there is none, or it is damaged.
     """
     try:
-        record = results.load_record(run_folder / "run.json", RunRecord)
+        record = trial_files.load_record(run_folder / "run.json", RunRecord)
     except ResultError as error:
         raise ResultError(f"{error}; run the same command again") from error
     if record is None:
@@ -332,17 +332,17 @@ def load_rows(run_folder: Path, record: RunRecord) -> Iterator[Row]:
             yield Row(cell, None, {}, None)
             continue
         own = seeds[axes_key(cell.axes)]
-        workdir = results.trial_folder(run_folder, cell.trial_id)
+        workdir = trial_files.trial_folder(run_folder, cell.trial_id)
         evaluations = {
             name: evaluation
             for name, protocol in record.protocols.items()
-            if (evaluation := results.load_evaluation(workdir, protocol)) is not None
+            if (evaluation := trial_files.load_evaluation(workdir, protocol)) is not None
         }
         yield Row(
             cell,
-            results.load_result(workdir),
+            trial_files.load_result(workdir),
             evaluations,
-            results.load_provenance(workdir),
+            trial_files.load_provenance(workdir),
             timing_of(timings, own),
             own.index(cell.trial_id),
         )
@@ -354,8 +354,8 @@ def find_trial(run_folder: Path, prefix: str) -> tuple[Path, Trial]:
     Raises:
         ResultError: none or several do.
     """
-    found = [path for path in results.trial_folders(run_folder) if path.name.startswith(prefix)]
+    found = [path for path in trial_files.trial_folders(run_folder) if path.name.startswith(prefix)]
     if len(found) != 1:
         what = "no trial's id begins" if not found else f"{len(found)} trials' ids begin"
         raise ResultError(f"{run_folder}: {what} with {prefix!r} (segbench status lists them)")
-    return found[0], results.load_trial(found[0])
+    return found[0], trial_files.load_trial(found[0])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.run import Row, load_rows, load_run
+from segbench.runs.record import Row, load_rows, load_run
 
 if TYPE_CHECKING:
     import pandas as pd

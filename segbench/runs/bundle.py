@@ -18,13 +18,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from segbench import results
 from segbench.errors import ResultError
 from segbench.files import make_folder, write_atomically
-from segbench.report.panels import load_panels
-from segbench.run import CellRecord, RunRecord, axes_key, load_run
-from segbench.status import label
-from segbench.timings import FILE, Timings, load_timings
+from segbench.runs import trial_files
+from segbench.runs.panels import load_panels
+from segbench.runs.record import CellRecord, RunRecord, axes_key, load_run
+from segbench.runs.status import label
+from segbench.runs.timings import FILE, Timings, load_timings
 
 MANIFEST = "manifest.json"
 FORMAT = "segbench bundle 1"
@@ -157,7 +157,7 @@ def verified(run_folder: Path, source: Path) -> RunRecord:
     """
     try:
         record = load_run(run_folder)
-        for workdir in results.trial_folders(run_folder):
+        for workdir in trial_files.trial_folders(run_folder):
             _verify_trial(workdir)
         load_timings(run_folder)
         for folder, panels in load_panels(run_folder):
@@ -170,20 +170,20 @@ def verified(run_folder: Path, source: Path) -> RunRecord:
 
 
 def _verify_trial(workdir: Path) -> None:
-    trial = results.load_trial(workdir)
+    trial = trial_files.load_trial(workdir)
     if trial.id() != workdir.name:
         raise ResultError(
             f"{workdir}: its configuration gives the id {trial.id()}; it was changed, or made by "
             "another version"
         )
-    for kind in (results.Result, results.Provenance):
+    for kind in (trial_files.Result, trial_files.Provenance):
         path = workdir / f"{kind.__name__.lower()}.json"
         if path.exists():
             kind.model_validate_json(path.read_bytes())
     for path in sorted((workdir / "evaluations").glob("*.json")):
-        claimed = results.Evaluation.model_validate_json(path.read_bytes())
-        computed = results.evaluation_of(
-            results.load_counts(path.with_suffix(".npz")),
+        claimed = trial_files.Evaluation.model_validate_json(path.read_bytes())
+        computed = trial_files.evaluation_of(
+            trial_files.load_counts(path.with_suffix(".npz")),
             trial_id=trial.id(),
             protocol=claimed.protocol,
             dataset=trial.dataset,
@@ -194,7 +194,7 @@ def _verify_trial(workdir: Path) -> None:
             raise ResultError(f"{path}: its figures are not what its counts give")
 
 
-def _alike(one: results.Evaluation, two: results.Evaluation) -> bool:
+def _alike(one: trial_files.Evaluation, two: trial_files.Evaluation) -> bool:
     """Return whether two evaluations agree, but for the last bits of sums made elsewhere."""
     numbers, others = [], []
     for each in (one, two):
@@ -272,7 +272,7 @@ def _chosen_files(
 
 def _progress(workdir: Path) -> int:
     """Return 2 for a trial that is done, 1 for one that has failed, else 0."""
-    result = results.load_result(workdir)
+    result = trial_files.load_result(workdir)
     return 0 if result is None else {"failed": 1, "done": 2}[result.status]
 
 

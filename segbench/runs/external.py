@@ -7,10 +7,10 @@ predictions are read.
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from segbench import results
 from segbench.errors import ResultError
 from segbench.metrics.counts import Counted
-from segbench.results import Evaluation
+from segbench.runs import trial_files
+from segbench.runs.trial_files import Evaluation
 from segbench.schema.base import Spec
 from segbench.schema.cards import Name
 
@@ -62,7 +62,7 @@ def write_external(
             f"{folder}: holds the scores of {what} under the name {method.name!r}; give these "
             "another --name, or delete that folder"
         )
-    results.write_evaluation(folder, evaluation, counts)
+    trial_files.write_evaluation(folder, evaluation, counts)
     method.write_to(folder / "method.json")
     return folder
 
@@ -77,7 +77,7 @@ def load_externals(run_folder: Path) -> list[External]:
     for folder in sorted((run_folder / "external").glob("*")):
         method = _load(folder)
         if method is not None:
-            found.append(External(method, tuple(results.load_evaluations(folder))))
+            found.append(External(method, tuple(trial_files.load_evaluations(folder))))
     return found
 
 
@@ -87,4 +87,4 @@ def _is_same(known: ExternalMethod, method: ExternalMethod) -> bool:
 
 
 def _load(folder: Path) -> ExternalMethod | None:
-    return results.load_record(folder / "method.json", ExternalMethod)
+    return trial_files.load_record(folder / "method.json", ExternalMethod)

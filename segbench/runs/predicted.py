@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from segbench import results
 from segbench.errors import DataError
+from segbench.runs import trial_files
 from segbench.schema.base import Spec
 from segbench.schema.cards import DatasetCard
 from segbench.schema.protocol import Protocol
@@ -80,7 +80,7 @@ def load_predicted_by(folder: Path) -> PredictedBy | None:
     Raises:
         ResultError: the file that says so is damaged.
     """
-    return results.load_record(folder / ABOUT, PredictedBy)
+    return trial_files.load_record(folder / ABOUT, PredictedBy)
 
 
 def prediction_files(folder: Path) -> list[Path]:

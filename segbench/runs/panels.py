@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, StringConstraints
 
-from segbench import results
 from segbench.errors import DataError, ResultError
 from segbench.files import write_atomically
 from segbench.metrics.counts import Counts, per_image_iou
-from segbench.run import RunRecord, find_trial
+from segbench.runs import trial_files
+from segbench.runs.record import RunRecord, find_trial
 from segbench.schema.base import Spec
 from segbench.schema.machine import Machine
 from segbench.schema.matched import matched_classes
@@ -109,7 +109,7 @@ def load_panels(run_folder: Path) -> Iterator[tuple[Path, Panels]]:
     """
     for path in sorted((run_folder / "panels").glob("*/panels.json")):
         try:
-            panels = results.load_record(path, Panels)
+            panels = trial_files.load_record(path, Panels)
         except ResultError as error:
             raise ResultError(
                 f"{error}; write it again with segbench report --panels, or delete its folder"
@@ -153,15 +153,15 @@ def write_panels(
     workdir, trial = find_trial(run_folder, prefix)
     name = protocol_name or next(iter(record.experiment.evaluate))
     protocol = record.experiment.evaluate.get(name)
-    evaluation = None if protocol is None else results.load_evaluation(workdir, protocol)
+    evaluation = None if protocol is None else trial_files.load_evaluation(workdir, protocol)
     if protocol is None or evaluation is None:
         known = ", ".join(record.experiment.evaluate)
         raise ResultError(f"{workdir}: has no results of protocol {name!r}; the run has: {known}")
-    if not (workdir / results.WEIGHTS).is_file():
+    if not (workdir / trial_files.WEIGHTS).is_file():
         raise ResultError(
-            f"{workdir}: holds no {results.WEIGHTS}; pictures are drawn where the weights are"
+            f"{workdir}: holds no {trial_files.WEIGHTS}; pictures are drawn where the weights are"
         )
-    stored = results.load_counts(results.counts_path(workdir, protocol))
+    stored = trial_files.load_counts(trial_files.counts_path(workdir, protocol))
     counts = stored.as_counts(evaluation.background)
     scored = protocol.scored_card(trial.dataset)
     split = open_scored(trial.dataset, protocol, machine)

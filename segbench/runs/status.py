@@ -10,10 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from segbench import results
 from segbench.files import read_json
 from segbench.leases import beating, held
-from segbench.run import RunRecord
+from segbench.runs import trial_files
+from segbench.runs.record import RunRecord
 from segbench.schema.protocol import Protocol
 
 State = Literal["done", "running", "starting", "silent", "waiting", "queued", "failed", "skipped"]
@@ -136,14 +136,14 @@ def _status(
 ) -> TrialStatus:
     if not trial_id:
         return TrialStatus("", name, "skipped", message=skipped)
-    workdir = results.trial_folder(run_folder, trial_id)
+    workdir = trial_files.trial_folder(run_folder, trial_id)
     log_path = str(workdir / "worker.log")
-    failure = results.load_failure(workdir)
+    failure = trial_files.load_failure(workdir)
     if failure is not None:
         return TrialStatus(
             trial_id, name, "failed", kind=failure.kind, message=failure.message, log_path=log_path
         )
-    if results.is_done(workdir, protocols):
+    if trial_files.is_done(workdir, protocols):
         why = _why_not_learnt(workdir, protocols)
         told = f"did not learn: {why}" if why else ""
         return TrialStatus(trial_id, name, "done", message=told, log_path=log_path)
@@ -151,13 +151,13 @@ def _status(
 
 
 def _why_not_learnt(workdir: Path, protocols: tuple[Protocol, ...]) -> str:
-    evaluation = results.load_evaluation(workdir, protocols[0]) if protocols else None
+    evaluation = trial_files.load_evaluation(workdir, protocols[0]) if protocols else None
     blank = None if evaluation is None else evaluation.blank
-    return results.why_not_learnt(results.load_result(workdir), blank)
+    return trial_files.why_not_learnt(trial_files.load_result(workdir), blank)
 
 
 def _torn_in_words(workdir: Path) -> str:
-    torn = [path.relative_to(workdir).as_posix() for path in results.torn_files(workdir)]
+    torn = [path.relative_to(workdir).as_posix() for path in trial_files.torn_files(workdir)]
     return f"{', '.join(torn)}: damaged; the same command makes it again" if torn else ""
 
 

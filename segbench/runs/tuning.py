@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segbench import run
 from segbench.errors import ExperimentError, ResultError, listed
-from segbench.run import Row, RunRecord
+from segbench.runs import load_rows, load_run
+from segbench.runs.record import Row, RunRecord
 from segbench.schema.experiment import Experiment, Selector
 from segbench.schema.search import Search
 from segbench.schema.searched import Tuned, searched, settings_of
@@ -99,12 +99,12 @@ def best_samples(
     run_folder = results / search_of.name
     command = f"segbench run {experiment.name}.yaml --search"
     try:
-        record = run.load_run(run_folder)
+        record = load_run(run_folder)
     except ResultError as error:
         raise ExperimentError(f"{run_folder}: no search was run here; {command} does") from error
     if _as_recorded(record.experiment) != _as_recorded(search_of):
         raise ExperimentError(f"{run_folder}: is of another `search:`; {command} runs this one")
-    groups = tried_samples(record, run.load_rows(run_folder, record), search)
+    groups = tried_samples(record, load_rows(run_folder, record), search)
     by_value = {tuple(group[0].where.values()): group for group in groups}
     chosen = [by_value.get(tuple(where.values()), []) for where in wanted]
     unfinished = sum(sample.num_unfinished for group in chosen for sample in group)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench import results
 from segbench.metrics.counts import Counted
 from segbench.report.starts import starts_of
-from segbench.results import Evaluation
-from segbench.run import Row, RunRecord
+from segbench.runs import trial_files
+from segbench.runs.record import Row, RunRecord
+from segbench.runs.trial_files import Evaluation
 from segbench.statistics.observations import Observation
 
 
@@ -39,9 +39,9 @@ def observations(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> li
 
 def load_counts(run_folder: Path, row: Row, protocol_name: str) -> Counted:
     """Return the counts of a trial under a protocol that it has figures for."""
-    workdir = results.trial_folder(run_folder, row.cell.trial_id)
-    return results.load_counts(
-        results.counts_path(workdir, row.evaluations[protocol_name].protocol)
+    workdir = trial_files.trial_folder(run_folder, row.cell.trial_id)
+    return trial_files.load_counts(
+        trial_files.counts_path(workdir, row.evaluations[protocol_name].protocol)
     )
 
 

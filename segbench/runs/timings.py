@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from segbench import results
+from segbench.runs import trial_files
 from segbench.schema.base import Spec
 from segbench.schema.trial import TrialId
 
@@ -106,7 +106,7 @@ def load_timings(run_folder: Path) -> Timings | None:
     Raises:
         ResultError: the file is damaged.
     """
-    return results.load_record(run_folder / FILE, Timings)
+    return trial_files.load_record(run_folder / FILE, Timings)
 
 
 def timing_of(timings: Timings | None, trial_ids: Iterable[str]) -> Timing | None:
