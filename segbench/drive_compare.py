@@ -201,8 +201,8 @@ def _one(
         return _of_trial(path, asked)
     if card is None:
         raise ExperimentError(f"{path}: to score a folder of predictions, name its --dataset")
-    from segbench.reading import chosen_reading
-    from segbench.score import score_predictions
+    from segbench.work.predictions import score_predictions
+    from segbench.work.reading import chosen_reading
 
     protocol = protocol_of_predictions(path, asked.settings, asked.split, cards=asked.cards)
     reading = chosen_reading(path, card, asked.encoding)

@@ -78,7 +78,7 @@ def score_run(
     lines = []
     if not prefixes and not asked.with_other_code:
         workdirs, lines = _of_this_code(workdirs, machine)
-    from segbench.score import score_trial
+    from segbench.work.predictions import score_trial
 
     for workdir in workdirs:
         found = score_trial(
@@ -120,8 +120,8 @@ def score_external(
         source.folder, asked.settings, asked.split, start, source.cards
     )
     dataset = Catalog.on_path(source.cards).dataset(source.dataset)
-    from segbench.reading import chosen_reading
-    from segbench.score import score_predictions
+    from segbench.work.predictions import score_predictions
+    from segbench.work.reading import chosen_reading
 
     reading = chosen_reading(source.folder, dataset, source.encoding)
     predicted = score_predictions(

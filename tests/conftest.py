@@ -88,7 +88,7 @@ def toy_project(tmp_path: Path, toy_cache: Path) -> Path:
 def _toy_run_once(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> Path:
     from segbench import drive
     from segbench.runs import trial_files
-    from segbench.trial import run_trial
+    from segbench.work.trial import run_trial
 
     folder = tmp_path_factory.mktemp("toy")
     project = new_project(folder / "project")

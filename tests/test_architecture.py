@@ -22,9 +22,7 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (False, ("data", "models")),
     (False, ("engine",)),
     (True, ("runs",)),
-    (False, ("trial", "trial_score", "trial_train", "trial_work")),
-    (False, ("score", "reading", "other_readings", "label_images", "crf_search", "time_cells")),
-    (False, ("worker",)),
+    (False, ("work",)),
     (True, ("launch",)),
     (True, ("report",)),
     (

@@ -17,11 +17,11 @@ from segbench.data.labels import class_lookup, decode_label, image_label
 from segbench.data.layout import download_folder
 from segbench.data.split import open_split
 from segbench.errors import DamagedError, DataError, FileError, by_cause
-from segbench.label_images import _images
-from segbench.reading import as_labels
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
-from segbench.score import score_predictions
+from segbench.work.label_images import _images
+from segbench.work.predictions import score_predictions
+from segbench.work.reading import as_labels
 
 
 @settings(deadline=None)

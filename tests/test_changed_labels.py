@@ -10,7 +10,6 @@ from test_external import segbench
 from toy_world import new_project
 
 from segbench import drive
-from segbench.crf_search import search_crf
 from segbench.data.prepare import prepare
 from segbench.data.split import open_split
 from segbench.errors import DataError
@@ -20,8 +19,9 @@ from segbench.runs.record import load_run
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
-from segbench.score import score_trial
-from segbench.trial import run_trial
+from segbench.work.crf_search import search_crf
+from segbench.work.predictions import score_trial
+from segbench.work.trial import run_trial
 
 DATASET = """
 name: toyshapes
@@ -103,7 +103,7 @@ READERS = {
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 def test_every_reader_refuses_labels_that_were_changed(changed, reader, monkeypatch):
-    monkeypatch.setattr("segbench.crf_search.require_crf", lambda: None)
+    monkeypatch.setattr("segbench.work.crf_search.require_crf", lambda: None)
     with pytest.raises(DataError, match=TOLD):
         reader(changed)
 

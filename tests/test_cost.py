@@ -64,7 +64,7 @@ def test_a_trial_puts_its_costs_and_its_training_classes_on_file(toy_run):
 
 
 def test_scoring_again_keeps_what_the_training_cost(toy_run):
-    from segbench.trial import run_trial
+    from segbench.work.trial import run_trial
 
     record = load_run(toy_run)
     workdir = trial_files.trial_folder(toy_run, record.cells[0].trial_id)

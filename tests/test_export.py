@@ -19,7 +19,7 @@ from segbench.schema.catalog import Catalog, read_card
 from segbench.schema.heads import Model
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
-from segbench.trial_score import load_segmenter
+from segbench.work.scoring import load_segmenter
 
 
 def segbench(*words):

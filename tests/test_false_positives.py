@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from segbench import score, trial_score
 from segbench.cli import app
 from segbench.drive import Flags, prepare_run
 from segbench.engine.evaluate import count
 from segbench.metrics.counts import Counts, mean_accuracy, mean_iou
 from segbench.runs import trial_files
 from segbench.schema.protocol import Protocol
-from segbench.trial import run_trial
+from segbench.work import predictions, scoring
+from segbench.work.trial import run_trial
 
 CLASSES = 5
 STUDY = Protocol(name="study", false_positives="labelled_images", absent_class="zero")
@@ -87,7 +87,7 @@ def test_boundaries_have_no_such_rule():
 
 
 def test_evaluate_copies_the_counts_of_a_run_without_its_models(toy_run, monkeypatch):
-    monkeypatch.setattr(score, "load_segmenter", None)  # no model is built
+    monkeypatch.setattr(predictions, "load_segmenter", None)  # no model is built
     for workdir in trial_files.trial_folders(toy_run):
         (workdir / trial_files.WEIGHTS).unlink()
     rule = ["--set", "false_positives=labelled_images", "--set", "absent_class=zero"]
@@ -133,8 +133,8 @@ def test_a_trial_scores_protocols_that_count_alike_once(toy_project, tmp_path, m
         scored.append(arguments[2].name)
         return evaluate(*arguments, **options)
 
-    evaluate = trial_score.evaluate
-    monkeypatch.setattr(trial_score, "evaluate", counting)
+    evaluate = scoring.evaluate
+    monkeypatch.setattr(scoring, "evaluate", counting)
     protocols = (STUDY, Protocol(), Protocol(name="mirrored", flip=True))
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
     assert scored == ["native", "mirrored"]

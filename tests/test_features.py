@@ -10,7 +10,7 @@ import pytest
 from segbench.drive import Flags, prepare_run
 from segbench.engine.checkpoint import load_weights
 from segbench.runs import trial_files
-from segbench.trial import run_trial
+from segbench.work.trial import run_trial
 
 
 def _trained(project: Path, cache: Path, seed: int, *settings: str, stop_at: int = 0) -> dict:

@@ -14,13 +14,13 @@ from segbench.data.layout import image_names
 from segbench.data.prepare import preflight, prepare
 from segbench.errors import DataError
 from segbench.files import check_file_names
-from segbench.label_images import Asked, label_images
 from segbench.metrics.counts import Counted
-from segbench.reading import as_labels
 from segbench.runs import trial_files
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
-from segbench.score import score_predictions
+from segbench.work.label_images import Asked, label_images
+from segbench.work.predictions import score_predictions
+from segbench.work.reading import as_labels
 
 _names = st.lists(
     st.text(st.characters(codec=None), min_size=1, max_size=4), min_size=1, max_size=3

@@ -17,7 +17,7 @@ from segbench.schema.experiment import read_experiment
 from segbench.schema.heads import HEADS, Model
 from segbench.schema.recipe import Optimizer, Stage
 from segbench.schema.sweep import expand
-from segbench.trial import run_trial
+from segbench.work.trial import run_trial
 
 CATALOG = Catalog((built_in_root(),))
 CACHED = """

@@ -7,7 +7,7 @@ import torch
 
 from segbench.drive import Flags, prepare_run
 from segbench.runs import trial_files
-from segbench.trial import run_trial
+from segbench.work.trial import run_trial
 
 
 @pytest.mark.gpu

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from segbench.cli import app
 from segbench.data.labels import class_lookup, decode_label
 from segbench.errors import CardError, DataError
-from segbench.reading import NamedValues, as_indices, as_labels, as_mapped, read_mapping
 from segbench.schema import yamlfile
 from segbench.schema.cards import VOID_COLOUR, DatasetCard
 from segbench.schema.catalog import Catalog
+from segbench.work.reading import NamedValues, as_indices, as_labels, as_mapped, read_mapping
 
 COLOURS = ((10, 20, 30), (200, 0, 0), (0, 0, 200))
 

@@ -19,7 +19,7 @@ from segbench.runs import trial_files
 from segbench.runs.trial_files import counts_path, load_counts, load_result
 from segbench.schema.job import Job
 from segbench.schema.launching import Launch
-from segbench.trial import run_trial
+from segbench.work.trial import run_trial
 
 PROTOCOLS = (
     "evaluate={native: {}, edges: {boundary: 0.05}, one: {max_images: 1, boundary: 0.05}}",

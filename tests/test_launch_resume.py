@@ -5,7 +5,6 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from segbench import trial as trial_module
 from segbench.cli import app
 from segbench.drive import Flags, prepare_run
 from segbench.launch.local import grace_seconds
@@ -15,7 +14,8 @@ from segbench.runs.trial_files import is_done, load_result, load_trial, trial_fo
 from segbench.schema.launching import Launch
 from segbench.schema.machine import Machine, Monitor
 from segbench.schema.protocol import Protocol
-from segbench.trial import run_trial
+from segbench.work import trial as trial_module
+from segbench.work.trial import run_trial
 
 
 class Killed(BaseException):

@@ -29,8 +29,8 @@ from segbench.runs.tuning import best_samples
 from segbench.schema.experiment import read_experiment
 from segbench.schema.search import Distribution, Search
 from segbench.schema.searched import brackets
-from segbench.trial import run_trial
-from segbench.trial_score import score_checkpoint
+from segbench.work.scoring import score_checkpoint
+from segbench.work.trial import run_trial
 
 SEARCH = """
 search:

@@ -12,7 +12,7 @@ from segbench.data.staging import staged
 from segbench.drive import Flags, prepare_run
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
-from segbench.trial import run_trial
+from segbench.work.trial import run_trial
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from segbench.schema.cards import IGNORE_INDEX, Input
 from segbench.schema.heads import Head
 from segbench.schema.machine import Monitor
 from segbench.schema.recipe import Optimizer, Recipe, Stage, TrainImages
-from segbench.trial_train import _validation_loss
-from segbench.trial_work import Work, new_segmenter
+from segbench.work.phases import Work, new_segmenter
+from segbench.work.training import _validation_loss
 
 CLASSES, IMAGES = 3, 8
 WEIGHTS = torch.tensor([0.2, 3.0, 0.0])

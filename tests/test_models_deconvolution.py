@@ -34,7 +34,7 @@ from segbench.schema.cards import BackboneCard, Input
 from segbench.schema.catalog import Catalog, built_in_root
 from segbench.schema.heads import Head, Model
 from segbench.schema.protocol import Protocol
-from segbench.trial import run_trial
+from segbench.work.trial import run_trial
 
 CLASSES = 22
 STRIDES = {"32s": (32,), "16s": (32, 16), "8s": (32, 16, 8)}

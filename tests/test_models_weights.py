@@ -31,7 +31,7 @@ from segbench.schema.cards import BackboneCard, Weights
 from segbench.schema.catalog import built_in_root, read_card
 from segbench.schema.heads import HEADS, Model
 from segbench.schema.machine import Machine
-from segbench.trial import run_trial
+from segbench.work.trial import run_trial
 
 HEAD = HEADS["fcn4s_from16"]
 CARD = read_card(built_in_root() / "backbones" / "squeezenet1_1.yaml", BackboneCard)

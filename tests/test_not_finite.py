@@ -27,7 +27,7 @@ from segbench.schema.machine import Monitor
 from segbench.schema.protocol import Protocol, Sliding
 from segbench.schema.recipe import Optimizer, Recipe, Stage, TrainImages
 from segbench.schema.sweep import expand
-from segbench.trial import run_trial
+from segbench.work.trial import run_trial
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]
 

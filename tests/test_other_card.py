@@ -31,8 +31,8 @@ from segbench.schema.catalog import Catalog
 from segbench.schema.job import Job
 from segbench.schema.matched import matched_classes, unknown_classes
 from segbench.schema.protocol import Protocol
-from segbench.trial import run_trial
-from segbench.trial_score import load_segmenter
+from segbench.work.scoring import load_segmenter
+from segbench.work.trial import run_trial
 
 # The same label files under three cards. Raw values: 0 ground, 1 disc, 2 box, 255 void.
 CARD = """

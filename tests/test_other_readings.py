@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 from segbench.cli import app
 from segbench.data.split import open_split
 from segbench.metrics.counts import Sums, mean_iou
-from segbench.other_readings import Tally, far_better
-from segbench.reading import NamedValues, as_indices, as_labels, as_mapped, shifted
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
+from segbench.work.other_readings import Tally, far_better
+from segbench.work.reading import NamedValues, as_indices, as_labels, as_mapped, shifted
 
 NAMES = ("road", "car", "person", "sky")
 

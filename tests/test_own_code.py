@@ -15,8 +15,8 @@ from segbench.files import read_json
 from segbench.runs import trial_files
 from segbench.schema import code
 from segbench.schema.machine import Machine
-from segbench.trial import run_trial
-from segbench.trial_score import load_segmenter
+from segbench.work.scoring import load_segmenter
+from segbench.work.trial import run_trial
 
 MODULE = "ownnet_of_a_test"
 NETWORK = f"""

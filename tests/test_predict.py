@@ -81,7 +81,7 @@ def test_without_the_package_one_sentence_names_the_extra(monkeypatch):
 
 def test_parameters_are_searched_on_held_out_images_alone(toy_run):
     pytest.importorskip("pydensecrf.densecrf")
-    from segbench.trial import run_trial
+    from segbench.work.trial import run_trial
 
     project = toy_run.parents[1]
     experiment = project / "experiments" / "held.yaml"

@@ -20,8 +20,8 @@ from segbench.runs.predicted import names_of_split
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
-from segbench.score import score_trial
-from segbench.trial_work import new_segmenter
+from segbench.work.phases import new_segmenter
+from segbench.work.predictions import score_trial
 
 NAMES = ("aachen/a_1", "aachen/a_2", "bonn/b_1")
 CARDS = {

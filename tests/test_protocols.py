@@ -15,13 +15,13 @@ from segbench.data.split import open_split
 from segbench.engine.evaluate import scored_label
 from segbench.engine.predict import predict, probability_map
 from segbench.metrics.counts import Sums, mean_iou
-from segbench.reading import as_labels
 from segbench.runs.trial_files import scored_classes
 from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog, built_in_root
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol, Sliding
-from segbench.score import score_predictions
+from segbench.work.predictions import score_predictions
+from segbench.work.reading import as_labels
 
 IMAGE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 41, 58)).astype(np.uint8))
 

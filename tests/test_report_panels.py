@@ -42,7 +42,7 @@ def test_pictures_show_the_images_labels_and_predictions_of_the_trial(toy_projec
     from segbench.data.split import open_split
     from segbench.drive import Flags, prepare_run, record
     from segbench.runs.trial_files import load_counts, trial_folder
-    from segbench.trial import run_trial
+    from segbench.work.trial import run_trial
 
     prepared = prepare_run(
         toy_project / "experiments" / "toy.yaml",

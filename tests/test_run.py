@@ -19,7 +19,7 @@ from segbench.runs.record import load_run, record_of, write_run
 from segbench.runs.trial_files import load_result
 from segbench.schema.machine import Machine, Monitor
 from segbench.schema.protocol import Protocol
-from segbench.trial import run_trial
+from segbench.work.trial import run_trial
 
 DETERMINISTIC = ("trial.json", "result.json", "model.safetensors", "evaluations/*")
 

@@ -20,7 +20,7 @@ from segbench.data.shared import Part, Shared, _number_of_equal, shared_images, 
 from segbench.data.split import open_split
 from segbench.drive_evaluate import figures_in_words
 from segbench.runs import trial_files
-from segbench.trial import run_trial
+from segbench.work.trial import run_trial
 
 
 def _encoded(pixels, kind, mode="RGB") -> bytes:

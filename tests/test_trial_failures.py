@@ -12,7 +12,7 @@ from segbench.runs import trial_files
 from segbench.schema.catalog import Catalog
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
-from segbench.trial import run_trial
+from segbench.work.trial import run_trial
 
 
 @pytest.fixture

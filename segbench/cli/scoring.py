@@ -179,11 +179,11 @@ def crf_search_command(
     threads: Annotated[int, typer.Option(min=1, help="Processes for the CRF.")] = 1,
 ) -> None:
     """Look for CRF parameters on the images that a trial's training left out."""
-    from segbench.crf_search import search_crf
     from segbench.model_folder import first_protocol
     from segbench.runs.record import find_trial
     from segbench.schema.catalog import Catalog
     from segbench.schema.machine import Machine
+    from segbench.work.crf_search import search_crf
 
     workdir, _ = find_trial(run, trial)
     machine = Machine.from_environment(
@@ -248,10 +248,10 @@ def predict_command(
             "segbench predict: name photographs, or a --split of the model's data"
         )
     from segbench import drive_evaluate as work
-    from segbench.label_images import Asked, as_predicted, label_images
     from segbench.model_folder import find_model, first_protocol
     from segbench.schema.catalog import Catalog
     from segbench.schema.machine import Machine
+    from segbench.work.label_images import Asked, as_predicted, label_images
 
     folder = find_model(model)
     machine = Machine.from_environment(

@@ -36,7 +36,7 @@ def time_command(
     """
     from segbench.schema.catalog import Catalog
     from segbench.schema.machine import Machine
-    from segbench.time_cells import Asked, time_run
+    from segbench.work.time_cells import Asked, time_run
 
     sides = re.fullmatch(r"([0-9]+)x([0-9]+)", size)
     if sides is None or not (int(sides[1]) and int(sides[2])):

@@ -98,7 +98,7 @@ class _Pool:
         self.running: list[_Running] = []
         self.context = multiprocessing.get_context("forkserver")
         # `datasets` takes half a second of its own, which each trial's process would spend again
-        self.context.set_forkserver_preload(["segbench.worker", "datasets"])
+        self.context.set_forkserver_preload(["segbench.work.worker", "datasets"])
         with _ignored(signal.SIGTERM, signal.SIGUSR2):  # a cluster sends them to all processes
             forkserver.ensure_running()
 
@@ -325,7 +325,7 @@ def _worker(job_path: str, trial_id: str, gpus: str | None, launch: Launch) -> N
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     if launch.ranks_per_trial > 1:
         _ranks(job_path, trial_id, launch)
-    from segbench import worker
+    from segbench.work import worker
 
     worker.stop_on_signals()
     _end_with_driver()

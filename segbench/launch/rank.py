@@ -3,7 +3,7 @@
     python -m segbench.launch.rank JOB.json LAUNCH_JSON TRIAL_ID
 
 Which of them it is stands in torchrun's variables. If one of them ends badly all end, and all start
-again from the last checkpoint. Exit codes: those of segbench.worker.
+again from the last checkpoint. Exit codes: those of segbench.work.worker.
 """
 
 import os
@@ -26,8 +26,8 @@ _POLL_SECONDS = 0.1
 
 def run(job_path: Path, trial_id: str, launch: Launch, *, restarts: int = 0) -> int:
     """Do this process's part of the trial; return the process's exit code."""
-    from segbench import worker
     from segbench.engine import ranks
+    from segbench.work import worker
 
     worker.stop_on_signals()
     until_visible(job_path)

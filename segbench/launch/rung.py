@@ -33,9 +33,9 @@ def run(job_path: Path, trial_id: str, step: int, metric: str) -> int:
     """Climb the rung; return the process's exit code."""
     import torch
 
-    from segbench import worker
     from segbench.engine.checkpoint import load_checkpoint
-    from segbench.trial_score import score_checkpoint
+    from segbench.work import worker
+    from segbench.work.scoring import score_checkpoint
 
     job = Job.read(job_path)
     workdir = trial_files.trial_folder(Path(job.run_folder), trial_id)

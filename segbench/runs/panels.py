@@ -148,7 +148,7 @@ def write_panels(
     from segbench.data.split import open_scored
     from segbench.engine.device import chosen_device
     from segbench.engine.panels import pictures_of
-    from segbench.trial_score import load_segmenter
+    from segbench.work.scoring import load_segmenter
 
     workdir, trial = find_trial(run_folder, prefix)
     name = protocol_name or next(iter(record.experiment.evaluate))

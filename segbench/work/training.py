@@ -33,7 +33,7 @@ from segbench.runs import trial_files
 from segbench.schema.matched import matched_classes
 from segbench.schema.protocol import Protocol
 from segbench.schema.trial import IDENTITY_VERSION
-from segbench.trial_work import Work, open_part
+from segbench.work.phases import Work, open_part
 
 
 def train_trial(

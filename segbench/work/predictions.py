@@ -23,8 +23,6 @@ from segbench.engine.evaluate import count, reindexed, scored_label
 from segbench.errors import DataError, FileError, by_cause, listed
 from segbench.files import check_file_names, sha256_of_file
 from segbench.metrics.counts import Counted
-from segbench.other_readings import Other, Tally, far_better
-from segbench.reading import Reading
 from segbench.runs import trial_files
 from segbench.runs.external import ExternalMethod
 from segbench.runs.predicted import prediction_files
@@ -34,7 +32,9 @@ from segbench.schema.code import code_in_use, difference
 from segbench.schema.machine import Machine
 from segbench.schema.matched import check_classes, matched_classes
 from segbench.schema.protocol import Protocol
-from segbench.trial_score import load_segmenter, scored_on
+from segbench.work.other_readings import Other, Tally, far_better
+from segbench.work.reading import Reading
+from segbench.work.scoring import load_segmenter, scored_on
 
 _ENCODINGS = {"label": "the labels", "index": "indices of the classes"}
 MOST = 0.9  # of the objects' pixels: so many values that are no class are another encoding
@@ -86,7 +86,7 @@ def score_trial(
 
     Where a protocol is stored that differs only in what is done with counts, they are copied, and
     the trained weights are not needed.
-    with_other_code: see `segbench.trial_score.load_segmenter`.
+    with_other_code: see `segbench.work.scoring.load_segmenter`.
 
     Raises:
         CardError: the user's code has changed since the training.

@@ -42,10 +42,10 @@ from segbench.runs.trial_files import Provenance, Result
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.schema.trial import Trial
-from segbench.trial_score import evaluate_trial
-from segbench.trial_train import train_trial
-from segbench.trial_work import Work, check_code, new_segmenter, open_part
 from segbench.version import code_version
+from segbench.work.phases import Work, check_code, new_segmenter, open_part
+from segbench.work.scoring import evaluate_trial
+from segbench.work.training import train_trial
 
 LOG = logging.getLogger(__name__)
 Outcome = Literal["done", "failed", "held", "interrupted", "lost"]

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.metrics.counts import Sums, mean_iou
-from segbench.reading import Reading, as_card_indices, as_indices, as_labels, shifted
 from segbench.runs.trial_files import scored_classes
 from segbench.schema.cards import IGNORE_INDEX, DatasetCard, View
 from segbench.schema.protocol import Protocol
+from segbench.work.reading import Reading, as_card_indices, as_indices, as_labels, shifted
 
 _FAR_BETTER = 0.1  # mean IoU; and twice as good
 _LEAST_VALUES = 256

@@ -25,7 +25,7 @@ from segbench.runs.trial_files import scored_classes
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Crf, Protocol
 from segbench.schema.search import Distribution, Search
-from segbench.trial_score import load_segmenter
+from segbench.work.scoring import load_segmenter
 
 # Source: DeepLab (Chen et al., PAMI 2018, section 4.1; its first form, ICLR 2015, section 5.1, took
 # weights of 5 to 10, widths of 50 to 100 and colours of 3 to 10), by cross-validation on 100 images.

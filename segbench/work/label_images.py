@@ -39,7 +39,7 @@ from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Crf, Protocol
 from segbench.schema.trial import Trial
-from segbench.trial_score import load_segmenter
+from segbench.work.scoring import load_segmenter
 
 LOG = logging.getLogger(__name__)
 IMAGE_TYPES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}

@@ -22,7 +22,7 @@ from segbench.schema.machine import Machine
 from segbench.schema.matched import ClassIndices, check_classes, matched_classes
 from segbench.schema.protocol import Protocol
 from segbench.schema.trial import Trial
-from segbench.trial_work import Work, check_code, new_segmenter
+from segbench.work.phases import Work, check_code, new_segmenter
 
 
 def load_segmenter(

@@ -1,6 +1,6 @@
 """The process that does trials: reads a job's JSON file, runs its trials, answers by exit code.
 
-    python -m segbench.worker JOB.json TRIAL_ID [TRIAL_ID ...]
+    python -m segbench.work.worker JOB.json TRIAL_ID [TRIAL_ID ...]
 
 The same on one machine, under Ray and under Slurm; nothing is pickled. Exit codes: 0 all done (or
 held by another worker), 1 a trial failed, 75 interrupted and to be continued (sysexits' TEMPFAIL),
@@ -19,8 +19,8 @@ from segbench.errors import LaunchError, SegbenchError
 from segbench.runs import trial_files
 from segbench.schema.code import look_in, move_current_folder_last, trust
 from segbench.schema.job import INTERRUPTED, RANK_LOST, UNRECORDED, Job
-from segbench.trial import Outcome, run_trial
 from segbench.version import code_version
+from segbench.work.trial import Outcome, run_trial
 
 _STOP = threading.Event()
 
@@ -28,7 +28,10 @@ _STOP = threading.Event()
 def main(arguments: list[str]) -> int:
     """Run the trials that the command line names."""
     if len(arguments) < 2:
-        print("usage: python -m segbench.worker JOB.json TRIAL_ID [TRIAL_ID ...]", file=sys.stderr)  # noqa: T201
+        print(
+            "usage: python -m segbench.work.worker JOB.json TRIAL_ID [TRIAL_ID ...]",
+            file=sys.stderr,
+        )  # noqa: T201
         return 2
     stop_on_signals()
     job = Job.read(Path(arguments[0]))

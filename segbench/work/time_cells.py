@@ -23,8 +23,8 @@ from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.schema.sweep import chosen_values
 from segbench.schema.trial import Trial
-from segbench.trial_work import check_code, new_segmenter
 from segbench.version import code_version
+from segbench.work.phases import check_code, new_segmenter
 
 MIN_ROUNDS = 5
 _STEPS = 3  # of each stage that are timed in a round
