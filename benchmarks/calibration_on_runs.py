@@ -12,7 +12,7 @@ import argparse
 
 from calibration import SEEDS, measure, real_world, report
 
-from segbench.drive_compare import Asked, counts_of
+from segbench.commands.compare import Asked, counts_of
 from segbench.schema.machine import Machine
 
 SHIFTS = (0.0143, 0.0357)  # of logits: 0.3 and 0.7 points in the drawn worlds

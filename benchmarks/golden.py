@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from segbench.drive import Flags, prepare_run
-from segbench.listing import description_of
+from segbench.commands.listing import description_of
+from segbench.commands.run import Flags, prepare_run
 from segbench.report.write import write_report
 from segbench.schema.catalog import Catalog
 from segbench.schema.heads import HEADS

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from drawn_run import record_run  # noqa: E402
 
-from segbench.drive import Flags, prepare_run  # noqa: E402
+from segbench.commands.run import Flags, prepare_run  # noqa: E402
 from segbench.metrics.counts import Counted  # noqa: E402
 from segbench.report.write import judged_claims, write_report  # noqa: E402
 from segbench.runs import trial_files

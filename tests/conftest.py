@@ -63,14 +63,14 @@ def toy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     So the many commands of the tests need not load torch for the card once more.
     """
-    from segbench import drive, drive_preflight
+    from segbench.commands import Flags, preflight, prepare_run
     from segbench.data.prepared import open_prepared
 
     folder = tmp_path_factory.mktemp("toy_cache")
     project = new_project(folder / "project")
-    flags = drive.Flags(cache=folder / "cache", device="cpu", results=project / "results")
-    prepared = drive.prepare_run(project / "experiments" / "toy.yaml", flags)
-    assert drive_preflight.missing_files(prepared) == []
+    flags = Flags(cache=folder / "cache", device="cpu", results=project / "results")
+    prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
+    assert preflight.missing_files(prepared) == []
     dataset = next(iter(prepared.asked.trials.values())).dataset
     for split in ("train", "val"):
         open_prepared(dataset, split, prepared.machine)
@@ -86,18 +86,16 @@ def toy_project(tmp_path: Path, toy_cache: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _toy_run_once(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> Path:
-    from segbench import drive
+    from segbench.commands import Flags, prepare_run, record
     from segbench.runs import trial_files
     from segbench.work.trial import run_trial
 
     folder = tmp_path_factory.mktemp("toy")
     project = new_project(folder / "project")
     cache = shutil.copytree(toy_cache, folder / "cache")
-    flags = drive.Flags(
-        only=("head=fcn32s",), cache=cache, device="cpu", results=project / "results"
-    )
-    prepared = drive.prepare_run(project / "experiments" / "toy.yaml", flags)
-    drive.record(prepared, "segbench run experiments/toy.yaml --only head=fcn32s")
+    flags = Flags(only=("head=fcn32s",), cache=cache, device="cpu", results=project / "results")
+    prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
+    record(prepared, "segbench run experiments/toy.yaml --only head=fcn32s")
     for trial_id, trial in prepared.asked.trials.items():
         workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
         protocols = tuple(prepared.asked.experiment.evaluate.values())

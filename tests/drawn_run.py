@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segbench.drive import Flags, Prepared, prepare_run
+from segbench.commands.run import Flags, Prepared, prepare_run
 from segbench.metrics.counts import Counted
 from segbench.runs import record_of, trial_files, write_run
 from segbench.runs.timings import FILE, Conditions, Timing, Timings

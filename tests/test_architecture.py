@@ -27,17 +27,7 @@ ROWS: list[tuple[bool, tuple[str, ...]]] = [
     (True, ("report",)),
     (
         True,
-        (
-            "drive",
-            "drive_batch_norm",
-            "drive_compare",
-            "drive_evaluate",
-            "drive_preflight",
-            "drive_settle",
-            "model_folder",
-            "listing",
-            "console",
-        ),
+        ("commands",),
     ),
     (True, ("cli", "__main__")),
 ]

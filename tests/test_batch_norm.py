@@ -8,7 +8,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from segbench.cli.app import app
-from segbench.drive_batch_norm import TinyBatches, tiny_batches
+from segbench.commands.batch_norm import TinyBatches, tiny_batches
 from segbench.errors import CardError
 from segbench.models.segmenter import build_segmenter
 from segbench.models.trunk import trunk_without_memory, verify_card

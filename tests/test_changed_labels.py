@@ -9,7 +9,7 @@ from PIL import Image
 from test_external import segbench
 from toy_world import new_project
 
-from segbench import drive
+from segbench.commands import Flags, prepare_run, record
 from segbench.data.prepare import prepare
 from segbench.data.split import open_split
 from segbench.errors import DataError
@@ -59,12 +59,12 @@ def run_once(tmp_path_factory, toy_cache):
             for kind, pixels in ((split, label * 200), (f"{split}_labels", label)):
                 (folder / "data" / kind).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels).save(folder / "data" / kind / f"{index}.png")
-    flags = drive.Flags(
+    flags = Flags(
         only=("head=fcn32s",), settings=("train.stages=[{name: all, steps: 1, optimizer: {lr: 0.1}}]",),
         seeds=1, cache=toy_cache, data=(folder / "data",), device="cpu", results=folder / "results",
     )  # fmt: skip
-    prepared = drive.prepare_run(folder / "experiments" / "toy.yaml", flags)
-    drive.record(prepared, "segbench run")
+    prepared = prepare_run(folder / "experiments" / "toy.yaml", flags)
+    record(prepared, "segbench run")
     ((trial_id, trial),) = prepared.asked.trials.items()
     workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=(Protocol(),)) == "done"

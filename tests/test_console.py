@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from segbench.console import grid_view, new_console, plain_table, status_table
+from segbench.cli.console import grid_view, new_console, plain_table, status_table
 from segbench.runs.status import TrialStatus
 
 

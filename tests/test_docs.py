@@ -61,7 +61,7 @@ def test_every_command_has_a_sentence_of_help():
 
 
 def test_the_readmes_example_cards_are_sound(tmp_path):
-    from segbench.listing import checked
+    from segbench.commands.listing import checked
 
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     cards = [block for block in blocks if block.startswith("name: ")]

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from segbench.cli import app
-from segbench.drive import Flags, prepare_run
+from segbench.commands.run import Flags, prepare_run
 from segbench.engine.evaluate import count
 from segbench.metrics.counts import Counts, mean_accuracy, mean_iou
 from segbench.runs import trial_files

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segbench.drive import Flags, prepare_run
+from segbench.commands.run import Flags, prepare_run
 from segbench.engine.checkpoint import load_weights
 from segbench.runs import trial_files
 from segbench.work.trial import run_trial

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from segbench import drive_preflight
-from segbench.drive import Flags, prepare_run
+from segbench.commands import preflight
+from segbench.commands.run import Flags, prepare_run
 from segbench.engine.train import set_frozen
 from segbench.errors import CardError, ExperimentError
 from segbench.models.segmenter import Segmenter, build_segmenter
@@ -143,4 +143,4 @@ def test_features_behind_stochastic_depth_are_not_cached(toy_project, tmp_path):
     assert failure is not None
     told = "toynet: the head reads it behind features.2.1.stochastic_depth, which draws at random"
     assert told in failure.message
-    assert told in "".join(drive_preflight.missing_files(prepared))
+    assert told in "".join(preflight.missing_files(prepared))

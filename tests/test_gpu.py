@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from segbench.drive import Flags, prepare_run
+from segbench.commands.run import Flags, prepare_run
 from segbench.runs import trial_files
 from segbench.work.trial import run_trial
 

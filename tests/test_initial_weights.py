@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from drawn_run import made_run
 
-from segbench import drive, drive_compare, listing
+from segbench.commands import Flags, compare, listing, prepare_run
 from segbench.report.boards import boards
 from segbench.report.claims_page import render_claims
 from segbench.report.exports import leaderboard_csv, leaderboard_latex
@@ -47,8 +47,8 @@ def _warning(project: Path, *lines: str, settings: tuple[str, ...] = BOTH) -> st
     kept = path.read_text().replace("model: {weights: none}\n", "")
     other = path.with_name("other.yaml")
     other.write_text("\n".join((kept, *lines, "")))
-    flags = drive.Flags(settings=settings, results=project / "results")
-    return random_by_default(drive.prepare_run(other, flags).asked)
+    flags = Flags(settings=settings, results=project / "results")
+    return random_by_default(prepare_run(other, flags).asked)
 
 
 def test_a_backbone_without_weights_beside_a_pretrained_one_is_warned_of(toy_project):
@@ -229,10 +229,10 @@ def test_a_folder_without_the_trials_own_files_is_shown_without_weights(mixed, t
 
 def test_compare_says_what_its_sides_started_from(mixed):
     def told(left: str, right: str) -> list[str]:
-        asked = drive_compare.Asked(protocol_name="native")
+        asked = compare.Asked(protocol_name="native")
         sides = (f"{mixed}:backbone={left}", f"{mixed}:backbone={right}")
         machine = Machine(cache=str(mixed / "cache"))
-        found = drive_compare.compare_results(*sides, asked, machine, lambda *_: None)
+        found = compare.compare_results(*sides, asked, machine, lambda *_: None)
         return [note for note in found.notes if "weights differ" in note]
 
     expected = ["Initial weights differ: random against imagenet."]

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from segbench.drive import Flags, prepare_run
+from segbench.commands.run import Flags, prepare_run
 from segbench.launch import local
 from segbench.launch.memory_kills import memory_kills
 from segbench.launch.work import Work

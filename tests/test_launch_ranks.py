@@ -9,7 +9,7 @@ from launch_faults import Toy, result_bytes, wait_until
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
-from segbench.drive import Flags, prepare_run
+from segbench.commands.run import Flags, prepare_run
 from segbench.engine.evaluate import merged
 from segbench.errors import ExperimentError, LaunchError
 from segbench.launch.local import slots

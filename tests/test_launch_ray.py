@@ -21,7 +21,7 @@ from launch_faults import (
     wait_until,
 )  # fmt: skip
 
-from segbench.drive import Flags, prepare_run
+from segbench.commands.run import Flags, prepare_run
 from segbench.launch.rank import free_port
 from segbench.leases import claim
 

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from segbench.cli import app
-from segbench.drive import Flags, prepare_run
+from segbench.commands.run import Flags, prepare_run
 from segbench.launch.local import grace_seconds
 from segbench.launch.on_slurm import sbatch_options
 from segbench.runs.record import load_run

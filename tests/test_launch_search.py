@@ -8,7 +8,7 @@ import pytest
 import torch
 from launch_faults import Toy, results_so_far, wait_until
 
-from segbench.drive import Flags, prepare_run, record
+from segbench.commands.run import Flags, prepare_run, record
 from segbench.engine.checkpoint import load_checkpoint
 from segbench.errors import ExperimentError
 from segbench.files import write_json

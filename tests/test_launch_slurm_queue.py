@@ -10,15 +10,15 @@ from typer.testing import CliRunner
 from segbench.cli import app
 from segbench.cli.run import launch_settings
 from segbench.cli.watching import code_versions
-from segbench.drive import Flags, prepare_run
+from segbench.commands.estimate import estimated
+from segbench.commands.listing import prepare_all
+from segbench.commands.run import Flags, prepare_run
 from segbench.errors import ExperimentError, LaunchError
 from segbench.launch import slurm_queue
-from segbench.launch.estimate import estimated
 from segbench.launch.on_slurm import arrays_of, sbatch_options, with_gpus
 from segbench.launch.slurm_queue import cancel_jobs
 from segbench.launch.work import Work
 from segbench.leases import claim, fruitless_attempts
-from segbench.listing import prepare_all
 from segbench.runs.record import load_run, record_of, write_run
 from segbench.runs.status import ClusterJob, TrialStatus, job_logs, statuses
 from segbench.runs.trial_files import Provenance, trial_folder, write_provenance

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from segbench.commands.run import Flags, prepare_run
 from segbench.data import staging
 from segbench.data.split import open_split
 from segbench.data.staging import staged
-from segbench.drive import Flags, prepare_run
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.work.trial import run_trial

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from segbench.cli import app
-from segbench.listing import prepare_all
+from segbench.commands.listing import prepare_all
 from segbench.models import weights as weights_module
 from segbench.schema.cards import BackboneCard
 from segbench.schema.machine import Machine

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from segbench.commands.run import Flags, prepare_run
 from segbench.data.split import open_split
-from segbench.drive import Flags, prepare_run
 from segbench.engine.train import Batch, Hooks, train
 from segbench.models.geometry import Coordinates
 from segbench.models.head import FusionHead, StageShape

@@ -24,10 +24,10 @@ from torchvision.models.inception import (
     InceptionE,
 )
 
-from segbench.drive import Flags, prepare_run
+from segbench.commands.export import trunk_card
+from segbench.commands.run import Flags, prepare_run
 from segbench.engine.predict import predict
 from segbench.errors import CardError, DataError
-from segbench.model_folder import trunk_card
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.runs import trial_files
 from segbench.schema.cards import BackboneCard, Input

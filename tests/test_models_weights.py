@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model
 
-from segbench import drive
-from segbench.drive_preflight import check_same_files, missing_files
+from segbench.commands import Flags, prepare_run
+from segbench.commands.preflight import check_same_files, missing_files
 from segbench.errors import CardError, DataError
 from segbench.files import sha256_of_file
 from segbench.models.segmenter import Segmenter, build_segmenter
@@ -256,11 +256,11 @@ def test_weights_that_do_not_fit_a_users_card_are_told_before_anything_starts(to
             "weights: {own: {file: other.pth, source: here, trained_on: it, licence: ours, "
             f"sha256: '{sha256_of_file(path)}'}}}}\ndefault_weights: own\n"
         )
-    flags = drive.Flags(
+    flags = Flags(
         settings=("model.weights=own",), weights=(folder,), cache=toy_project.parent / "cache",
         device="cpu", results=toy_project / "results",
     )  # fmt: skip
-    prepared = drive.prepare_run(toy_project / "experiments" / "toy.yaml", flags)
+    prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
     (sentence,) = missing_files(prepared)
     assert sentence.startswith(f"{path}: does not fit the trunk: missing: features.0.0.weight")
 
@@ -380,11 +380,11 @@ def test_a_trial_keeps_the_sha256_that_it_started_from_and_a_run_compares_it(toy
         f"{card.read_text()}weights: {{own: {{url: 'https://example.org/{path.name}', source: here, "
         f"trained_on: it, licence: ours, sha256: '{whole[:8]}'}}}}\n"
     )
-    flags = drive.Flags(
+    flags = Flags(
         settings=("model.weights=own",), only=("head=fcn32s",), seeds=1, weights=(folder,),
         cache=toy_project.parent / "cache", device="cpu", results=toy_project / "results",
     )  # fmt: skip
-    prepared = drive.prepare_run(toy_project / "experiments" / "toy.yaml", flags)
+    prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
     assert missing_files(prepared) == []
     ((trial_id, trial),) = prepared.asked.trials.items()
     workdir = trial_files.trial_folder(prepared.run_folder, trial_id)

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from segbench import drive_preflight
 from segbench.cli.app import app
-from segbench.drive import Flags, prepare_run
+from segbench.commands import preflight
+from segbench.commands.run import Flags, prepare_run
 from segbench.engine.checkpoint import load_weights, save_weights
 from segbench.engine.predict import predict
 from segbench.engine.train import Batch, Hooks, train
@@ -73,7 +73,7 @@ def test_windows_leave_gaps_where_a_stride_is_larger(window, stride, has_gap):
 
 
 def test_windows_that_leave_gaps_are_refused_in_files_and_flags_and_read_in_records(toy_project):
-    from segbench.drive_evaluate import changed
+    from segbench.commands.evaluate import changed
     from segbench.schema.experiment import read_experiment
 
     path = toy_project / "experiments" / "toy.yaml"
@@ -111,7 +111,7 @@ def test_weights_that_are_not_finite_are_named_before_anything_starts(toy_projec
         f"{sha256_of_file(path)}, trained_on: x, licence: CC0}}}}\n"
     )
     prepared = _prepared(toy_project, tmp_path, "model.weights=ours", weights=(path.parent,))
-    (told,) = drive_preflight.missing_files(prepared)
+    (told,) = preflight.missing_files(prepared)
     assert told.startswith(f"{path}: holds NaN or infinity in features.0.0.weight")
     ((trial_id, trial),) = prepared.asked.trials.items()
     workdir = trial_files.trial_folder(prepared.run_folder, trial_id)

@@ -12,14 +12,14 @@ from test_report_boards import boards_of
 from toy_world import TOY_BACKBONE
 from typer.testing import CliRunner
 
-from segbench import drive, drive_preflight
 from segbench.cli.app import app
+from segbench.commands import Flags, preflight, prepare_run, record
+from segbench.commands.export import export_model
+from segbench.commands.listing import prepare_all
 from segbench.data.split import open_scored
 from segbench.engine.checkpoint import load_weights, save_weights
 from segbench.engine.predict import predict, score_map
 from segbench.errors import ExperimentError
-from segbench.listing import prepare_all
-from segbench.model_folder import export_model
 from segbench.report.write import page_of, read_run
 from segbench.runs import trial_files
 from segbench.runs.bundle import verified
@@ -109,8 +109,8 @@ def _project(folder: Path) -> Path:
     return folder
 
 
-def _flags(project: Path, *settings: str, only: tuple[str, ...] = ()) -> drive.Flags:
-    return drive.Flags(
+def _flags(project: Path, *settings: str, only: tuple[str, ...] = ()) -> Flags:
+    return Flags(
         settings=settings, only=only, data=(project / "data",), cache=project / "cache", device="cpu",
         results=project / "results",
     )  # fmt: skip
@@ -123,13 +123,13 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(project):
-    return drive.prepare_run(project / "experiments" / "other.yaml", _flags(project))
+    return prepare_run(project / "experiments" / "other.yaml", _flags(project))
 
 
 @pytest.fixture(scope="module")
 def run(prepared):
     """The run's folder, made by workers that know the job's file and no card."""
-    drive.record(prepared, "segbench run experiments/other.yaml")
+    record(prepared, "segbench run experiments/other.yaml")
     job = Job(
         run_folder=str(prepared.run_folder), machine=prepared.machine, code_version="x",
         protocols=tuple(prepared.asked.experiment.evaluate.values()),
@@ -259,7 +259,7 @@ def test_a_protocols_digest_tells_which_data_are_scored_and_the_trials_id_does_n
     again = Protocol.model_validate_json(named.model_dump_json())
     assert again == named
     assert again.digest() == named.digest()
-    alone = drive.prepare_run(
+    alone = prepare_run(
         project / "experiments" / "other.yaml",
         _flags(project, "evaluate={native: {}}", "claims=[]"),
     )
@@ -301,7 +301,7 @@ def test_classes_are_matched_by_name():
 )
 def test_a_card_that_cannot_be_scored_is_told_when_the_file_is_read(project, setting, told):
     with pytest.raises(ExperimentError) as caught:
-        drive.prepare_run(
+        prepare_run(
             project / "experiments" / "other.yaml",
             _flags(project, f"evaluate={{native: {setting}}}", "claims=[]"),
         )
@@ -410,22 +410,22 @@ def test_images_that_one_card_trains_on_and_the_other_scores_are_counted(tmp_pat
         project, "evaluate={far: {dataset: elsewhere}}", "claims=[]",
         "train.stages=[{name: all, steps: 1, optimizer: {lr: 0.1}}]", only=("dataset=own",),
     )  # fmt: skip
-    prepared = drive.prepare_run(project / "experiments" / "other.yaml", flags)
+    prepared = prepare_run(project / "experiments" / "other.yaml", flags)
     told = "elsewhere val: {} of its 4 images are in own train too, so figures on it are too high"
-    (before,) = drive_preflight.shared_images(prepared)
+    (before,) = preflight.shared_images(prepared)
     assert before.startswith(told.format(1))  # by bytes
-    drive.record(prepared, "segbench run")
+    record(prepared, "segbench run")
     ((trial_id, trial),) = prepared.asked.trials.items()
     workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     (protocol,) = prepared.asked.experiment.evaluate.values()
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=(protocol,)) == "done"
-    (after,) = drive_preflight.shared_images(prepared)
+    (after,) = preflight.shared_images(prepared)
     assert after.startswith(told.format(2))  # by pixels
     assert trial_files.load_evaluation(workdir, protocol).num_trained_on == 2
     (board,) = boards_of(prepared.run_folder)
     assert board.reading_note.startswith("2 of these 4 images were trained on")
     (project / "data" / "others" / "val_labels" / "val0.png").unlink()
-    assert any("elsewhere" in told for told in drive_preflight.missing_files(prepared))
+    assert any("elsewhere" in told for told in preflight.missing_files(prepared))
 
 
 def test_what_is_missing_of_the_scored_card_is_told_before_a_run_and_prepare_knows_both(
@@ -438,8 +438,8 @@ def test_what_is_missing_of_the_scored_card_is_told_before_a_run_and_prepare_kno
     flags = _flags(
         project, "evaluate={far: {dataset: elsewhere}}", "claims=[]", only=("dataset=own",)
     )
-    prepared = drive.prepare_run(project / "experiments" / "other.yaml", flags)
-    (told,) = drive_preflight.missing_files(prepared)
+    prepared = prepare_run(project / "experiments" / "other.yaml", flags)
+    (told,) = preflight.missing_files(prepared)
     assert told.startswith("elsewhere val: ")
     made = dict(
         prepare_all(
@@ -455,15 +455,15 @@ def test_a_search_never_scores_the_other_card(project):
         project, "search={parameters: {train.batch_size: {choice: [2, 4]}}, method: grid, holdout: 0.4}",
         "evaluate={far: {dataset: elsewhere}}", "claims=[]",
     )  # fmt: skip
-    searching = drive.Flags(**{**flags.__dict__, "search": True})
-    prepared = drive.prepare_run(project / "experiments" / "other.yaml", searching)
+    searching = Flags(**{**flags.__dict__, "search": True})
+    prepared = prepare_run(project / "experiments" / "other.yaml", searching)
     (protocol,) = prepared.asked.experiment.evaluate.values()
     assert (protocol.dataset, protocol.split) == (None, "holdout")
 
 
 def test_the_paper_s_own_split_is_what_fcn_skips_trains_and_scores():
     path = Path(__file__).parents[1] / "experiments" / "fcn_skips.yaml"
-    plan = drive.prepare_run(path, drive.Flags(only=("head=fcn32s",), seeds=1)).asked
+    plan = prepare_run(path, Flags(only=("head=fcn32s",), seeds=1)).asked
     ((_, trial),) = plan.trials.items()
     (protocol,) = plan.experiment.evaluate.values()
     assert (trial.dataset.name, trial.train.split) == ("sbd_seg11", "train")

@@ -8,8 +8,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from segbench import drive, drive_preflight
 from segbench.cli import app
+from segbench.commands import Flags, preflight, prepare_run, record, unfinished
 from segbench.errors import DataError, ExperimentError
 from segbench.files import read_json
 from segbench.runs import trial_files
@@ -71,16 +71,16 @@ def change(project, text="CHANNELS = 4  # other\n") -> None:
 
 
 def prepared(project):
-    flags = drive.Flags(
+    flags = Flags(
         settings=SETTINGS, seeds=1, device="cpu", results=project / "results",
     )  # fmt: skip
-    return drive.prepare_run(project / "experiments" / "toy.yaml", flags)
+    return prepare_run(project / "experiments" / "toy.yaml", flags)
 
 
 def trained(project):
     """Return the folder of a trial of the network, done."""
     run = prepared(project)
-    drive.record(run, "segbench run")
+    record(run, "segbench run")
     (trial,) = run.asked.trials.values()
     workdir = trial_files.trial_folder(run.run_folder, trial.id())
     protocols = tuple(run.asked.experiment.evaluate.values())
@@ -96,16 +96,16 @@ def segbench(*words):
 def test_changed_code_is_another_trial_and_the_old_one_is_named(project):
     workdir = trained(project)
     assert set(trial_files.load_trial(workdir).code) == {MODULE, f"{MODULE}_layers"}
-    assert drive_preflight.made_from_other_code(prepared(project)) == []
+    assert preflight.made_from_other_code(prepared(project)) == []
     change(project)
     now = prepared(project)
     assert workdir.name not in now.asked.trials
-    assert len(drive.unfinished(now, retry_failed=False)) == 1
-    (sentence,) = drive_preflight.made_from_other_code(now)
+    assert len(unfinished(now, retry_failed=False)) == 1
+    (sentence,) = preflight.made_from_other_code(now)
     assert "made from other code: 1 trials of" in sentence
     assert f"trials/{workdir.name}: {MODULE}_layers has changed" in sentence
     change(project, "CHANNELS = 4\n")
-    assert drive.unfinished(prepared(project), retry_failed=False) == {}
+    assert unfinished(prepared(project), retry_failed=False) == {}
 
 
 def test_evaluate_and_predict_refuse_a_trial_of_other_code_unless_told(project, tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from segbench import drive
 from segbench.cli import app
+from segbench.commands import Flags, prepare_run, record
 from segbench.engine.crf import refine, refined_predictions
 from segbench.errors import DataError
 from segbench.files import read_json
@@ -90,9 +90,9 @@ def test_parameters_are_searched_on_held_out_images_alone(toy_run):
         toy.replace("steps: 6", "steps: 1")
         + "overrides: [{where: {}, set: {dataset.view.holdout: 0.4}}]\n"
     )
-    flags = drive.Flags(only=("head=fcn32s",), seeds=1, device="cpu", results=toy_run.parent)
-    prepared = drive.prepare_run(experiment, flags)
-    drive.record(prepared, "held")
+    flags = Flags(only=("head=fcn32s",), seeds=1, device="cpu", results=toy_run.parent)
+    prepared = prepare_run(experiment, flags)
+    record(prepared, "held")
     ((trial_id, trial),) = prepared.asked.trials.items()
     workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     protocols = tuple(prepared.asked.experiment.evaluate.values())

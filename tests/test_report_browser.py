@@ -14,7 +14,7 @@ import pytest
 from drawn_run import made_run
 from test_report_boards import external_in
 
-from segbench.report.serve import new_server
+from segbench.commands.serve import new_server
 from segbench.report.write import write_report
 from segbench.runs.trial_files import load_trial
 

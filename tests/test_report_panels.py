@@ -39,8 +39,8 @@ def test_no_image_is_shown_twice_and_ties_go_by_name():
 
 
 def test_pictures_show_the_images_labels_and_predictions_of_the_trial(toy_project, tmp_path):
+    from segbench.commands.run import Flags, prepare_run, record
     from segbench.data.split import open_split
-    from segbench.drive import Flags, prepare_run, record
     from segbench.runs.trial_files import load_counts, trial_folder
     from segbench.work.trial import run_trial
 

@@ -7,9 +7,9 @@ import threading
 import pytest
 from drawn_run import made_run
 
+from segbench.commands.serve import live_status, new_server
 from segbench.errors import ResultError
 from segbench.leases import claim
-from segbench.report.serve import live_status, new_server
 from segbench.runs import trial_files
 from segbench.runs.record import load_run
 from segbench.runs.trial_files import Result

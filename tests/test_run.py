@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from segbench.drive import Flags, prepare_run
+from segbench.commands.run import Flags, prepare_run
 from segbench.leases import note
 from segbench.runs import trial_files
 from segbench.runs.record import load_run, record_of, write_run
@@ -48,7 +48,7 @@ def machine(tmp_path) -> Machine:
 
 @pytest.fixture
 def toy_trial(toy_project):
-    from segbench.drive import Flags, prepare_run
+    from segbench.commands.run import Flags, prepare_run
 
     def trial(*settings: str):
         path = toy_project / "experiments" / "toy.yaml"

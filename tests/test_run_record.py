@@ -1,14 +1,14 @@
 """What a run's folder says that it is about, after several commands."""
 
-from segbench import drive
+from segbench.commands import Flags, prepare_run, record
 from segbench.runs.record import load_run
 
 
 def test_a_narrower_command_does_not_claim_the_wider_ones_cells(toy_project):
     def recorded(command: str, seeds: int | None) -> tuple[str, int]:
-        flags = drive.Flags(seeds=seeds, results=toy_project / "results")
-        prepared = drive.prepare_run(toy_project / "experiments" / "toy.yaml", flags)
-        drive.record(prepared, command)
+        flags = Flags(seeds=seeds, results=toy_project / "results")
+        prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
+        record(prepared, command)
         record = load_run(prepared.run_folder)
         return record.command, len(record.cells)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from segbench import drive, drive_settle
 from segbench.cli import app
 from segbench.cli import run as run_module
+from segbench.commands import Flags, prepare_run, settle
 from segbench.metrics.counts import Counted
 from segbench.runs import trial_files
 from segbench.runs.record import add_protocol, load_run
@@ -363,10 +363,10 @@ def test_added_seeds_are_those_that_a_larger_sweep_would_have(project, made_up):
     """So nothing is trained twice when somebody raises `seeds:` instead."""
     segbench("run", "experiments/toy.yaml", "--cache", "cache", "--settle")
     settled = {c.trial_id for c in load_run(project / "results" / "toy").cells}
-    flags = drive.Flags(settings=("sweep.seeds=11",), results=project / "elsewhere")
-    larger = drive.prepare_run(project / "experiments" / "toy.yaml", flags)
+    flags = Flags(settings=("sweep.seeds=11",), results=project / "elsewhere")
+    larger = prepare_run(project / "experiments" / "toy.yaml", flags)
     assert settled <= set(larger.asked.trials)
-    assert drive_settle.Settling().looks == 1
+    assert settle.Settling().looks == 1
 
 
 def test_trials_of_other_settings_are_not_passed_over_in_silence(project, made_up):

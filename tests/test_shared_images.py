@@ -12,13 +12,13 @@ from test_data_files import card, folder, machine  # noqa: F401
 from test_report_boards import boards_of
 from toy_world import new_project
 
-from segbench import drive, drive_preflight
+from segbench.commands import Flags, preflight, prepare_run, record
+from segbench.commands.evaluate import figures_in_words
 from segbench.data.photographs import checked_image
 from segbench.data.prepare import prepare
 from segbench.data.prepared import contents_here
 from segbench.data.shared import Part, Shared, _number_of_equal, shared_images, shared_in_words
 from segbench.data.split import open_split
-from segbench.drive_evaluate import figures_in_words
 from segbench.runs import trial_files
 from segbench.work.trial import run_trial
 
@@ -158,14 +158,14 @@ def test_the_number_is_told_before_a_run_kept_with_its_figures_and_on_the_board(
             for kind, pixels in ((split, label * 200), (f"{split}_labels", label)):
                 (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels).save(tmp_path / "data" / kind / f"{index}.png")
-    flags = drive.Flags(
+    flags = Flags(
         only=("head=fcn32s",), settings=("train.stages=[{name: all, steps: 1, optimizer: {lr: 0.1}}]",),
         seeds=1, cache=toy_cache, data=(tmp_path / "data",), device="cpu", results=tmp_path / "results",
     )  # fmt: skip
-    prepared = drive.prepare_run(project / "experiments" / "toy.yaml", flags)
-    (told,) = drive_preflight.shared_images(prepared)
+    prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
+    (told,) = preflight.shared_images(prepared)
     assert told.startswith("toyshapes val: 3 of its 4 images are in train too")
-    drive.record(prepared, "segbench run")
+    record(prepared, "segbench run")
     ((trial_id, trial),) = prepared.asked.trials.items()
     workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     protocols = tuple(prepared.asked.experiment.evaluate.values())

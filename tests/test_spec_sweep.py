@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from segbench.drive import Flags, narrowed, prepare_run
+from segbench.commands.run import Flags, narrowed, prepare_run
 from segbench.errors import CardError, ExperimentError
 from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog, read_card

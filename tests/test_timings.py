@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from segbench.cli import app
 from segbench.cli.planning import times_to_measure
-from segbench.drive import Flags, prepare_run
+from segbench.commands.run import Flags, prepare_run
 from segbench.errors import ResultError
 from segbench.report.write import read_run, write_report
 from segbench.runs import trial_files

@@ -10,7 +10,7 @@ import torch
 import torchvision
 import torchvision_table
 
-from segbench import listing
+from segbench.commands import listing
 from segbench.errors import CardError
 from segbench.models.trunk import call_builder, verify_card
 from segbench.schema.cards import BackboneCard

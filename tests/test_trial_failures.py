@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from segbench.drive import Flags, prepare_run
+from segbench.commands.run import Flags, prepare_run
 from segbench.errors import DataError
 from segbench.metrics.counts import Counted
 from segbench.runs import trial_files

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from segbench import console
+from segbench.cli import console
 from segbench.errors import SegbenchError
 
 OUT = console.new_console()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from segbench import console
+from segbench.cli import console
 from segbench.cli.app import ERR, OUT, app, fail, progress_bars
 from segbench.cli.flags import Cache, Cards, Data, Weights
 
@@ -18,7 +18,7 @@ def list_command(
     cards: Cards = None,
 ) -> None:
     """List the cards, heads or experiments at hand."""
-    from segbench import listing
+    from segbench.commands import listing
 
     table = listing.table_of(kind, tuple(cards or ()))
     OUT.print(console.plain_table(table.headers, table.rows))
@@ -35,7 +35,7 @@ def show(
     cards: Cards = None,
 ) -> None:
     """Show a card, a head or an experiment, as it is after `base` and defaults are filled in."""
-    from segbench import listing
+    from segbench.commands import listing
 
     OUT.print(listing.description_of(name, tuple(cards or ())), end="")
 
@@ -48,7 +48,7 @@ def check(
     cards: Cards = None,
 ) -> None:
     """Check cards and experiments; report all problems of all files at once."""
-    from segbench import listing
+    from segbench.commands import listing
 
     found = [listing.checked(file, tuple(cards or ())) for file in files]
     for warning in (warning for each in found for warning in each.warnings):
@@ -77,7 +77,7 @@ def prepare(
     ] = False,
 ) -> None:
     """Download, verify, unpack and convert data sets, and fetch weights, once."""
-    from segbench import listing
+    from segbench.commands import listing
 
     with progress_bars() as progress:
         for name, summary in listing.prepare_all(

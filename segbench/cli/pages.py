@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from segbench import console
+from segbench.cli import console
 from segbench.cli.app import OUT, app, fail, progress_bars
 from segbench.cli.flags import Cache, Data, Device, Results, RunFolder
 
@@ -116,7 +116,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
 ) -> None:
     """Show a run's page in the browser, refreshed while trials run (ctrl-C ends it)."""
-    from segbench.report.serve import new_server
+    from segbench.commands.serve import new_server
 
     with new_server(run, host=host, port=port) as server:
         OUT.print(f"{server.address} (ctrl-C ends it; what runs goes on)")

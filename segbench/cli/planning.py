@@ -50,16 +50,16 @@ def plan(
 
     Takes the options of `run` that say where things lie, so that a command need not be cut down.
     """
-    from segbench import drive
-    from segbench.launch.estimate import estimated
+    from segbench.commands import Flags, narrowed, prepare_run, unfinished
+    from segbench.commands.estimate import estimated
 
-    flags = drive.Flags(
+    flags = Flags(
         cards=tuple(cards or ()), settings=(*(settings or ()), *launch_settings(launcher)),
         only=tuple(only or ()), seeds=seeds, results=results, data=tuple(data or ()),
         weights=tuple(weights or ()), cache=cache, search=search, best=best, settle=settle,
     )  # fmt: skip
-    prepared = drive.prepare_run(file, flags)
-    left = drive.unfinished(prepared, retry_failed=False)
+    prepared = prepare_run(file, flags)
+    left = unfinished(prepared, retry_failed=False)
     say_plan(prepared, left)
     if warning := warning_of_batches(file, prepared, left):
         ERR.print(warning)
@@ -79,7 +79,7 @@ def plan(
         )
     if prepared.asked.experiment.claims:
         looks = prepared.settling.schedule
-        last = drive.narrowed(prepared.whole, only or (), None) if looks else None
+        last = narrowed(prepared.whole, only or (), None) if looks else None
         _say_claims_plan(prepared, last, seed_sd, image_sd)
         for sentence in times_to_measure(prepared.asked.experiment.claims):
             OUT.print(sentence)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from segbench import console
+from segbench.cli import console
 from segbench.cli.app import ERR, OUT, app, fail
 from segbench.cli.flags import Cache, Cards, Data, Device, File, Only, Results, Settings, Weights
 from segbench.cli.pages import show_report
@@ -72,11 +72,11 @@ def run_command(
     ] = False,
 ) -> None:
     """Train and evaluate an experiment's grid; only what is missing is done."""
-    from segbench import drive, drive_preflight
+    from segbench.commands import Flags, preflight, prepare_run, unfinished
 
     if retry not in {None, "failed"}:
         raise ExperimentError(f"--retry {retry}: the only choice is `failed`")
-    flags = drive.Flags(
+    flags = Flags(
         cards=tuple(cards or ()),
         settings=(*(settings or ()), *launch_settings(launcher, workers, address)),
         only=tuple(only or ()),
@@ -91,10 +91,10 @@ def run_command(
         settle=settle,
     )
     command = _command(file, flags)
-    prepared = drive.prepare_run(file, flags)
-    drive_preflight.check_same_files(prepared)
-    left = drive.unfinished(prepared, retry_failed=retry == "failed")
-    for sentence in drive_preflight.made_from_other_code(prepared):
+    prepared = prepare_run(file, flags)
+    preflight.check_same_files(prepared)
+    left = unfinished(prepared, retry_failed=retry == "failed")
+    for sentence in preflight.made_from_other_code(prepared):
         ERR.print(sentence)
     say_plan(prepared, left)
     warning = warning_of_batches(file, prepared, left)
@@ -104,10 +104,10 @@ def run_command(
         _say_cells(prepared, left)
         return
     _work_off(prepared, left, command, wait, warning)
-    while settle and not drive.unfinished(prepared, retry_failed=False) and _add_seeds(prepared):
-        prepared = drive.prepare_run(file, flags)
-        _work_off(prepared, drive.unfinished(prepared, retry_failed=False), command, wait)
-    left = drive.unfinished(prepared, retry_failed=False)
+    while settle and not unfinished(prepared, retry_failed=False) and _add_seeds(prepared):
+        prepared = prepare_run(file, flags)
+        _work_off(prepared, unfinished(prepared, retry_failed=False), command, wait)
+    left = unfinished(prepared, retry_failed=False)
     if search and not (left and _submits(prepared)):  # elsewhere what is left was stopped by asha
         _say_best(file, flags, prepared)
     failed = _count_failed(prepared)
@@ -131,14 +131,14 @@ def _work_off(
     prepared: Any, left: dict[str, Any], command: str, wait: bool, warning: str = ""
 ) -> None:
     """Record the run, do what is left of it, and report."""
-    from segbench import drive, drive_preflight
+    from segbench.commands import preflight, record
 
-    if left and (missing := drive_preflight.missing_files(prepared)):
+    if left and (missing := preflight.missing_files(prepared)):
         fail("\n".join(missing))
-    for sentence in drive_preflight.shared_images(prepared) if left else ():
+    for sentence in preflight.shared_images(prepared) if left else ():
         ERR.print(sentence)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a ctrl-C
-    record = drive.record(prepared, command)
+    record = record(prepared, command)
     for told in (*filter(None, [warning]), *record.claim_warnings):
         ERR.print(told)
     leaves = _submits(prepared) and not wait
@@ -159,7 +159,7 @@ def _work_off(
 
 def _add_seeds(prepared: Any) -> bool:
     """Say which cells get more seeds and why, or why none does; return whether any does."""
-    from segbench.drive_settle import add_seeds
+    from segbench.commands.settle import add_seeds
 
     found = add_seeds(prepared.run_folder)
     for sentence in found.given_up:
@@ -176,7 +176,7 @@ def _add_seeds(prepared: Any) -> bool:
 
 def _say_best(file: Path, flags: Any, prepared: Any) -> None:
     """Say what the search found for the cells that were asked for."""
-    from segbench.drive import best_of_search
+    from segbench.commands.run import best_of_search
     from segbench.runs.tuning import tuned_in_words
     from segbench.schema.experiment import read_experiment
 
@@ -252,7 +252,7 @@ def say_plan(prepared: Any, left: dict[str, Any]) -> None:
 
 def warning_of_batches(file: Path, prepared: Any, left: dict[str, Any]) -> str:
     """Return what to say of batch norm on few images; leave where it cannot train at all."""
-    from segbench.drive_batch_norm import tiny_batches
+    from segbench.commands.batch_norm import tiny_batches
 
     tiny = tiny_batches(left.values(), Path(prepared.machine.cache))
     if tiny.problems:
@@ -262,7 +262,7 @@ def warning_of_batches(file: Path, prepared: Any, left: dict[str, Any]) -> str:
 
 def _say_cells(prepared: Any, left: dict[str, Any]) -> None:
     """Name the trials and say which are done or failed; of a large grid the first ones."""
-    from segbench.drive import cells_by_id
+    from segbench.commands.run import cells_by_id
     from segbench.runs import trial_files
     from segbench.runs.status import label
 
@@ -281,7 +281,7 @@ def _say_cells(prepared: Any, left: dict[str, Any]) -> None:
 
 def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:
     """Start the work; show a live view on a terminal, a line for each event elsewhere."""
-    from segbench import drive
+    from segbench.commands import record, start
     from segbench.runs import status
 
     labels = {
@@ -302,7 +302,7 @@ def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:
             OUT.print(f"{progress} {event.kind}: {labels[event.trial_id]} {event.message}".rstrip())
 
         try:
-            drive.start(prepared, left, say)
+            start(prepared, left, say)
         finally:
             for job, number in given.items():
                 OUT.print(f"submitted: {job} ({number} trials)")
@@ -321,7 +321,7 @@ def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:
 
     try:
         with Live(View(), console=OUT, refresh_per_second=2, transient=True):
-            drive.start(prepared, left, keep)
+            start(prepared, left, keep)
     finally:
         for note in notes:
             OUT.print(note)

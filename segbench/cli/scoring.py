@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from segbench import console
+from segbench.cli import console
 from segbench.cli.app import OUT, app, progress_bars
 from segbench.cli.flags import (
     Cache,
@@ -71,7 +71,7 @@ def evaluate_command(
     results: Results = Path("results"),
 ) -> None:
     """Score trained trials by another protocol, or a folder of predictions of anybody."""
-    from segbench import drive_evaluate as work
+    from segbench.commands import evaluate as work
     from segbench.schema.catalog import Catalog
     from segbench.schema.machine import Machine
 
@@ -142,8 +142,8 @@ def compare_command(
     cards: Cards = None,
 ) -> None:
     """Compare two result sets of anybody on the same images: difference, interval, p, each class."""
-    from segbench import drive_evaluate as work
-    from segbench.drive_compare import Asked, compare_results
+    from segbench.commands import evaluate as work
+    from segbench.commands.compare import Asked, compare_results
     from segbench.files import write_text
     from segbench.report.claims_page import render_comparison
     from segbench.schema.machine import Machine
@@ -179,7 +179,7 @@ def crf_search_command(
     threads: Annotated[int, typer.Option(min=1, help="Processes for the CRF.")] = 1,
 ) -> None:
     """Look for CRF parameters on the images that a trial's training left out."""
-    from segbench.model_folder import first_protocol
+    from segbench.commands.export import first_protocol
     from segbench.runs.record import find_trial
     from segbench.schema.catalog import Catalog
     from segbench.schema.machine import Machine
@@ -209,7 +209,7 @@ def crf_search_command(
 @app.command("export")
 def export_command(trial: Model, out: Out) -> None:
     """Write a trained model with its cards and figures, for somebody else to use."""
-    from segbench.model_folder import export_model, find_model
+    from segbench.commands.export import export_model, find_model
 
     for path in export_model(find_model(trial), out):
         OUT.print(console.shown_path(path))
@@ -247,8 +247,8 @@ def predict_command(
         raise ExperimentError(
             "segbench predict: name photographs, or a --split of the model's data"
         )
-    from segbench import drive_evaluate as work
-    from segbench.model_folder import find_model, first_protocol
+    from segbench.commands import evaluate as work
+    from segbench.commands.export import find_model, first_protocol
     from segbench.schema.catalog import Catalog
     from segbench.schema.machine import Machine
     from segbench.work.label_images import Asked, as_predicted, label_images

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from segbench import console
+from segbench.cli import console
 from segbench.cli.app import OUT, app, fail, progress_bars
 from segbench.cli.flags import Cards, Device, Only, RunFolder
 from segbench.cli.pages import show_report

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from segbench import console
+from segbench.cli import console
 from segbench.cli.app import ERR, OUT, app
 from segbench.cli.flags import RunFolder, Trial
 

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
         print(
             "usage: python -m segbench.work.worker JOB.json TRIAL_ID [TRIAL_ID ...]",
             file=sys.stderr,
-        )  # noqa: T201
+        )
         return 2
     stop_on_signals()
     job = Job.read(Path(arguments[0]))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from segbench.drive import Prepared
+from segbench.commands.run import Prepared
 from segbench.errors import CardError, DataError, ResultError
 from segbench.files import digest, write_text
 from segbench.runs import trial_files

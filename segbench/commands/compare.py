@@ -21,7 +21,7 @@ from typing import NamedTuple, get_args
 
 import numpy as np
 
-from segbench.drive_evaluate import changed, protocol_of_predictions
+from segbench.commands.evaluate import changed, protocol_of_predictions
 from segbench.errors import ExperimentError, ResultError
 from segbench.metrics.counts import Counts, foreground_of
 from segbench.report.starts import start_name

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from segbench.drive_batch_norm import tiny_batches
+from segbench.commands.batch_norm import tiny_batches
 from segbench.errors import CardError, DataError, ExperimentError, SegbenchError
 from segbench.schema import yamlfile
 from segbench.schema.cards import BackboneCard, DatasetCard

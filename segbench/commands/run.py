@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from segbench.drive_settle import (
+from segbench.commands.settle import (
     Settling,
     settling_of,
     with_earlier_looks,
