@@ -23,7 +23,7 @@ from drawn_run import record_run  # noqa: E402
 from segbench.commands.run import Flags, prepare_run  # noqa: E402
 from segbench.metrics.counts import Counted  # noqa: E402
 from segbench.report.write import judged_claims, write_report  # noqa: E402
-from segbench.runs import trial_files
+from segbench.runs import trial_files  # noqa: E402
 from segbench.runs.record import load_rows, load_run  # noqa: E402
 from segbench.runs.trial_files import Provenance, Result  # noqa: E402
 from segbench.schema.protocol import Protocol  # noqa: E402

@@ -13,5 +13,5 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         from segbench.runs import table
 
-        return getattr(load, name)
+        return getattr(table, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

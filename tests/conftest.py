@@ -63,7 +63,8 @@ def toy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     So the many commands of the tests need not load torch for the card once more.
     """
-    from segbench.commands import Flags, preflight, prepare_run
+    from segbench.commands import preflight
+    from segbench.commands.run import Flags, prepare_run
     from segbench.data.prepared import open_prepared
 
     folder = tmp_path_factory.mktemp("toy_cache")
@@ -86,7 +87,7 @@ def toy_project(tmp_path: Path, toy_cache: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _toy_run_once(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> Path:
-    from segbench.commands import Flags, prepare_run, record
+    from segbench.commands.run import Flags, prepare_run, record_run
     from segbench.runs import trial_files
     from segbench.work.trial import run_trial
 
@@ -95,7 +96,7 @@ def _toy_run_once(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> 
     cache = shutil.copytree(toy_cache, folder / "cache")
     flags = Flags(only=("head=fcn32s",), cache=cache, device="cpu", results=project / "results")
     prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
-    record(prepared, "segbench run experiments/toy.yaml --only head=fcn32s")
+    record_run(prepared, "segbench run experiments/toy.yaml --only head=fcn32s")
     for trial_id, trial in prepared.asked.trials.items():
         workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
         protocols = tuple(prepared.asked.experiment.evaluate.values())

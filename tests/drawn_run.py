@@ -10,7 +10,8 @@ import numpy as np
 
 from segbench.commands.run import Flags, Prepared, prepare_run
 from segbench.metrics.counts import Counted
-from segbench.runs import record_of, trial_files, write_run
+from segbench.runs import trial_files
+from segbench.runs.record import record_of, write_run
 from segbench.runs.timings import FILE, Conditions, Timing, Timings
 from segbench.runs.trial_files import Provenance, Result
 from segbench.schema.trial import Trial

@@ -5,6 +5,7 @@ import graphlib
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,25 +13,42 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "segbench"
 
-# A module may import from its own row and the rows above it. Rows marked True must not load torch.
-ROWS: list[tuple[bool, tuple[str, ...]]] = [
-    (True, ("errors", "files", "version")),
-    (True, ("metrics", "leases")),
-    (True, ("schema",)),
-    (True, ("statistics",)),
-    (True, ("claims",)),
-    (False, ("data", "models")),
-    (False, ("engine",)),
-    (True, ("runs",)),
-    (False, ("work",)),
-    (True, ("launch",)),
-    (True, ("report",)),
-    (
-        True,
-        ("commands",),
-    ),
-    (True, ("cli", "__main__")),
-]
+GROUND = {"errors", "files", "leases", "version"}
+# Which wings a wing may import, beside itself and the ground. Not rows: a wing that stands low may not
+# be imported by all above it, so a report cannot reach a worker.
+ARROWS: dict[str, set[str]] = {
+    **{module: set() for module in GROUND},
+    "schema": set(),
+    "metrics": set(),
+    "statistics": {"metrics"},
+    "claims": {"schema", "metrics", "statistics"},
+    "data": {"schema"},
+    "models": {"schema", "data.download"},
+    "engine": {"schema", "metrics", "data", "models"},
+    "runs": {"schema", "metrics", "statistics", "claims"},
+    "work": {"schema", "metrics", "data", "models", "engine", "runs"},
+    "launch": {"schema", "runs"},
+    "report": {"schema", "metrics", "statistics", "claims", "runs"},
+    "commands": {
+        "schema",
+        "metrics",
+        "statistics",
+        "claims",
+        "data",
+        "models",
+        "runs",
+        "launch",
+        "report",
+    },
+    "cli": {"schema", "statistics", "claims", "runs", "launch", "report", "commands"},
+    "__main__": {"schema", "cli"},
+    "worker": {"work"},  # a door of the last release
+    "": {"runs"},
+}
+# What a wing may import inside a function alone, since it loads torch.
+LAZY = {"launch": {"work", "engine"}, "commands": {"work", "engine"}, "cli": {"work"}}
+# These load torch; all others must not.
+HEAVY_WINGS = {"data", "models", "engine", "work"}
 HEAVY = ("torch", "torchvision", "ray", "datasets", "submitit", "matplotlib")
 
 
@@ -43,31 +61,68 @@ def _name(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
-def _row(module: str) -> int:
-    top = module.split(".", maxsplit=1)[0]
-    for index, (_, names) in enumerate(ROWS):
-        if top in names:
-            return index
-    raise AssertionError(f"segbench.{module} stands in no row of {__file__}")
+def wing_of(module: str) -> str:
+    return module.split(".", maxsplit=1)[0]
 
 
-def imported_by(path: Path) -> set[str]:
-    """Return the modules of segbench that a file imports, anywhere in it, without the package."""
+def imported_by(path: Path, *, at_top_only: bool = False) -> set[str]:
+    """Return the modules of segbench that a file imports, without the package.
+
+    at_top_only: leave out what functions import when they are called.
+    """
     known, found = {name for name, _ in modules()}, set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in _outside_functions(tree) if at_top_only else ast.walk(tree):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            is_package = all(name.removeprefix("segbench.") in known for name in inner)
+            names = inner if is_package else [node.module, *inner]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         found |= {name.removeprefix("segbench.") for name in names if name.startswith("segbench.")}
     return found & known
 
 
-@pytest.mark.parametrize(("module", "path"), [(m, p) for m, p in modules() if m])
-def test_imports_go_one_way(module, path):
-    for other in imported_by(path):
-        assert _row(other) <= _row(module), f"{path.name} imports segbench.{other}, a later row"
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from _outside_functions(child)
+
+
+def wrong_arrows(module: str, path: Path) -> list[str]:
+    """Return the modules that a file may not import."""
+    wing = wing_of(module)
+    assert wing in ARROWS, f"segbench.{module} belongs to no wing of {__file__}"
+    at_top = imported_by(path, at_top_only=True)
+
+    def is_allowed(other: str) -> bool:
+        ours = {other, wing_of(other)}
+        allowed = ARROWS[wing] | GROUND | {wing}
+        return bool(ours & allowed or (other not in at_top and ours & LAZY.get(wing, set())))
+
+    return sorted(other for other in imported_by(path) if not is_allowed(other))
+
+
+@pytest.mark.parametrize(("module", "path"), modules())
+def test_a_wing_imports_only_the_wings_that_it_may(module, path):
+    assert not wrong_arrows(module, path)
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("statistics.power", "from segbench.launch.work import Work"),
+        ("report.cells", "from segbench.work.worker import work"),
+        ("launch.work", "from segbench.work.worker import work"),  # but within a function it may
+        ("models.trunk", "from segbench.data.batches import Batch"),
+    ],
+)
+def test_a_wrong_arrow_is_found(tmp_path, module, line):
+    planted = tmp_path / "planted.py"
+    planted.write_text(f"{line}\n")
+    assert wrong_arrows(module, planted)
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -76,7 +131,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def test_light_modules_load_nothing_heavy():
-    light = [m for m, _ in modules() if m and ROWS[_row(m)][0] and m != "__main__"]
+    light = [m for m, _ in modules() if wing_of(m) not in {*HEAVY_WINGS, "", "__main__"}]
     code = "\n".join(
         [
             "import importlib, sys",
@@ -96,14 +151,14 @@ def test_what_a_run_looks_at_before_it_starts_loads_no_torch(tmp_path):
         [
             "import sys",
             "from pathlib import Path",
-            "from segbench import drive, drive_batch_norm, drive_preflight",
+            "from segbench.commands import batch_norm, preflight, run",
             "path = Path('experiments/quickstart.yaml')",
-            f"flags = drive.Flags(results=Path({str(tmp_path)!r}))",
-            "prepared = drive.prepare_run(path, flags)",
-            "assert drive_preflight.missing_files(prepared) == []",
-            "drive_preflight.check_same_files(prepared)",
+            f"flags = run.Flags(results=Path({str(tmp_path)!r}))",
+            "prepared = run.prepare_run(path, flags)",
+            "assert preflight.missing_files(prepared) == []",
+            "preflight.check_same_files(prepared)",
             "trials = prepared.asked.trials.values()",
-            "assert drive_batch_norm.tiny_batches(trials, path).warning",
+            "assert batch_norm.tiny_batches(trials, path).warning",
             f"heavy = [h for h in {HEAVY!r} if h in sys.modules]",
             "assert not heavy, heavy",
         ]

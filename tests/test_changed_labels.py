@@ -9,17 +9,17 @@ from PIL import Image
 from test_external import segbench
 from toy_world import new_project
 
-from segbench.commands import Flags, prepare_run, record
+from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.data.prepare import prepare
 from segbench.data.split import open_split
 from segbench.errors import DataError
 from segbench.runs import trial_files
-from segbench.runs.panels import write_panels
 from segbench.runs.record import load_run
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.work.crf_search import search_crf
+from segbench.work.panels import write_panels
 from segbench.work.predictions import score_trial
 from segbench.work.trial import run_trial
 
@@ -64,7 +64,7 @@ def run_once(tmp_path_factory, toy_cache):
         seeds=1, cache=toy_cache, data=(folder / "data",), device="cpu", results=folder / "results",
     )  # fmt: skip
     prepared = prepare_run(folder / "experiments" / "toy.yaml", flags)
-    record(prepared, "segbench run")
+    record_run(prepared, "segbench run")
     ((trial_id, trial),) = prepared.asked.trials.items()
     workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     assert run_trial(trial, workdir, machine=prepared.machine, protocols=(Protocol(),)) == "done"

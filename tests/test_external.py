@@ -85,12 +85,12 @@ def test_a_trial_is_scored_by_another_protocol_without_training_it_again(toy_run
 
 
 def test_the_same_run_command_again_keeps_added_protocols(toy_run):
-    from segbench.commands import Flags, prepare_run, record
+    from segbench.commands.run import Flags, prepare_run, record_run
 
     segbench("evaluate", toy_run, "--set", "flip=true", "--name", "mirrored")
     flags = Flags(only=("head=fcn32s",), results=toy_run.parent)
     prepared = prepare_run(toy_run.parents[1] / "experiments" / "toy.yaml", flags)
-    record(prepared, "again")
+    record_run(prepared, "again")
     assert "mirrored" in load_run(toy_run).protocols
 
 

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 from drawn_run import made_run
 
-from segbench.commands import Flags, compare, listing, prepare_run
+from segbench.commands import compare, listing
+from segbench.commands.run import Flags, prepare_run
 from segbench.report.boards import boards
 from segbench.report.claims_page import render_claims
 from segbench.report.exports import leaderboard_csv, leaderboard_latex
 from segbench.report.page import render_page
-from segbench.report.starts import starts_of
 from segbench.report.tables import render_leaderboard
 from segbench.report.write import read_run
 from segbench.runs import trial_files
 from segbench.runs.record import load_rows, load_run
+from segbench.runs.starts import starts_of
 from segbench.schema.initial_weights import random_by_default
 from segbench.schema.machine import Machine
 

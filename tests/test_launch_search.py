@@ -8,7 +8,7 @@ import pytest
 import torch
 from launch_faults import Toy, results_so_far, wait_until
 
-from segbench.commands.run import Flags, prepare_run, record
+from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.engine.checkpoint import load_checkpoint
 from segbench.errors import ExperimentError
 from segbench.files import write_json
@@ -293,7 +293,7 @@ def test_pages_show_what_was_tried_and_what_each_row_got(searching):
     page = render_page(folder, search_record, rows, [])
     assert f"<td>fcn8s</td><td>sample1</td><td>{batch}</td><td>{rate}</td>" in page
     prepared = prepare_run(path, Flags(best=True, results=searching / "results", settings=PER_HEAD))
-    record(prepared, "segbench run toy.yaml --best")
+    record_run(prepared, "segbench run toy.yaml --best")
     best_record = load_run(prepared.run_folder)
     assert best_record.tuned == prepared.tuned
     told = render_leaderboard(best_record, list(load_rows(prepared.run_folder, best_record)), [])

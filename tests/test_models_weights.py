@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model
 
-from segbench.commands import Flags, prepare_run
 from segbench.commands.preflight import check_same_files, missing_files
+from segbench.commands.run import Flags, prepare_run
 from segbench.errors import CardError, DataError
 from segbench.files import sha256_of_file
 from segbench.models.segmenter import Segmenter, build_segmenter

@@ -13,9 +13,10 @@ from toy_world import TOY_BACKBONE
 from typer.testing import CliRunner
 
 from segbench.cli.app import app
-from segbench.commands import Flags, preflight, prepare_run, record
+from segbench.commands import preflight
 from segbench.commands.export import export_model
 from segbench.commands.listing import prepare_all
+from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.data.split import open_scored
 from segbench.engine.checkpoint import load_weights, save_weights
 from segbench.engine.predict import predict, score_map
@@ -24,13 +25,13 @@ from segbench.report.write import page_of, read_run
 from segbench.runs import trial_files
 from segbench.runs.bundle import verified
 from segbench.runs.observed import observations
-from segbench.runs.panels import write_panels
 from segbench.runs.record import load_rows, load_run
 from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog
 from segbench.schema.job import Job
 from segbench.schema.matched import matched_classes, unknown_classes
 from segbench.schema.protocol import Protocol
+from segbench.work.panels import write_panels
 from segbench.work.scoring import load_segmenter
 from segbench.work.trial import run_trial
 
@@ -129,7 +130,7 @@ def prepared(project):
 @pytest.fixture(scope="module")
 def run(prepared):
     """The run's folder, made by workers that know the job's file and no card."""
-    record(prepared, "segbench run experiments/other.yaml")
+    record_run(prepared, "segbench run experiments/other.yaml")
     job = Job(
         run_folder=str(prepared.run_folder), machine=prepared.machine, code_version="x",
         protocols=tuple(prepared.asked.experiment.evaluate.values()),
@@ -414,7 +415,7 @@ def test_images_that_one_card_trains_on_and_the_other_scores_are_counted(tmp_pat
     told = "elsewhere val: {} of its 4 images are in own train too, so figures on it are too high"
     (before,) = preflight.shared_images(prepared)
     assert before.startswith(told.format(1))  # by bytes
-    record(prepared, "segbench run")
+    record_run(prepared, "segbench run")
     ((trial_id, trial),) = prepared.asked.trials.items()
     workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     (protocol,) = prepared.asked.experiment.evaluate.values()

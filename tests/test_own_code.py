@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from segbench.cli import app
-from segbench.commands import Flags, preflight, prepare_run, record, unfinished
+from segbench.commands import preflight
+from segbench.commands.run import Flags, prepare_run, record_run, unfinished
 from segbench.errors import DataError, ExperimentError
 from segbench.files import read_json
 from segbench.runs import trial_files
@@ -80,7 +81,7 @@ def prepared(project):
 def trained(project):
     """Return the folder of a trial of the network, done."""
     run = prepared(project)
-    record(run, "segbench run")
+    record_run(run, "segbench run")
     (trial,) = run.asked.trials.values()
     workdir = trial_files.trial_folder(run.run_folder, trial.id())
     protocols = tuple(run.asked.experiment.evaluate.values())

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from segbench.cli import app
-from segbench.commands import Flags, prepare_run, record
+from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.engine.crf import refine, refined_predictions
 from segbench.errors import DataError
 from segbench.files import read_json
@@ -92,7 +92,7 @@ def test_parameters_are_searched_on_held_out_images_alone(toy_run):
     )
     flags = Flags(only=("head=fcn32s",), seeds=1, device="cpu", results=toy_run.parent)
     prepared = prepare_run(experiment, flags)
-    record(prepared, "held")
+    record_run(prepared, "held")
     ((trial_id, trial),) = prepared.asked.trials.items()
     workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     protocols = tuple(prepared.asked.experiment.evaluate.values())

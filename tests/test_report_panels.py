@@ -10,9 +10,10 @@ from PIL import Image
 from segbench.errors import DataError, ResultError
 from segbench.metrics.counts import Counts, per_image_iou
 from segbench.report.write import page_of, read_run
-from segbench.runs.panels import chosen_images, load_panels, write_panels
+from segbench.runs.panels import chosen_images, load_panels
 from segbench.runs.record import load_run
 from segbench.schema.machine import Machine
+from segbench.work.panels import write_panels
 
 
 def counts_with(ious: list[float]) -> Counts:
@@ -39,7 +40,7 @@ def test_no_image_is_shown_twice_and_ties_go_by_name():
 
 
 def test_pictures_show_the_images_labels_and_predictions_of_the_trial(toy_project, tmp_path):
-    from segbench.commands.run import Flags, prepare_run, record
+    from segbench.commands.run import Flags, prepare_run, record_run
     from segbench.data.split import open_split
     from segbench.runs.trial_files import load_counts, trial_folder
     from segbench.work.trial import run_trial
@@ -48,7 +49,7 @@ def test_pictures_show_the_images_labels_and_predictions_of_the_trial(toy_projec
         toy_project / "experiments" / "toy.yaml",
         Flags(results=toy_project / "results", seeds=1, only=("head=fcn8s",)),
     )
-    record(prepared, "segbench run experiments/toy.yaml")
+    record_run(prepared, "segbench run experiments/toy.yaml")
     (trial_id, trial), *_ = prepared.asked.trials.items()
     machine = Machine(cache=str(tmp_path / "cache"), device="cpu", threads=1)
     protocol = prepared.asked.experiment.evaluate["native"]

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from segbench.cli import app
 from segbench.cli import run as run_module
-from segbench.commands import Flags, prepare_run, settle
+from segbench.commands import settle
+from segbench.commands.run import Flags, prepare_run
 from segbench.metrics.counts import Counted
 from segbench.runs import trial_files
 from segbench.runs.record import add_protocol, load_run

@@ -12,8 +12,9 @@ from test_data_files import card, folder, machine  # noqa: F401
 from test_report_boards import boards_of
 from toy_world import new_project
 
-from segbench.commands import Flags, preflight, prepare_run, record
+from segbench.commands import preflight
 from segbench.commands.evaluate import figures_in_words
+from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.data.photographs import checked_image
 from segbench.data.prepare import prepare
 from segbench.data.prepared import contents_here
@@ -165,7 +166,7 @@ def test_the_number_is_told_before_a_run_kept_with_its_figures_and_on_the_board(
     prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
     (told,) = preflight.shared_images(prepared)
     assert told.startswith("toyshapes val: 3 of its 4 images are in train too")
-    record(prepared, "segbench run")
+    record_run(prepared, "segbench run")
     ((trial_id, trial),) = prepared.asked.trials.items()
     workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
     protocols = tuple(prepared.asked.experiment.evaluate.values())

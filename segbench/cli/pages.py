@@ -60,9 +60,9 @@ def report(
 
 
 def _draw_panels(run: Path, trial: str, protocol: str | None, where: tuple[Any, Any, str]) -> None:
-    from segbench.runs.panels import write_panels
     from segbench.runs.record import load_run
     from segbench.schema.machine import Machine
+    from segbench.work.panels import write_panels
 
     data, cache, device = where
     machine = Machine.from_environment(data=data or (), cache=cache, device=device)

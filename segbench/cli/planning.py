@@ -50,8 +50,8 @@ def plan(
 
     Takes the options of `run` that say where things lie, so that a command need not be cut down.
     """
-    from segbench.commands import Flags, narrowed, prepare_run, unfinished
     from segbench.commands.estimate import estimated
+    from segbench.commands.run import Flags, narrowed, prepare_run, unfinished
 
     flags = Flags(
         cards=tuple(cards or ()), settings=(*(settings or ()), *launch_settings(launcher)),

@@ -72,7 +72,8 @@ def run_command(
     ] = False,
 ) -> None:
     """Train and evaluate an experiment's grid; only what is missing is done."""
-    from segbench.commands import Flags, preflight, prepare_run, unfinished
+    from segbench.commands import preflight
+    from segbench.commands.run import Flags, prepare_run, unfinished
 
     if retry not in {None, "failed"}:
         raise ExperimentError(f"--retry {retry}: the only choice is `failed`")
@@ -131,14 +132,15 @@ def _work_off(
     prepared: Any, left: dict[str, Any], command: str, wait: bool, warning: str = ""
 ) -> None:
     """Record the run, do what is left of it, and report."""
-    from segbench.commands import preflight, record
+    from segbench.commands import preflight
+    from segbench.commands.run import record_run
 
     if left and (missing := preflight.missing_files(prepared)):
         fail("\n".join(missing))
     for sentence in preflight.shared_images(prepared) if left else ():
         ERR.print(sentence)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a ctrl-C
-    record = record(prepared, command)
+    record = record_run(prepared, command)
     for told in (*filter(None, [warning]), *record.claim_warnings):
         ERR.print(told)
     leaves = _submits(prepared) and not wait
@@ -281,7 +283,7 @@ def _say_cells(prepared: Any, left: dict[str, Any]) -> None:
 
 def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:
     """Start the work; show a live view on a terminal, a line for each event elsewhere."""
-    from segbench.commands import record, start
+    from segbench.commands.run import start
     from segbench.runs import status
 
     labels = {

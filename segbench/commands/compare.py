@@ -24,10 +24,10 @@ import numpy as np
 from segbench.commands.evaluate import changed, protocol_of_predictions
 from segbench.errors import ExperimentError, ResultError
 from segbench.metrics.counts import Counts, foreground_of
-from segbench.report.starts import start_name
 from segbench.runs import trial_files
 from segbench.runs.observed import load_counts
 from segbench.runs.record import Row, load_rows, load_run
+from segbench.runs.starts import start_name
 from segbench.runs.trial_files import Evaluation
 from segbench.schema import yamlfile
 from segbench.schema.cards import DatasetCard

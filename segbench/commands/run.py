@@ -19,8 +19,8 @@ from segbench.commands.settle import (
 from segbench.errors import ExperimentError
 from segbench.launch.launchers import launcher_named
 from segbench.launch.work import Event, Work
-from segbench.runs import record_of, trial_files, write_run
-from segbench.runs.record import RunRecord
+from segbench.runs import trial_files
+from segbench.runs.record import RunRecord, record_of, write_run
 from segbench.runs.tuning import best_samples
 from segbench.schema.catalog import Catalog
 from segbench.schema.experiment import MOST_SEEDS, Experiment, read_experiment
@@ -200,7 +200,7 @@ def unfinished(prepared: Prepared, *, retry_failed: bool) -> dict[str, Trial]:
     return left
 
 
-def record(prepared: Prepared, command: str) -> RunRecord:
+def record_run(prepared: Prepared, command: str) -> RunRecord:
     """Write the run's record; return it with the earlier cells that stay."""
     asked = record_of(
         prepared.asked, command,

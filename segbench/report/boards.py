@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from segbench.errors import listed
 from segbench.metrics.counts import Counts
 from segbench.report.cells import Summary, summarised
-from segbench.report.starts import Start, names_of, starts_of
 from segbench.runs import trial_files
 from segbench.runs.external import External, external_folder, load_externals
 from segbench.runs.observed import facts_of, shared_times
 from segbench.runs.record import Row, RunRecord
+from segbench.runs.starts import Start, names_of, starts_of
 from segbench.runs.timings import TIMES
 from segbench.runs.trial_files import Evaluation
 from segbench.schema.base import matches

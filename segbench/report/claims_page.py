@@ -11,8 +11,8 @@ from tabulate import tabulate
 from segbench.claims.cells import in_words, is_count, region_of, unit_of
 from segbench.claims.planning import PlannedClaim
 from segbench.claims.verdict import QUESTIONS, Part, Verdict
-from segbench.report.starts import RANDOM
 from segbench.report.tables import markdown_table, one_line
+from segbench.runs.starts import RANDOM
 from segbench.schema.claims import (
     AnyClaim,
     Compare,

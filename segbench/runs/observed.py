@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.metrics.counts import Counted
-from segbench.report.starts import starts_of
 from segbench.runs import trial_files
 from segbench.runs.record import Row, RunRecord
+from segbench.runs.starts import starts_of
 from segbench.runs.trial_files import Evaluation
 from segbench.statistics.observations import Observation
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segbench.errors import ExperimentError, ResultError, listed
-from segbench.runs import load_rows, load_run
-from segbench.runs.record import Row, RunRecord
+from segbench.runs.record import Row, RunRecord, load_rows, load_run
 from segbench.schema.experiment import Experiment, Selector
 from segbench.schema.search import Search
 from segbench.schema.searched import Tuned, searched, settings_of

@@ -12,7 +12,6 @@ import numpy as np
 
 from segbench.errors import ResultError
 from segbench.metrics.counts import AbsentClass, Blank, Counts, Floats, why_blank
-from segbench.schema.claims import is_fact
 from segbench.statistics.inference import Sample, Term
 from segbench.statistics.resample import Scored, point, samples_of
 
@@ -160,7 +159,7 @@ class Samples:
         self, cells: Sequence[Cell], metric: str, classes: tuple[str, ...], images: bool
     ) -> tuple[list[Sample], float]:
         """Return each cell's sample, and how many classes a draw of images lacks on average."""
-        if is_fact(metric):
+        if any(metric in one.facts for cell in cells for one in cell.observations):
             facts = [np.array([one.facts[metric] for one in cell.observations]) for cell in cells]
             return [Sample(values) for values in facts], 0.0
         models = [[scored(one, classes) for one in cell.observations] for cell in cells]

@@ -28,10 +28,8 @@ _STOP = threading.Event()
 def main(arguments: list[str]) -> int:
     """Run the trials that the command line names."""
     if len(arguments) < 2:
-        print(
-            "usage: python -m segbench.work.worker JOB.json TRIAL_ID [TRIAL_ID ...]",
-            file=sys.stderr,
-        )
+        usage = "usage: python -m segbench.work.worker JOB.json TRIAL_ID [TRIAL_ID ...]"
+        print(usage, file=sys.stderr)  # noqa: T201
         return 2
     stop_on_signals()
     job = Job.read(Path(arguments[0]))
