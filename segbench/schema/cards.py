@@ -52,7 +52,10 @@ DRAWN_SHAPES = (
 
 
 class Source(Spec):
-    """Where a published thing comes from."""
+    """Where something was described.
+
+    paper: title or citation. url: where to read it. table: which table, figure or section of it.
+    """
 
     paper: Text
     url: str | None = None
@@ -60,9 +63,10 @@ class Source(Spec):
 
 
 class Input(Spec):
-    """What a trunk expects of an image: `(x * range - mean) / std` per channel in `order`.
+    """What a trunk expects of an image: `(x * range - mean) / std` per channel, x in [0, 1].
 
-    x is the image in [0, 1], RGB; `range` is 1 or 255.
+    mean and std: one value for each channel, in the order of `order`. range: 1 or 255, what x is
+    multiplied by first. order: of the channels.
     """
 
     mean: Triple
@@ -81,10 +85,13 @@ class Input(Spec):
 class Weights(Spec):
     """One set of trained parameters for a trunk; exactly one of `file` and `url`.
 
-    `sha256` may be the leading digits that a publisher puts into the file's name. A card may write
-    `torchvision:NAME` instead of all this; `torchvision_weights.py` fills it in.
-    `input` replaces the card's where these weights were trained on another scale.
-    has_folded_batch_norm: batch norm is multiplied into the kernels, so it cannot be taken out.
+    A card may write `torchvision:NAME` instead of all this; `torchvision_weights.py` fills it in.
+
+    source: who trained and published them. sha256: of the file; for a url its leading digits are enough,
+    which publishers put into the file's name. trained_on: the data. licence: of the weights. file: path
+    under a weights folder. url: address that they are fetched from. input: replaces the card's where
+    these weights were trained on another scale. has_folded_batch_norm: batch norm is multiplied into the
+    kernels, so it cannot be taken out. notes: for the reader.
     """
 
     not_identity = frozenset(
@@ -111,11 +118,12 @@ class Weights(Spec):
 
 
 class Stage(Spec):
-    """A feature map that the trunk promises: its module, stride in input pixels and channels.
+    """A feature map that the trunk promises.
 
-    smallest_side: the least pixels a side of an image that leave every layer up to here a feature,
-    under geometry `native`; a side of s has (s - smallest_side) // stride + 1. The stride where
-    nothing is said.
+    name: how messages call it. module: its place in the network, such as `layer4.2`. stride: in pixels of
+    the input. channels: of the map. smallest_side: the least pixels a side of an image that leave every
+    layer up to here a feature, under geometry `native`; a side of s has (s - smallest_side) // stride + 1.
+    The stride where nothing is said.
     """
 
     not_identity = frozenset({"smallest_side"})  # a promise of what the modules are, like a test
@@ -130,6 +138,8 @@ class Stage(Spec):
 class Classifier(Spec):
     """The fully connected layers that become convolutions behind the deepest stage.
 
+    fc6 and fc7: their modules. kernel: side of fc6 as a convolution, in features. channels: of both.
+
     Source: Long, Shelhamer, Darrell, CVPR 2015, section 4.1.
     """
 
@@ -142,13 +152,17 @@ class Classifier(Spec):
 class BackboneCard(Spec):
     """A classification network without its classifier: how to build it and what it promises.
 
-    `builder` is `torchvision.models:NAME`, `segbench:NAME` for a network of segbench's own, or a
-    function of a module that the user has declared trusted ($SEGBENCH_TRUSTED): one that is installed, or that
-    lies beside the card or in the current folder. Its code is part of the trial.
+    name: the file's stem. title: for tables. builder: `torchvision.models:NAME`, `segbench:NAME` for a
+    network of segbench's own, or a function of a module that the user has declared trusted
+    ($SEGBENCH_TRUSTED): one that is installed, or that lies beside the card or in the current folder. Its
+    code is part of the trial. arguments: what the builder is called with. stages: the feature maps that
+    heads may read, from fine to coarse. classifier: its layers, where they go along as in the FCN paper.
     average_pools: whether an average pool at the border divides by the pixels that its window has
     inside, or by the whole window; as the builder has it where nothing is said. It must be what the
-    weights were trained with.
-    has_batch_norm: whether its trunk has batch norm; where it is not said, the network is asked.
+    weights were trained with. has_batch_norm: whether its trunk has batch norm; where it is not said, the
+    network is asked. input: what it expects of an image. weights: name -> trained parameters, or
+    `torchvision:NAME` for what torchvision publishes. default_weights: those that `model.weights: default`
+    means. licence: of the network's code. source: the paper. notes: for the reader.
     """
 
     not_identity = frozenset(
@@ -191,9 +205,10 @@ class BackboneCard(Spec):
 class Split(Spec):
     """The images of one split, all paths relative to the data set's root.
 
-    `list` names a text file with one image name a line; without it every label file is a pair.
-    `images` and `labels` are patterns with `{name}`; the image's file type is found by trying
-    `.jpg`, `.png`, `.jpeg` where the pattern has none. `minus` takes the names of other lists away.
+    images and labels: patterns with `{name}`; the image's file type is found by trying `.jpg`, `.png`,
+    `.jpeg` where the pattern has none. list: a text file with one image name a line; without it every label
+    file is a pair. minus: lists whose names are taken away. count: how many pairs there are; another number
+    is an error.
     """
 
     images: RelativePath
@@ -232,9 +247,11 @@ IgnoredValue = Annotated[int | Literal["others"], BeforeValidator(_raw_or_others
 class LabelEncoding(Spec):
     """How a label file's raw values read as classes.
 
-    `first` is the raw value of class 0; the classes follow one by one unless `ids` lists the raw
-    value of each. `ignore` are the raw values that count nowhere (void, unlabelled); the word
-    `others` stands for all that are no class. Any other raw value is an error that names the file.
+    format: of the label files. variable: where the map stands in a MATLAB file, such as
+    `GTcls.Segmentation`. first: the raw value of class 0; the classes follow one by one unless `ids` says
+    otherwise. ids: the raw value of each class. ignore: raw values that count nowhere (void, unlabelled);
+    the word `others` stands for all that are no class. Any other raw value is an error that names the
+    file.
     """
 
     format: Literal["png", "mat"] = "png"
@@ -258,7 +275,11 @@ class LabelEncoding(Spec):
 
 
 class Archive(Spec):
-    """One downloadable file; `into` is the folder, under the data folder, that it unpacks to."""
+    """One file to download.
+
+    url: its address. size: in bytes. sha256 and md5: digests that the file must have. into: the folder,
+    under the data folder, that it unpacks to. notes: for the reader.
+    """
 
     url: Text
     size: Annotated[int, Field(ge=1)] | None = None
@@ -271,7 +292,7 @@ class Archive(Spec):
 class Hub(Spec):
     """The same data on the Hugging Face Hub, for the reader; segbench itself reads the archives.
 
-    `revision` is a whole commit: branches and tags move.
+    id: `ORG/NAME`. revision: a whole commit, as branches and tags move. notes: for the reader.
     """
 
     id: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
@@ -282,8 +303,9 @@ class Hub(Spec):
 class Drawn(Spec):
     """The built-in drawn data set: shapes of several classes on textured backgrounds.
 
-    Sizes in pixels. shapes_per_image: the fewest and the most. border_px: the width of the void
-    border around each shape, a tenth of the image at most.
+    train and val: how many images. height and width: in pixels. shapes_per_image: the fewest and the most.
+    border_px: the width of the void border around each shape, a tenth of the image at most. seed: of the
+    drawing.
     """
 
     train: Annotated[int, Field(ge=1)]
@@ -333,9 +355,16 @@ Exif = Literal["apply", "stored"]
 class DatasetCard(Spec):
     """Images with a class index for every pixel: where they lie and what their values mean.
 
-    exif: whether labels are drawn on photographs as EXIF's orientation has them shown (`apply`) or
-    as their pixels are `stored`; where an orientation is found the card must say it. image_bits: how
-    many bits are significant in photographs with 16 bits per value; others are read as they are.
+    name: the file's stem. title: for tables. roots: folders under the data folder in which the data may
+    lie; the first that exists is taken. splits: name -> files. drawn: images that segbench draws itself, in
+    place of splits. classes: their names, by index. palette: a colour for each class. background: the index
+    of the class that is no object. ignore_index: the value of void in labels as segbench holds them.
+    encoding: how raw values of label files read as classes. exif: whether labels are drawn on photographs
+    as EXIF's orientation has them shown (`apply`) or as their pixels are `stored`; where an orientation is
+    found the card must say it. image_bits: how many bits are significant in photographs with 16 bits per
+    value; others are read as they are. archives: files that `segbench prepare` downloads. hub: the same
+    data elsewhere, for the reader. view: a controlled change of the data. licence: of the data. source: the
+    paper. notes: for the reader.
     """
 
     not_identity = frozenset(

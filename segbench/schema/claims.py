@@ -90,7 +90,10 @@ Margin = Annotated[float, Field(ge=0)]
 
 
 class ClaimSource(Source):
-    """Where the sentence stands, and the figures it rests on: name -> figure, as printed."""
+    """Where the sentence stands, and the figures it rests on.
+
+    published: name -> figure, as printed.
+    """
 
     published: dict[str, float] = Field(default_factory=dict)
 
@@ -98,8 +101,11 @@ class ClaimSource(Source):
 class _Claim(Spec):
     """What all kinds share.
 
-    says: the claim in plain words. where: the cells it speaks of. classes: the means run over these
-    classes alone; empty means all. notes: what a reader must know to read the verdict rightly.
+    kind: which of the kinds of claims. says: the claim in plain words. source: where it stands. where:
+    the cells it speaks of, axis -> value or values. within: the axes whose values are judged apart; all
+    that the claim does not compare, where it is left out. average: whether they are averaged instead.
+    classes: the means run over these classes alone; empty means all. notes: what a reader must know to
+    read the verdict rightly.
     """
 
     says: Text
@@ -166,7 +172,10 @@ class _Claim(Spec):
 
 
 class _Measured(_Claim):
-    """A claim about one number for each trial: a figure of the evaluation, or a fact."""
+    """A claim about one number for each trial.
+
+    metric: a figure of the evaluation, or a fact.
+    """
 
     metric: Figure | Fact = "mean_iou"
 
@@ -193,7 +202,11 @@ class _Measured(_Claim):
 
 
 class Compare(_Measured):
-    """Left lies above (or below) right by more than the margin. per_class adds a table."""
+    """Left lies above (or below) right by more than the margin.
+
+    left and right: axis -> value. relation: which way. margin: in points, or in the fact's unit.
+    per_class: also compare class by class, in a table.
+    """
 
     kind: Literal["compare"] = "compare"
     left: Side
@@ -220,7 +233,10 @@ class Compare(_Measured):
 
 
 class Order(_Measured):
-    """Each of `rising` lies above the one before it by more than the margin."""
+    """Each of several lies above the one before it by more than the margin.
+
+    rising: axis -> value of each, from low to high. margin: in points, or in the fact's unit.
+    """
 
     kind: Literal["order"] = "order"
     rising: Annotated[tuple[Side, ...], Field(min_length=2)]
@@ -232,7 +248,10 @@ class Order(_Measured):
 
 
 class Equivalent(_Measured):
-    """Left and right are apart by less than the margin."""
+    """Left and right are apart by less than the margin.
+
+    left and right: axis -> value. margin: in points, or in the fact's unit.
+    """
 
     kind: Literal["equivalent"] = "equivalent"
     left: Side
@@ -247,8 +266,8 @@ class Equivalent(_Measured):
 class Trend(_Measured):
     """The metric falls or rises along an axis or a fact, by more than the margin for each unit.
 
-    scale `log` measures the slope for each doubling, `linear` for each unit. monotone: every step
-    must go the same way too.
+    along: the axis or the fact. direction: which way. scale: `log` measures the slope for each doubling,
+    `linear` for each unit. margin: of the slope. monotone: every step must go the same way too.
     """
 
     kind: Literal["trend"] = "trend"
@@ -268,7 +287,8 @@ class Trend(_Measured):
 class Correlate(_Claim):
     """Per-class IoU rises or falls with how much of the class there was to train on.
 
-    Spearman's rank correlation over the classes of a data set; margin: how far beyond 0 it lies.
+    by: pixels or images of the class. direction: which way. margin: how far beyond 0 Spearman's rank
+    correlation over the classes of a data set lies.
     """
 
     kind: Literal["correlate"] = "correlate"
@@ -278,7 +298,10 @@ class Correlate(_Claim):
 
 
 class Value(_Measured):
-    """The metric lies within `tolerance` of a published number, on the images that we scored."""
+    """The metric lies within a tolerance of a published number, on the images that we scored.
+
+    published: the number, in per cent or in the fact's unit. tolerance: how far apart is still the same.
+    """
 
     kind: Literal["value"] = "value"
     published: float

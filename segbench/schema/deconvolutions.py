@@ -18,9 +18,11 @@ Sizes = Callable[[int], Mapping[int, int]]  # side of an image -> features of ea
 class Deconvolution(Spec):
     """One transposed convolution of a chain: nothing padded, no activation.
 
-    n features become (n - 1) * stride + kernel. channels: how many it makes; the last one of a chain
-    has none, because it makes the classes. start: of the kernel, `xavier` (uniform, as TF-slim) or
-    `zeros`; a bias starts at 0.
+    n features become (n - 1) * stride + kernel.
+
+    kernel: its side. stride: its stride. channels: how many it makes; the last one of a chain has none,
+    because it makes the classes. bias: whether it has one. start: of the kernel, `xavier` (uniform, as
+    TF-slim) or `zeros`; a bias starts at 0.
     """
 
     kernel: Annotated[int, Field(ge=2, le=512)]

@@ -40,6 +40,7 @@ MOST_SEEDS = 1000
 class Sweep(Spec):
     """The grid: every list multiplies.
 
+    backbone: names of cards. head: built-in names, or those of `heads`. dataset: names of cards.
     seeds: how many (0, 1, ...), or the seeds themselves. variant: names from `variants`, all of
     them where it is left out. settings: further axes, dotted key -> values, such as
     `train.batch_size: [3, 10]`. exclude: cells that match a selector are left out.
@@ -73,7 +74,10 @@ class Sweep(Spec):
 
 
 class Override(Spec):
-    """Settings for the cells that match: `where: {backbone: alexnet}`, `set: {train.batch_size: 20}`."""
+    """Settings for the cells that match: `where: {backbone: alexnet}`, `set: {train.batch_size: 20}`.
+
+    where: axes and values. set: dotted key -> value.
+    """
 
     where: Selector
     set: dict[str, Any]
@@ -84,6 +88,8 @@ class StartFrom(Spec):
 
     `where: {head: fcn16s}`, `take: {head: fcn32s}`: 16s starts from 32s of the same backbone, data
     set, variant and seed.
+
+    where: axes and values of the cells that start late. take: the axes in which the other cell differs.
     """
 
     where: Selector
@@ -93,8 +99,10 @@ class StartFrom(Spec):
 class Published(Spec):
     """A figure that somebody published, in per cent, for the cells that match `where`.
 
+    where: axes and values. metric: which figure it is. percent: the figure. source: where it stands.
     protocol: the name of our protocol that theirs agrees with; without it `differs` says in what
-    theirs is another one, and the figure is listed apart.
+    theirs is another one, and the figure is listed apart. differs: in what their protocol is another
+    one.
     """
 
     where: Selector
@@ -118,8 +126,14 @@ class Published(Spec):
 class Experiment(Spec):
     """One question, the grid that answers it, and how each cell is trained and scored.
 
-    name: the file's stem; results go to results/<name>/. heads: the experiment's own heads.
+    name: the file's stem; results go to results/<name>/. question: what it asks, in a sentence. source:
+    what it follows. sweep: the grid. heads: the experiment's own heads, by name.
     variants: name -> settings that go together (dotted key -> value), an axis of the sweep.
+    overrides: settings for some of the cells. start_from: cells that start from the weights of others.
+    model: geometry, weights and dropout. train: the recipe. evaluate: the protocols, by name; several score
+    one training. published: figures of others, set beside ours. monitor: how often a training speaks and
+    saves. launch: where and how trials run; part of no result. search: which settings to try on held-out
+    images, under --search. claims: sentences that the results shall decide. notes: for the reader.
     """
 
     name: Name

@@ -17,19 +17,21 @@ from segbench.schema.yamlfile import did_you_mean
 class Head(Spec):
     """An FCN head: which strides it reads, coarse to fine, and how they are joined.
 
-    fuse `scores`: a 1x1 score layer on each stage, upsampled and added (Long et al., CVPR 2015).
-    fuse `features`: feature maps are added and scored once at the end (the KTH study).
-    upsampling `fixed` is bilinear; `learned` starts bilinear and is trained.
-    final_upsampling is the last step to the input's size; the paper fixes it (section 4.3).
-    alignment `coordinates` puts each feature at the centre of its receptive field. `stretch` stretches
+    name: as the sweep calls it. title: for tables. strides: of the stages that it reads, coarse to fine.
+    fuse: `scores` puts a 1x1 score layer on each stage, upsampled and added (Long et al., CVPR 2015);
+    `features` adds feature maps and scores once at the end (the KTH study).
+    upsampling: `fixed` is bilinear; `learned` starts bilinear and is trained.
+    final_upsampling: of the last step to the input's size; the paper fixes it (section 4.3).
+    alignment: `coordinates` puts each feature at the centre of its receptive field; `stretch` stretches
     each map over the next finer grid from border to border, wherever its features lie, as torch's
     interpolate with align_corners off does and torchvision's own FCNs with it; upsampling is fixed.
-    feature_norm `batch` standardises each stage by batch statistics, without scale or shift.
-    skip_scale multiplies each stage's features before its score layer (FCN-8s at once:
+    feature_norm: `batch` standardises each stage by batch statistics, without scale or shift.
+    skip_scale: multiplies each stage's features before its score layer (FCN-8s at once:
     1, 0.01, 0.0001); empty means 1 everywhere.
     deconvolutions: a chain of transposed convolutions from the deepest stage to the image's scores,
     in place of all upsampling above. Every layer is there whatever `strides` names; a stage that
     `strides` names is added where the chain reaches its stride, feature i on feature i (the study).
+    notes: for the reader.
     """
 
     not_identity = frozenset({"name", "title", "notes"})
@@ -105,13 +107,13 @@ BatchNorm = Literal["keep", "removed"]
 class Model(Spec):
     """What a segmenter has besides its trunk and head.
 
-    geometry `native`: the trunk's layers as it was trained, wherever its features then lie; fc6 is
-    padded, so that it reaches the borders. `aligned`: same-padding everywhere, features centred on
-    multiples of the stride. `caffe`: 100 px padding, valid fc6, crops by computed offsets, as the
+    geometry: `native` keeps the trunk's layers as it was trained, wherever its features then lie; fc6 is
+    padded, so that it reaches the borders. `aligned` has same-padding everywhere, features centred on
+    multiples of the stride. `caffe` has 100 px padding, valid fc6, crops by computed offsets, as the
     paper's code.
     weights: `default` (the backbone card's), `none` (random), or a name on the card.
     dropout: probability behind fc6 and fc7.
-    batch_norm `removed`: the trunk's batch norm layers are gone, and biases that start at 0 stand in
+    batch_norm: `removed` takes the trunk's batch norm layers out, and biases that start at 0 stand in
     their place; the kernels are still those of `weights` (the study).
     input: what the trunk is fed, whatever its card and its weights say.
     """

@@ -37,6 +37,8 @@ class CellResources(Spec):
     """What the cells that match `where` (axis -> value) ask for instead, on Slurm.
 
     CPU threads are not among it: equal bits need equal threads.
+
+    where: axes and values. gpus_per_trial, memory_gib, time_minutes and partition: as in `Launch`.
     """
 
     where: Annotated[dict[str, str], Field(min_length=1)]
@@ -49,7 +51,8 @@ class CellResources(Spec):
 class Launch(Spec):
     """The engine and the resources of each worker.
 
-    cells: other resources for some cells; the last that matches counts. workers: how many trials
+    launcher: what starts trials. cells: other resources for some cells; the last that matches counts.
+    workers: how many trials
     run at a time on one machine; `auto` is one per GPU, or one per two CPU cores without a GPU.
     max_attempts: how many attempts in a row may end before they saved anything. setup: shell lines
     that run before a worker on a cluster (module load ...). sbatch: further options, name -> value.
@@ -57,7 +60,8 @@ class Launch(Spec):
     many share a GPU at once as gpus_per_trial allows. address: of a Ray to join.
     gpus_per_trial: None is one for each rank where there are any. ranks_per_trial: how many
     processes train one trial together, a GPU each; the batch is shared out among them, so it stays
-    the recipe's and so does the learning rate. cpus_per_trial is shared out among them too.
+    the recipe's and so does the learning rate. cpus_per_trial: CPU threads, shared out among ranks.
+    memory_gib: of a trial's job. time_minutes: the time limit of a job. partition and account: Slurm's.
     stage_data_to: a folder on each node's own disk (variables such as $TMPDIR are the node's) to
     which data are copied once, and read from. loader_workers: processes that load and augment images
     for each trial (each rank); 0 does so in the trial's own. Any number gives the same bits.

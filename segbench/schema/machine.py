@@ -19,8 +19,9 @@ from segbench.schema.code import trusted_packages
 class Monitor(Spec):
     """How often a training speaks and saves: the `monitor:` part of an experiment.
 
-    validate_every_steps 0 measures the validation loss at the end of each stage alone, over
-    `validate_images` images; it is drawn in the learning curves and decides nothing.
+    checkpoint_every_steps: how often it saves. log_every_steps: how often loss and rate are written down.
+    validate_every_steps: how often the validation loss is measured; 0 at the end of each stage alone. It is
+    drawn in the learning curves and decides nothing. validate_images: over how many images.
     """
 
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 500

@@ -15,7 +15,10 @@ FalsePositives = Literal["everywhere", "labelled_images"]
 
 
 class Sliding(Spec):
-    """Windows of `window` (height, width) px moved by `stride` px; overlapping score maps are averaged."""
+    """Windows that are moved over the image; overlapping score maps are averaged.
+
+    window: (height, width) in pixels. stride: (down, across) in pixels.
+    """
 
     window: tuple[Side, Side]
     stride: tuple[Count, Count]
@@ -38,8 +41,12 @@ class Sliding(Spec):
 class Crf(Spec):
     """Fully connected CRF refinement (Kraehenbuehl and Koltun, NIPS 2011) of the probability map.
 
-    Widths in pixels and in colour values (0-255). The defaults are those of the KTH study's
-    `post_crf.py`; experiments that follow others say so (docs/protocol.md lists their constants).
+    The defaults are those of the KTH study's `post_crf.py`; experiments that follow others say so
+    (docs/protocol.md lists their constants).
+
+    iterations: of mean field. gaussian_width: of the smoothness kernel, in pixels. gaussian_weight: its
+    weight. bilateral_width: of the appearance kernel, in pixels. bilateral_colour: its width in colour
+    values (0-255). bilateral_weight: its weight. clip: probabilities are kept this far from 0.
     coordinates: their order among the filter's features, which its lattice approximates a little
     differently. `xy` is DenseCRF2D's; `yx` is the generic DenseCRF's with pydensecrf's own pairwise
     features, which the study used.
@@ -58,14 +65,16 @@ class Crf(Spec):
 class Protocol(Spec):
     """How a trained model becomes a confusion matrix, and how that becomes figures.
 
-    dataset: the card whose split is scored, where that is not the card that the model was trained on. A
-    file says its name; the record holds the card itself, so that workers need no search path and the
-    digest tells which data were scored. Classes are matched by name (`segbench.schema.matched`).
+    name: as the file calls it. title: for tables. dataset: the card whose split is scored, where that is
+    not the card that the model was trained on. A file says its name; the record holds the card itself, so
+    that workers need no search path and the digest tells which data were scored. Classes are matched by
+    name (`segbench.schema.matched`). split: that is scored.
     size: `native` feeds images as they are; (height, width) squashes each before the model, and
-    score maps are brought back to the label's size unless `score_at` is `input` (the KTH study
-    scored at the squashed size). short_side resizes keeping the shape. resize: how images are
-    resized, as in training; score maps always bilinearly.
-    scales and flip: score maps of all versions are averaged as probabilities.
+    score maps are brought back to the label's size unless `score_at` is `input`. short_side: in pixels,
+    resizes keeping the shape. resize: how images are resized, as in training; score maps always
+    bilinearly. score_at: `input` scores at the squashed size, as the KTH study did.
+    scales and flip: score maps of all versions are averaged as probabilities. sliding: predict window by
+    window. crf: refine predictions.
     absent_class: a class with neither label nor predicted pixels is left out of means (`skip`), or
     counts as 0 (`zero`, ADE20K's official script). `skip_unlabelled` leaves out every class without
     label pixels, even a predicted one.
@@ -75,7 +84,7 @@ class Protocol(Spec):
     absent_class `zero`); `everywhere` is the field's rule.
     void: `ignore` leaves unlabelled pixels out; `false_positive` counts predictions on them against
     the predicted class (the other of the two CamVid conventions).
-    max_images: the first n of the split in a shuffled order that `subset_seed` fixes.
+    max_images: the first n of the split in a shuffled order. subset_seed: of that order.
     boundary: also score boundaries, within this share of the image's diagonal (Cheng et al., CVPR
     2021: 0.02).
     """

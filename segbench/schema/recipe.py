@@ -51,11 +51,12 @@ class TrainImages(Spec):
 class Optimizer(Spec):
     """An optimizer and its per-parameter rules.
 
-    bias_lr_factor and bias_weight_decay: Caffe's rule for biases (FCN: twice the rate, no decay).
-    norm_weight_decay: that of the scales and shifts of normalisation layers, whatever the rules of
-    others (mmsegmentation's norm_decay_mult 0 and torchvision's norm_weight_decay 0 are 0 here);
-    without it scales decay as weights and shifts as biases.
-    head_lr_factor multiplies the rate of everything that is not the trunk.
+    name: which one. lr: the learning rate at the schedule's factor 1. momentum: of sgd. betas: of adam and
+    adamw. weight_decay: of kernels. bias_lr_factor and bias_weight_decay: Caffe's rule for biases (FCN:
+    twice the rate, no decay). norm_weight_decay: that of the scales and shifts of normalisation layers,
+    whatever the rules of others (mmsegmentation's norm_decay_mult 0 and torchvision's norm_weight_decay 0
+    are 0 here); without it scales decay as weights and shifts as biases. head_lr_factor: multiplies the
+    rate of everything that is not the trunk.
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -75,8 +76,9 @@ class Optimizer(Spec):
 class Schedule(Spec):
     """The factor on the learning rate over the steps of a stage.
 
-    poly: (1 - step / steps) ** power. step: times `gamma` at each of `milestones` (shares of the
-    stage). `warmup_steps` rise linearly from 0.
+    name: `poly` is (1 - step / steps) ** power, `step` multiplies by `gamma` at each of `milestones`.
+    power: of poly. milestones: shares of the stage, in (0, 1). gamma: of step. warmup_steps: how many
+    steps rise linearly from 0 first.
     """
 
     name: Literal["constant", "poly", "cosine", "step"] = "constant"
@@ -93,10 +95,11 @@ Frozen = Literal["backbone", "batch_norm", "upsampling"]
 class Stage(Spec):
     """One part of the training: which parameters move, for how many optimizer steps, and how.
 
-    frozen `backbone`: the trunk's parameters and its batch statistics stay; its random layers
-    (dropout behind fc6 and fc7, stochastic depth) draw as in any training. frozen `batch_norm`: the
-    trunk's batch norm layers stay in evaluation mode. frozen `upsampling`: learned upsampling
-    kernels stay.
+    name: how `--set train.stages.NAME.steps=100` and logs call it. steps: of the optimizer. frozen:
+    `backbone` keeps the trunk's parameters and its batch statistics; its random layers (dropout behind
+    fc6 and fc7, stochastic depth) draw as in any training. `batch_norm` keeps the trunk's batch norm
+    layers in evaluation mode, `upsampling` learned upsampling kernels. optimizer: and its rates. schedule:
+    of the rate.
     """
 
     not_identity = frozenset({"name"})
@@ -111,14 +114,16 @@ class Stage(Spec):
 class Recipe(Spec):
     """How a model is trained.
 
-    batch_size x accumulate images make one optimizer step: `accumulate` parts of batch_size images
-    (on all devices together) go through the model one after another, and their gradients add up.
-    The loss is that of all images of the step, however they are cut; batch norm sees one part.
-    loss_reduction `mean` divides the summed loss by the labelled pixels of the step, each counted
-    as its class weighs. `mean_per_image` divides each image's loss by its own labelled pixels, then
-    takes the mean over images: Caffe's normalised loss with iter_size and one image a pass. `sum`
-    divides by nothing: the unnormalised loss of the FCN paper's solver.
+    images: what happens to each. batch_size: images that go through the model at once, on all devices
+    together. accumulate: so many parts of batch_size images make one optimizer step; their gradients add
+    up. The loss is that of all images of the step, however they are cut; batch norm sees one part.
+    stages: one after another. loss_reduction: `mean` divides the summed loss by the labelled pixels of the
+    step, each counted as its class weighs. `mean_per_image` divides each image's loss by its own labelled
+    pixels, then takes the mean over images: Caffe's normalised loss with iter_size and one image a pass.
+    `sum` divides by nothing: the unnormalised loss of the FCN paper's solver.
     loss_stride: the loss is taken at every n-th pixel of the label in both directions, 1 = all.
+    class_weights: of the loss. clip_grad_norm: the largest norm of the gradient of a step. precision: of the
+    forward pass. split: that is trained on. max_images: the first n of it in a shuffled order.
     cache_features: compute a frozen trunk's feature maps once, for each image and its mirror image,
     stored as float16; needs `squash`, no scale, no crop, `backbone` frozen in every stage, and no
     random layer in front of what the head reads.

@@ -60,12 +60,13 @@ class Distribution(Spec):
 class Search(Spec):
     """How good settings are looked for, without ever seeing the split that is reported.
 
-    parameters: dotted key, as in an override -> its values. holdout: the share of the training
-    images that samples are judged by and not trained on. method: `grid` tries every combination
-    of `choice`s; `random` draws `samples`; `asha` too, and stops the worse of them early (on Ray):
-    at grace_steps, then at reduction times as many, and so on, one in `reduction` goes on.
-    per: axes of the sweep whose values each get a best sample of their own, such as `[backbone]`;
-    none: one for all cells. Every value is tried with the same samples.
+    method: `grid` tries every combination of `choice`s; `random` draws `samples`; `asha` too, and stops the
+    worse of them early (on Ray): at grace_steps, then at reduction times as many, and so on, one in
+    `reduction` goes on. parameters: dotted key, as in an override -> its values. samples: how many are
+    drawn. metric: what they are judged by. holdout: the share of the training images that samples are
+    judged by and not trained on. seed: of the drawing. per: axes of the sweep whose values each get a best
+    sample of their own, such as `[backbone]`; none: one for all cells. Every value is tried with the same
+    samples. grace_steps: no sample is stopped before (asha). reduction: one in so many goes on (asha).
     """
 
     method: Literal["grid", "random", "asha"] = "random"
