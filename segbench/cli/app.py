@@ -19,7 +19,7 @@ ERR = console.new_console(stderr=True)
 _ORDER = (
     *("run", "time", "report", "plot", "serve", "bundle", "import"),
     *("plan", "status", "watch", "cancel", "logs"),
-    *("list", "show", "check", "prepare"),
+    *("list", "show", "check", "prepare", "schema"),
     *("evaluate", "compare", "crf-search", "export", "predict"),
 )  # of `segbench --help`
 

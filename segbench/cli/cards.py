@@ -90,3 +90,15 @@ def prepare(
             progress=progress,
         ):
             OUT.print(f"{name}: {summary}")
+
+
+@app.command("schema")
+def schema_command(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="backbone, dataset, experiment, or reference.")
+    ],
+) -> None:
+    """Print the JSON Schema of a kind of file, for editors; or the reference of all fields."""
+    from segbench.commands.reference import schema_text
+
+    typer.echo(schema_text(kind), nl=False)

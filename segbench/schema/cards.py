@@ -258,9 +258,10 @@ class LabelEncoding(Spec):
     variable: str | None = None
     first: RawValue = 0
     ids: tuple[RawValue, ...] | None = None
-    ignore: Annotated[tuple[IgnoredValue, ...], BeforeValidator(_several)] = Field(
-        default=(), validation_alias=AliasChoices("ignore", "vanish")
-    )
+    ignore: Annotated[
+        tuple[IgnoredValue, ...],
+        BeforeValidator(_several, json_schema_input_type=int | str | tuple[int | str, ...]),
+    ] = Field(default=(), validation_alias=AliasChoices("ignore", "vanish"))
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -82,9 +82,15 @@ def _words(value: Any) -> Any:
     return tuple(map(_word, value)) if isinstance(value, tuple | list) else (_word(value),)
 
 
-Word = Annotated[str, BeforeValidator(_word)]  # `train.batch_size: 3` is the axis value "3"
+_Written = str | int | float
+# `train.batch_size: 3` is the axis value "3"
+Word = Annotated[str, BeforeValidator(_word, json_schema_input_type=_Written)]
 Side = Annotated[dict[str, Word], Field(min_length=1)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_words), Field(min_length=1)]
+Words = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_words, json_schema_input_type=_Written | tuple[_Written, ...]),
+    Field(min_length=1),
+]
 Where = dict[str, Words]
 Margin = Annotated[float, Field(ge=0)]
 

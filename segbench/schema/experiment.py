@@ -29,7 +29,9 @@ def _several(value: Any) -> Any:
 
 
 Names = Annotated[
-    tuple[Name, ...], BeforeValidator(_several), Field(min_length=1)
+    tuple[Name, ...],
+    BeforeValidator(_several, json_schema_input_type=str | tuple[str, ...]),
+    Field(min_length=1),
 ]  # one name may stand alone
 Selector = dict[str, str]  # axis -> value, such as {head: fcn8s}
 
