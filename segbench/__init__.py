@@ -1,17 +1,51 @@
-"""Benchmarking semantic segmentation so that the answer can be believed."""
+"""Benchmark semantic segmentation with answers you can trust."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segbench.runs.table import load_results
+    from segbench.api import (
+        Comparison,
+        Counts,
+        PlannedTrial,
+        RunOptions,
+        Scores,
+        build_model,
+        compare,
+        load_results,
+        plan,
+        run,
+        score,
+    )
+    from segbench.engine.torchmetric import ConfusionMatrix
 
-__all__ = ["load_results"]
+__all__ = [
+    "Comparison",
+    "ConfusionMatrix",
+    "Counts",
+    "PlannedTrial",
+    "RunOptions",
+    "Scores",
+    "build_model",
+    "compare",
+    "load_results",
+    "plan",
+    "run",
+    "score",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Load what notebooks use when it is asked for: `import segbench` itself costs nothing."""
-    if name in __all__:
-        from segbench.runs import table
+    """Load a public name when it is asked for: `import segbench` itself costs nothing."""
+    if name == "ConfusionMatrix":  # torchmetrics takes seconds to load
+        from segbench.engine.torchmetric import ConfusionMatrix
 
-        return getattr(table, name)
+        return ConfusionMatrix
+    if name in __all__:
+        from segbench import api
+
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -43,10 +43,17 @@ ARROWS: dict[str, set[str]] = {
     "cli": {"schema", "statistics", "claims", "runs", "launch", "report", "commands"},
     "__main__": {"schema", "cli"},
     "worker": {"work"},  # a door of the last release
-    "": {"runs"},
+    "api": {"schema", "metrics", "statistics", "runs", "launch", "report", "commands"},
+    "": {"api"},
 }
 # What a wing may import inside a function alone, since it loads torch.
-LAZY = {"launch": {"work", "engine"}, "commands": {"work", "engine"}, "cli": {"work"}}
+LAZY = {
+    "launch": {"work", "engine"},
+    "commands": {"work", "engine"},
+    "cli": {"work"},
+    "api": {"models"},
+    "": {"engine"},
+}
 # These load torch; all others must not.
 HEAVY_WINGS = {"data", "models", "engine", "work"}
 HEAVY = ("torch", "torchvision", "ray", "datasets", "submitit", "matplotlib")

@@ -1,6 +1,6 @@
 """Our confusion matrix as a torchmetrics metric, for other people's loops.
 
-Apart from metrics.py, since torchmetrics takes seconds to load and workers do without it.
+Apart from counting.py, since torchmetrics takes seconds to load and workers do without it.
 """
 
 from typing import Any
