@@ -20,10 +20,12 @@ from numpy.random import Generator
 from scipy import stats
 from tabulate import tabulate
 
-from segbench.metrics.counts import Counts, mean_iou
+from segbench.metrics.counts import Counts
+from segbench.metrics.mean_iou import mean_iou
+from segbench.metrics.metric import Scored
 from segbench.statistics.inference import Estimate, Sample, Term, direction, estimate
 from segbench.statistics.power import ALPHA, settle_schedule
-from segbench.statistics.resample import Scored, point, samples_of
+from segbench.statistics.resample import point, samples_of
 
 SEEDS = 5
 FAMILY = 6  # claims in a file: Holm's first step tests at a sixth

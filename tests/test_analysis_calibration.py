@@ -13,7 +13,7 @@ from calibration import (
     true_gap,
 )
 
-from segbench.metrics.counts import mean_iou
+from segbench.metrics.mean_iou import mean_iou
 
 SIZE = {"repetitions": 100, "resamples": 200}
 

@@ -5,28 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
-from segbench.metrics.counts import (
-    Counts,
-    Sums,
-    figures,
-    foreground_of,
-    mean_accuracy,
-    mean_iou,
-    per_class_iou,
-    worst_class_images_iou,
-    worst_images_iou,
-)
-from segbench.statistics.resample import Scored, image_draws, image_weights, point
+from segbench.metrics import METRICS, values_of
+from segbench.metrics.counts import Counts, Sums, foreground_of, per_class_iou
+from segbench.metrics.mean_accuracy import MeanAccuracy
+from segbench.metrics.mean_iou import mean_iou
+from segbench.metrics.metric import Scored
+from segbench.metrics.of_images import mean_of_worst, per_image_iou
+from segbench.statistics.resample import image_draws, image_weights, point
 
-METRICS = (
-    "mean_iou",
-    "mean_accuracy",
-    "pixel_accuracy",
-    "frequency_weighted_iou",
-    "mean_iou_per_image",
-    "mean_iou_per_class",
-    "worst_images_iou",
-)
+WITHOUT_BOUNDARY = [name for name, metric in METRICS.items() if not metric.needs_boundary]
 
 
 def random_counts(seed: int, images: int = 30, classes: int = 5, share: float = 0.6) -> Counts:
@@ -57,7 +44,7 @@ def mean(values: list[float]) -> float:
 @pytest.mark.parametrize("seed", range(20))
 def test_every_figure_agrees_with_a_loop(seed: int):
     counts = random_counts(seed)
-    found = figures(counts)
+    found = values_of(counts)
     ious, accuracies, weighted, right, all_label = [], [], 0.0, 0, 0
     for tp, label, pred in zip(counts.tp.T, counts.label.T, counts.pred.T, strict=True):
         t, u, p = int(sum(tp)), int(sum(label)), int(sum(pred))
@@ -89,8 +76,8 @@ def test_the_absent_class_rules_differ_as_worked_by_hand():
     assert mean_iou(sums, "skip") == pytest.approx((6 / 8 + 0) / 2)
     assert mean_iou(sums, "skip_unlabelled") == pytest.approx(6 / 8)
     assert mean_iou(sums, "zero") == pytest.approx(6 / 8 / 3)
-    assert mean_accuracy(sums, "skip") == pytest.approx(6 / 8)
-    assert mean_accuracy(sums, "zero") == pytest.approx(6 / 8 / 3)
+    assert MeanAccuracy().of_sums(sums, "skip") == pytest.approx(6 / 8)
+    assert MeanAccuracy().of_sums(sums, "zero") == pytest.approx(6 / 8 / 3)
     np.testing.assert_array_equal(per_class_iou(sums, "skip"), [0.75, 0, np.nan])
 
 
@@ -101,11 +88,11 @@ def test_a_prediction_outside_the_classes_is_a_miss_and_nobodys_false_positive()
 
 def test_means_run_over_the_chosen_classes_alone():
     counts = random_counts(3)
-    chosen = figures(counts, class_indices=(1, 2, 3))
+    chosen = values_of(counts, class_indices=(1, 2, 3))
     only = Counts(counts.tp[:, 1:4], counts.label[:, 1:4], counts.pred[:, 1:4], counts.names)
     for name in ("mean_iou", "mean_accuracy", "mean_iou_per_image", "mean_iou_per_class"):
-        assert chosen[name] == pytest.approx(figures(only)[name])
-    assert chosen["pixel_accuracy"] == figures(counts)["pixel_accuracy"]
+        assert chosen[name] == pytest.approx(values_of(only)[name])
+    assert chosen["pixel_accuracy"] == values_of(counts)["pixel_accuracy"]
 
 
 FOUR_IMAGES = Counts(  # background and foreground, as in the two columns
@@ -119,7 +106,7 @@ FOUR_IMAGES = Counts(  # background and foreground, as in the two columns
 
 @pytest.mark.parametrize("chosen", [(), (0, 1), (1,)])
 def test_of_two_classes_the_foreground_alone_counts_in_an_image_as_worked_by_hand(chosen):
-    found = figures(FOUR_IMAGES, class_indices=chosen)
+    found = values_of(FOUR_IMAGES, class_indices=chosen)
     for name in ("mean_iou_per_image", "mean_iou_per_class"):
         assert found[name] == pytest.approx((3 / 4 + 1 + 0 + 0) / 4)
     assert found["worst_images_iou"] == found["worst_class_images_iou"] == 0
@@ -130,14 +117,14 @@ def test_the_foreground_is_the_class_that_is_not_the_cards_background():
         FOUR_IMAGES.tp[:, ::-1], FOUR_IMAGES.label[:, ::-1], FOUR_IMAGES.pred[:, ::-1],
         FOUR_IMAGES.names, foreground=foreground_of(1),
     )  # fmt: skip
-    assert figures(swapped) == figures(FOUR_IMAGES)
+    assert values_of(swapped) == values_of(FOUR_IMAGES)
     assert [foreground_of(background) for background in (None, 0, 1)] == [1, 1, 0]
 
 
 def test_an_image_without_a_labelled_pixel_counts_in_no_figure_of_images():
     empty = np.array([[0, 0], [6, 4]])
     counts = Counts(np.array([[0, 0], [6, 3]]), empty, np.array([[0, 0], [7, 3]]), ["void", "seen"])
-    assert figures(counts)["mean_iou_per_image"] == pytest.approx(3 / 4)
+    assert values_of(counts)["mean_iou_per_image"] == pytest.approx(3 / 4)
 
 
 def test_draws_of_images_of_two_classes_give_the_figure_of_the_drawn_images():
@@ -156,11 +143,11 @@ def test_draws_of_images_of_two_classes_give_the_figure_of_the_drawn_images():
 
 def test_the_worst_share_holds_at_least_one_image():
     counts = random_counts(1, images=4)
-    assert worst_images_iou(counts, share=0.01) == pytest.approx(
+    assert mean_of_worst(per_image_iou(counts), 0.01) == pytest.approx(
         min(mean([v for v in row if v is not None]) for row in naive_ious(counts))
     )
-    assert worst_class_images_iou(counts, share=1.0) == pytest.approx(
-        figures(counts)["mean_iou_per_class"]
+    assert mean_of_worst(per_image_iou(counts), 1.0) == pytest.approx(
+        values_of(counts)["mean_iou_per_image"]
     )
 
 
@@ -172,7 +159,7 @@ def test_counts_that_cannot_be_are_refused():
         Counts(good.tp, good.label, good.pred, good.names[:29])
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", WITHOUT_BOUNDARY)
 @pytest.mark.parametrize("absent_class", ["skip", "zero", "skip_unlabelled"])
 def test_a_draw_gives_the_figure_of_the_drawn_images(metric: str, absent_class):
     models = [Scored(random_counts(seed), absent_class) for seed in (1, 2, 3)]

@@ -14,7 +14,9 @@ from statsmodels.stats.power import TTestIndPower
 
 from segbench.claims.correlation import _shuffled, spearman
 from segbench.errors import ResultError
-from segbench.metrics.counts import Counts, mean_iou
+from segbench.metrics.counts import Counts
+from segbench.metrics.mean_iou import mean_iou
+from segbench.metrics.metric import Scored
 from segbench.report.claims_page import render_comparison
 from segbench.statistics.inference import (
     Sample,
@@ -34,7 +36,7 @@ from segbench.statistics.power import (
     seeds_to_settle,
     settle_schedule,
 )
-from segbench.statistics.resample import Scored, image_draws, left_out, point
+from segbench.statistics.resample import image_draws, left_out, point
 
 
 def seeds_only(left, right, **keywords):

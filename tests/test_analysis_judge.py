@@ -10,7 +10,8 @@ from scipy import stats
 from segbench.claims.judge import judge
 from segbench.claims.planning import measured_spreads, plan_claims, settle_plan
 from segbench.errors import ResultError
-from segbench.metrics.counts import Counts, mean_iou
+from segbench.metrics.counts import Counts
+from segbench.metrics.mean_iou import mean_iou
 from segbench.report.claims_page import asked, render_claims, render_plan
 from segbench.schema.claims import (
     AnyClaim,

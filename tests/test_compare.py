@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from segbench.cli import app
 from segbench.data.split import open_split
-from segbench.metrics.counts import mean_iou
+from segbench.metrics.mean_iou import mean_iou
 from segbench.runs import trial_files
 from segbench.runs.observed import load_counts
 from segbench.runs.record import load_rows, load_run

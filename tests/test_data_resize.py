@@ -15,7 +15,8 @@ from segbench.data.batches import Draws, transformed
 from segbench.data.resize import Window, resized_image, resized_label
 from segbench.engine.evaluate import count, scored_label
 from segbench.engine.predict import _versions
-from segbench.metrics.counts import Sums, mean_iou
+from segbench.metrics.counts import Sums
+from segbench.metrics.mean_iou import mean_iou
 from segbench.schema.protocol import Protocol
 from segbench.schema.recipe import TrainImages
 

@@ -9,7 +9,9 @@ from drawn_run import made_run
 from typer.testing import CliRunner
 
 from segbench.cli.app import app
-from segbench.metrics.counts import Sums, mean_iou, why_blank
+from segbench.metrics.blank import why_blank
+from segbench.metrics.counts import Sums
+from segbench.metrics.mean_iou import mean_iou
 from segbench.report.boards import boards
 from segbench.report.write import write_report
 from segbench.runs import trial_files

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from segbench.cli import app
 from segbench.commands.run import Flags, prepare_run
 from segbench.engine.evaluate import count
-from segbench.metrics.counts import Counts, mean_accuracy, mean_iou
+from segbench.metrics.counts import Counts
+from segbench.metrics.mean_accuracy import MeanAccuracy
+from segbench.metrics.mean_iou import mean_iou
 from segbench.runs import trial_files
 from segbench.schema.protocol import Protocol
 from segbench.work import predictions, scoring
@@ -59,7 +61,7 @@ def test_the_rule_is_the_study_s_by_a_plain_reading(seed, images):
         pairs.append((rng.integers(0, CLASSES, (9, 7)).astype(np.uint8), label))
     sums = counted(pairs, STUDY).sums
     accuracy, iou = plain_reading(pairs)
-    assert mean_accuracy(sums, "zero") == pytest.approx(accuracy, abs=1e-12)
+    assert MeanAccuracy().of_sums(sums, "zero") == pytest.approx(accuracy, abs=1e-12)
     assert mean_iou(sums, "zero") == pytest.approx(iou, abs=1e-12)
 
 

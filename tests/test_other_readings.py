@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from segbench.cli import app
 from segbench.data.split import open_split
-from segbench.metrics.counts import Sums, mean_iou
+from segbench.metrics.counts import Sums
+from segbench.metrics.mean_iou import mean_iou
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol

@@ -14,7 +14,8 @@ from segbench.data.resize import resized_image
 from segbench.data.split import open_split
 from segbench.engine.evaluate import scored_label
 from segbench.engine.predict import predict, probability_map
-from segbench.metrics.counts import Sums, mean_iou
+from segbench.metrics.counts import Sums
+from segbench.metrics.mean_iou import mean_iou
 from segbench.runs.trial_files import scored_classes
 from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog, built_in_root

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from segbench.errors import DataError, ResultError
-from segbench.metrics.counts import Counts, per_image_iou
+from segbench.metrics.counts import Counts
+from segbench.metrics.of_images import per_image_iou
 from segbench.report.write import page_of, read_run
 from segbench.runs.panels import chosen_images, load_panels
 from segbench.runs.record import load_run

@@ -6,7 +6,7 @@ from drawn_run import drawn_counts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbench.metrics.counts import mean_iou
+from segbench.metrics.mean_iou import mean_iou
 from segbench.statistics.observations import Observation
 from segbench.statistics.ranking import letters_of, rank
 

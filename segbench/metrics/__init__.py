@@ -1,1 +1,58 @@
-"""Counts of pixels, and every figure that is read off their sums. No torch here."""
+"""Metrics: counts of pixels, and one file for each number that is read off them. No torch here.
+
+To add a metric, write a file like `mean_accuracy.py` and name its class in `METRICS`: files,
+claims, `compare`, searches and tables know it from there.
+"""
+
+from collections.abc import Sequence
+
+from segbench.metrics.boundary_iou import BoundaryIou
+from segbench.metrics.counts import AbsentClass, Counts
+from segbench.metrics.frequency_weighted_iou import FrequencyWeightedIou
+from segbench.metrics.mean_accuracy import MeanAccuracy
+from segbench.metrics.mean_iou import MeanIou
+from segbench.metrics.mean_iou_per_class import MeanIouPerClass
+from segbench.metrics.mean_iou_per_image import MeanIouPerImage
+from segbench.metrics.metric import Metric, Scored
+from segbench.metrics.pixel_accuracy import PixelAccuracy
+from segbench.metrics.worst_class_images_iou import WorstClassImagesIou
+from segbench.metrics.worst_images_iou import WorstImagesIou
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        MeanIou(),
+        PixelAccuracy(),
+        MeanAccuracy(),
+        FrequencyWeightedIou(),
+        MeanIouPerImage(),
+        MeanIouPerClass(),
+        WorstImagesIou(),
+        WorstClassImagesIou(),
+        BoundaryIou(),
+    )
+}
+
+
+def metric_named(name: str) -> Metric:
+    """Return the metric; ValueError where there is none."""
+    if name not in METRICS:
+        raise ValueError(f"no metric {name!r} can be computed from counts")
+    return METRICS[name]
+
+
+def in_words(name: str) -> str:
+    """Return what a sentence calls a metric, or anything else of that name."""
+    return METRICS[name].words if name in METRICS else name.replace("_", " ")
+
+
+def values_of(
+    counts: Counts, absent_class: AbsentClass = "skip", class_indices: Sequence[int] = ()
+) -> dict[str, float]:
+    """Return every metric that the counts allow, by name; NaN where nothing was labelled."""
+    model = Scored(counts, absent_class, tuple(class_indices))
+    return {
+        name: metric.value(model)
+        for name, metric in METRICS.items()
+        if counts.boundary is not None or not metric.needs_boundary
+    }

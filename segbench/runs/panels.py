@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import Field, StringConstraints
 
 from segbench.errors import ResultError
-from segbench.metrics.counts import Counts, per_image_iou
+from segbench.metrics.counts import Counts
+from segbench.metrics.of_images import per_image_iou
 from segbench.runs import trial_files
 from segbench.schema.base import Spec
 from segbench.schema.trial import TrialId

@@ -28,15 +28,9 @@ from pydantic import Field, ValidationError
 
 from segbench.errors import DataError, ResultError
 from segbench.files import read_json, write_atomically
-from segbench.metrics.counts import (
-    Blank,
-    Counted,
-    Sums,
-    figures,
-    mean_iou,
-    per_class_iou,
-    why_blank,
-)
+from segbench.metrics import values_of
+from segbench.metrics.blank import Blank, why_blank
+from segbench.metrics.counts import Counted, per_class_iou
 from segbench.schema.base import Spec
 from segbench.schema.cards import DatasetCard
 from segbench.schema.matched import matched_classes
@@ -160,9 +154,7 @@ def evaluation_of(
     kept = scored_classes(card, protocol)
     scored = counts.as_counts(card.seen_background)
     iou = per_class_iou(scored.sums, protocol.absent_class)
-    found = figures(scored, protocol.absent_class, kept)
-    if counts.boundary is not None:
-        found["boundary_iou"] = mean_iou(Sums(*counts.boundary.sum(1)), protocol.absent_class, kept)
+    found = values_of(scored, protocol.absent_class, kept)
     return Evaluation(
         trial_id=trial_id,
         protocol=protocol,

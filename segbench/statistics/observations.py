@@ -11,9 +11,11 @@ from functools import cached_property
 import numpy as np
 
 from segbench.errors import ResultError
-from segbench.metrics.counts import AbsentClass, Blank, Counts, Floats, why_blank
+from segbench.metrics.blank import Blank, why_blank
+from segbench.metrics.counts import AbsentClass, Counts, Floats
+from segbench.metrics.metric import Scored
 from segbench.statistics.inference import Sample, Term
-from segbench.statistics.resample import Scored, point, samples_of
+from segbench.statistics.resample import point, samples_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import numpy as np
 
 from segbench.errors import ResultError
 from segbench.metrics.counts import AbsentClass, Counts, Floats, per_class_iou
+from segbench.metrics.metric import Scored
 from segbench.statistics.inference import (
     MIN_SEEDS,
     Estimate,
@@ -19,7 +20,7 @@ from segbench.statistics.inference import (
     permutation_p,
     tails,
 )
-from segbench.statistics.resample import Scored, iou_draws, samples_of
+from segbench.statistics.resample import iou_draws, samples_of
 
 CLASS_RESAMPLES = 2000  # a class needs an interval, not a far tail
 FEWEST_IMAGES = 3  # with a class: the spread over two cannot be told from none
@@ -235,6 +236,5 @@ def _on_the_same_images(models: Sequence[Counts]) -> list[Counts]:
                 "compare results on the same images"
             )
         order = np.argsort([place[name] for name in model.names])
-        rows = {key: getattr(model, key)[order] for key in ("tp", "label", "pred")}
-        ordered.append(replace(model, **rows, names=first.names))
+        ordered.append(replace(model.of_images(order), names=first.names))
     return ordered

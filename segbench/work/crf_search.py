@@ -19,7 +19,8 @@ from segbench.engine.evaluate import scored_label
 from segbench.engine.predict import unrefined
 from segbench.errors import DataError
 from segbench.files import write_json
-from segbench.metrics.counts import Sums, mean_iou
+from segbench.metrics.counts import Sums
+from segbench.metrics.mean_iou import mean_iou
 from segbench.runs import trial_files
 from segbench.runs.trial_files import scored_classes
 from segbench.schema.machine import Machine

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.metrics.counts import Sums, mean_iou
+from segbench.metrics.counts import Sums
+from segbench.metrics.mean_iou import mean_iou
 from segbench.runs.trial_files import scored_classes
 from segbench.schema.cards import IGNORE_INDEX, DatasetCard, View
 from segbench.schema.protocol import Protocol
