@@ -120,9 +120,9 @@ def test_a_wing_imports_only_the_wings_that_it_may(module, path):
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("statistics.power", "from segbench.launch.work import Work"),
+        ("statistics.power", "from segbench.launch.base import Work"),
         ("report.cells", "from segbench.work.worker import work"),
-        ("launch.work", "from segbench.work.worker import work"),  # but within a function it may
+        ("launch.base", "from segbench.work.worker import work"),  # but within a function it may
         ("models.trunk", "from segbench.data.batches import Batch"),
     ],
 )

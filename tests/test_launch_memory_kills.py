@@ -9,8 +9,8 @@ import pytest
 
 from segbench.commands.run import Flags, prepare_run
 from segbench.launch import local
-from segbench.launch.memory_kills import memory_kills
-from segbench.launch.work import Work
+from segbench.launch.base import Work
+from segbench.launch.node import memory_kills
 from segbench.leases import attempts, claim
 from segbench.runs.trial_files import load_result, trial_folder
 from segbench.schema.job import Job

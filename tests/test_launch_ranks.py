@@ -13,7 +13,7 @@ from segbench.commands.run import Flags, prepare_run
 from segbench.engine.evaluate import merged
 from segbench.errors import ExperimentError, LaunchError
 from segbench.launch.local import slots
-from segbench.launch.rank import start_all, wait_for_all
+from segbench.launch.ranks import start_all, wait_for_all
 from segbench.metrics.counts import Counted
 from segbench.runs import trial_files
 from segbench.runs.trial_files import counts_path, load_counts, load_result

@@ -22,7 +22,7 @@ from launch_faults import (
 )  # fmt: skip
 
 from segbench.commands.run import Flags, prepare_run
-from segbench.launch.rank import free_port
+from segbench.launch.ranks import free_port
 from segbench.leases import claim
 
 pytestmark = pytest.mark.slow

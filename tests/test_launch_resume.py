@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from segbench.cli import app
 from segbench.commands.run import Flags, prepare_run
 from segbench.launch.local import grace_seconds
-from segbench.launch.on_slurm import sbatch_options
+from segbench.launch.slurm.launcher import sbatch_options
 from segbench.runs.record import load_run
 from segbench.runs.trial_files import is_done, load_result, load_trial, trial_folder
 from segbench.schema.launching import Launch

@@ -12,7 +12,7 @@ from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.engine.checkpoint import load_checkpoint
 from segbench.errors import ExperimentError
 from segbench.files import write_json
-from segbench.launch.rung import read_score, rung_path
+from segbench.launch.ray.rung import read_score, rung_path
 from segbench.leases import claim
 from segbench.metrics.counts import Counted
 from segbench.report.page import render_page

@@ -14,10 +14,10 @@ from segbench.commands.estimate import estimated
 from segbench.commands.listing import prepare_all
 from segbench.commands.run import Flags, prepare_run
 from segbench.errors import ExperimentError, LaunchError
-from segbench.launch import slurm_queue
-from segbench.launch.on_slurm import arrays_of, sbatch_options, with_gpus
-from segbench.launch.slurm_queue import cancel_jobs
-from segbench.launch.work import Work
+from segbench.launch.base import Work
+from segbench.launch.slurm import queue as slurm_queue
+from segbench.launch.slurm.launcher import arrays_of, sbatch_options, with_gpus
+from segbench.launch.slurm.queue import cancel_jobs
 from segbench.leases import claim, fruitless_attempts
 from segbench.runs.record import load_run, record_of, write_run
 from segbench.runs.status import ClusterJob, TrialStatus, job_logs, statuses

@@ -44,7 +44,7 @@ def code_versions(run: Path, found: Sequence[Any]) -> Counter[str]:
 def _jobs(run: Path, *, said: set[str] | None = None) -> Any:
     """Return what the cluster says; nothing where it cannot be asked, which is told once."""
     from segbench.errors import LaunchError
-    from segbench.launch.slurm_queue import jobs_of
+    from segbench.launch.slurm.queue import jobs_of
 
     try:
         return jobs_of(run)
@@ -97,7 +97,7 @@ def cancel(
     ] = None,
 ) -> None:
     """Take a run's jobs out of Slurm's queue; running trials save their state first."""
-    from segbench.launch.slurm_queue import cancel_jobs
+    from segbench.launch.slurm.queue import cancel_jobs
     from segbench.runs.record import find_trial
 
     chosen = {find_trial(run, prefix)[0].name for prefix in trials or ()}

@@ -17,8 +17,8 @@ from segbench.commands.settle import (
     with_top_ups,
 )
 from segbench.errors import ExperimentError
+from segbench.launch.base import Event, Work
 from segbench.launch.launchers import launcher_named
-from segbench.launch.work import Event, Work
 from segbench.runs import trial_files
 from segbench.runs.record import RunRecord, record_of, write_run
 from segbench.runs.tuning import best_samples

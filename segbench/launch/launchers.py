@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from segbench.errors import LaunchError
-from segbench.launch.work import Event, Work
+from segbench.launch.base import Event, Work
 
 
 class Launcher(Protocol):
@@ -21,11 +21,11 @@ def launcher_named(name: str) -> Launcher:
 
         return launch_local
     if name == "ray":
-        from segbench.launch.on_ray import launch_on_ray
+        from segbench.launch.ray.launcher import launch_on_ray
 
         return launch_on_ray
     if name == "slurm":
-        from segbench.launch.on_slurm import launch_on_slurm
+        from segbench.launch.slurm.launcher import launch_on_slurm
 
         return launch_on_slurm
     raise LaunchError(f"no launcher {name!r}; launchers: local, ray, slurm")

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from segbench.errors import LaunchError, SegbenchError
-from segbench.launch.memory_kills import memory_kills
-from segbench.launch.node import end_after
-from segbench.launch.rank import start_all, wait_for_all
-from segbench.launch.work import Event, Work, end_of, start_state
+from segbench.launch.base import Event, Work, end_of, start_state
+from segbench.launch.node import end_after, memory_kills
+from segbench.launch.ranks import start_all, wait_for_all
 from segbench.leases import attempts, saved_mark
 from segbench.runs import trial_files
 from segbench.runs.status import last_line

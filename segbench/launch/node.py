@@ -1,4 +1,4 @@
-"""What processes see to on any node: they end with who started them, wait for shared disks, give up.
+"""What processes see to on any node: end with who started them, wait for shared disks, give up.
 
 Knows nothing of what they do besides.
 """
@@ -18,6 +18,7 @@ from segbench.schema.job import INTERRUPTED
 _VISIBLE_SECONDS = 60.0  # how late a shared disk may show a file to another node
 _STARTED_BY = "SEGBENCH_STARTED_BY"
 _ORPHAN_SECONDS = 60.0  # how long a process may take to save its state that nobody waits for
+_KILLS_FILES = {"": ("", "memory.events"), "memory": ("memory", "memory.oom_control")}  # v2, v1
 
 
 def has_given_up(trial_id: str, workdir: Path, max_attempts: int, restarts: int) -> bool:
@@ -82,3 +83,38 @@ def end_after(wait_for_end: Callable[[], object]) -> None:
         os._exit(INTERRUPTED)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def memory_kills(root: Path = Path("/")) -> int:
+    """Return how many processes of our control group the kernel killed for want of memory.
+
+    Since the group was made; 0 where the system does not tell. A process that is killed so looks
+    like any other that got signal 9; only the group's counter tells.
+    Source: Linux's cgroup-v2.rst (`oom_kill` of memory.events), cgroup-v1/memory.rst (`oom_kill` of
+    memory.oom_control). root: where /proc and /sys lie.
+    """
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return 0
+    found = 0
+    for line in groups:
+        _, controllers, group = line.split(":", 2)
+        for controller in set(controllers.split(",")) & set(_KILLS_FILES):
+            folder, name = _KILLS_FILES[controller]
+            mounted = root / "sys/fs/cgroup" / folder
+            # in a container the group's path may be the host's: then its own group is the root
+            for path in (mounted / group.lstrip("/") / name, mounted / name):
+                counted = _counted(path)
+                if counted is not None:
+                    found = max(found, counted)
+                    break
+    return found
+
+
+def _counted(path: Path) -> int | None:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
