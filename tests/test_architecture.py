@@ -75,7 +75,7 @@ def wing_of(module: str) -> str:
 def imported_by(path: Path, *, at_top_only: bool = False) -> set[str]:
     """Return the modules of segbench that a file imports, without the package.
 
-    at_top_only: leave out what functions import when they are called.
+    at_top_only: leave out what functions import when they are called, and what types alone need.
     """
     known, found = {name for name, _ in modules()}, set()
     tree = ast.parse(path.read_text())
@@ -93,7 +93,9 @@ def imported_by(path: Path, *, at_top_only: bool = False) -> set[str]:
 
 def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
     for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        is_for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        is_called = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if not is_for_types and not is_called:
             yield child
             yield from _outside_functions(child)
 
