@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from segbench.commands import run as commands
 from segbench.launch.work import Event
+from segbench.metrics import values_of
 from segbench.metrics.arrays import counts_of_arrays
-from segbench.metrics.counts import AbsentClass, Counts, figures, per_class_iou
+from segbench.metrics.counts import AbsentClass, Counts, per_class_iou
 from segbench.runs.table import load_results
 from segbench.statistics.pairwise import Comparison, compare_two
 
@@ -136,7 +137,7 @@ class Scores:
     @property
     def figures(self) -> dict[str, float]:
         """Every figure by name, fractions in [0, 1], NaN where nothing was labelled."""
-        return figures(self.counts, self.absent_class)
+        return values_of(self.counts, self.absent_class)
 
     @property
     def mean_iou(self) -> float:
