@@ -14,7 +14,8 @@ from segbench.commands.run import Flags, prepare_run
 from segbench.data.split import open_split
 from segbench.engine.train import Batch, Hooks, train
 from segbench.models.geometry import Coordinates
-from segbench.models.head import FusionHead, StageShape
+from segbench.models.heads.base import StageShape
+from segbench.models.heads.fcn import FusionHead
 from segbench.models.segmenter import Segmenter
 from segbench.schema.cards import IGNORE_INDEX, Input
 from segbench.schema.heads import Head

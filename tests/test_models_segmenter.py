@@ -13,7 +13,8 @@ from torch import nn
 
 from segbench.errors import CardError, DataError
 from segbench.models.geometry import Coordinates
-from segbench.models.head import FusionHead, StageShape
+from segbench.models.heads.base import StageShape
+from segbench.models.heads.fcn import FusionHead
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.trunk import verify_card
 from segbench.schema.cards import BackboneCard, Input, Stage
@@ -65,6 +66,8 @@ def _cards(geometry: str) -> list:
         "caffenet",
         "inception_v3_5c",
         "inception_v3_7a_5c",
+        "resnet50_os8",
+        "resnet101_os8",
     } | ({"inception_v3", "resnet50"} if geometry == "caffe" else set())
     return [
         pytest.param(name, geometry, marks=[pytest.mark.slow] * (name in slow)) for name in CARDS

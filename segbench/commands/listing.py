@@ -1,6 +1,6 @@
 """What `list`, `show`, `check` and `prepare` say of cards, heads and experiments. Prints nothing.
 
-Loads no torch, but for `prepare` and for `check` of a backbone.
+Loads no torch, but for `prepare` and for `check` of a backbone or of a head of the user's.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from segbench.commands.batch_norm import tiny_batches
+from segbench.commands.own_heads import wrong_heads
 from segbench.errors import CardError, DataError, ExperimentError, SegbenchError
 from segbench.schema import yamlfile
 from segbench.schema.cards import BackboneCard, DatasetCard
@@ -200,9 +201,11 @@ def checked(path: Path, cards: tuple[Path, ...]) -> Checked:
 
 def _checked_experiment(path: Path, cards: tuple[Path, ...]) -> Checked:
     plan = _planned(path, cards)
-    tiny = tiny_batches(plan.trials.values(), Path(Machine.from_environment().cache))
+    cache = Path(Machine.from_environment().cache)
+    tiny = tiny_batches(plan.trials.values(), cache)
+    problems = [*tiny.problems, *wrong_heads(plan.trials.values(), cache)]
     warnings = list(filter(None, (tiny.warning, random_by_default(plan))))
-    return Checked(*([f"{path}: {told}" for told in each] for each in (tiny.problems, warnings)))
+    return Checked(*([f"{path}: {told}" for told in each] for each in (problems, warnings)))
 
 
 def _root_of(card: Path) -> tuple[Path, ...]:

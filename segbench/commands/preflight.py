@@ -1,6 +1,6 @@
 """What a run needs and is not here, or is not what it was: told before anything starts.
 
-Loads no torch, but for a backbone card of the user's that was not seen before.
+Loads no torch, but for a backbone card or a head of the user's that was not seen before.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+from segbench.commands.own_heads import wrong_heads
 from segbench.commands.run import Prepared
 from segbench.errors import CardError, DataError, ResultError
 from segbench.files import digest, write_text
@@ -44,6 +45,7 @@ def missing_files(prepared: Prepared) -> list[str]:
     lacking_weights = missing_weights(backbones, prepared.machine)
     return [
         *_untrue_cards(prepared, with_weights=not lacking_weights),
+        *wrong_heads(prepared.asked.trials.values(), Path(prepared.machine.cache)),
         *sentences,
         *lacking_weights,
         *_unwritable(Path(prepared.machine.cache), "--cache or $SEGBENCH_CACHE"),

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from segbench.errors import CardError, DataError
-from segbench.models.deconvolution import DeconvolutionHead
 from segbench.models.geometry import stage_sizes
-from segbench.models.head import FusionHead, StageShape
+from segbench.models.heads import build_head
+from segbench.models.heads.base import HeadModule, StageShape
 from segbench.models.trunk import build_trunk
 from segbench.models.trunk_weights import load_trunk_weights
 from segbench.models.weights import weights_named
@@ -56,15 +56,10 @@ def build_segmenter(
         load_trunk_weights(trunk, weights_path)
     stages = [s for s in reversed(backbone.stages) if s.stride in head.strides]
     shapes = [StageShape(stage.channels, trunk.coordinates[stage.name]) for stage in stages]
-    fusion = (
-        FusionHead(head, shapes, num_classes, clamps=model.geometry != "caffe")
-        if head.chain is None
-        else DeconvolutionHead(head, [stage.channels for stage in stages], num_classes)
-    )
     weights = weights_named(backbone, model)
     segmenter = Segmenter(
         trunk.network,
-        fusion,
+        build_head(head, shapes, num_classes, clamps=model.geometry != "caffe"),
         stage_names=tuple(stage.name for stage in stages),
         image_input=model.input or (weights and weights.input) or backbone.input,
         minimum_side=max(*head.strides, trunk.smallest_side),
@@ -90,7 +85,7 @@ class Segmenter(nn.Module):
     def __init__(
         self,
         trunk: nn.Module,
-        head: FusionHead | DeconvolutionHead,
+        head: HeadModule,
         *,
         stage_names: tuple[str, ...],
         image_input: Input,

@@ -51,6 +51,24 @@ DRAWN_SHAPES = (
 )
 
 
+FUNCTION_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"  # package.module:name
+Function = Annotated[str, StringConstraints(pattern=FUNCTION_PATTERN)]
+Scalar = bool | int | float | str
+
+
+def _scalars(value: Any) -> Any:
+    items = value if isinstance(value, tuple | list) else (value,)
+    if not all(isinstance(item, Scalar) for item in items):
+        raise ValueError(
+            f"expected a number, true, false, a text, or a list of these, got {value!r}"
+        )
+    # a record that is read again from JSON has lists
+    return tuple(value) if isinstance(value, list) else value
+
+
+Argument = Annotated[Scalar | tuple[Scalar, ...], BeforeValidator(_scalars)]  # of a function
+
+
 class Source(Spec):
     """Where something was described.
 
@@ -171,8 +189,8 @@ class BackboneCard(Spec):
 
     name: Name
     title: Text
-    builder: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    arguments: dict[str, bool | int | float | str] = {}
+    builder: Function
+    arguments: dict[str, Argument] = {}
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     classifier: Classifier | None = None
     average_pools: Literal["exclude_padding", "include_padding"] | None = None

@@ -9,9 +9,11 @@ from pydantic import Field, model_validator
 
 from segbench.errors import CardError
 from segbench.schema.base import Spec
-from segbench.schema.cards import BackboneCard, Input, Name
+from segbench.schema.cards import Argument, BackboneCard, Function, Input, Name
 from segbench.schema.deconvolutions import Chain, Deconvolution, Sizes
 from segbench.schema.yamlfile import did_you_mean
+
+HeadKind = Literal["fcn", "deconvolution", "own"]  # models/heads/ has a file for each
 
 
 class Head(Spec):
@@ -31,6 +33,10 @@ class Head(Spec):
     deconvolutions: a chain of transposed convolutions from the deepest stage to the image's scores,
     in place of all upsampling above. Every layer is there whatever `strides` names; a stage that
     `strides` names is added where the chain reaches its stride, feature i on feature i (the study).
+    builder: a function of the user's, trusted as a backbone's is, that makes the coarse score map from
+    the stages instead of all that; alignment and final_upsampling go on from there. It is called with
+    `channels`, `strides` and `num_classes`, and returns a torch module (README has an example).
+    arguments: what `builder` is called with besides.
     notes: for the reader.
     """
 
@@ -46,7 +52,16 @@ class Head(Spec):
     feature_norm: Literal["none", "batch"] = "none"
     skip_scale: tuple[float, ...] = ()
     deconvolutions: tuple[Deconvolution, ...] = ()
+    builder: Function | None = None
+    arguments: dict[str, Argument] = {}
     notes: str = ""
+
+    @property
+    def kind(self) -> HeadKind:
+        """Which kind of head this is: a built-in one, or one that the user's function builds."""
+        if self.builder is not None:
+            return "own"
+        return "deconvolution" if self.deconvolutions else "fcn"
 
     @property
     def chain(self) -> Chain | None:
@@ -61,10 +76,20 @@ class Head(Spec):
             raise ValueError("skip_scale needs one factor for each stride")
         if self.alignment == "stretch" and "learned" in {self.upsampling, self.final_upsampling}:
             raise ValueError("alignment `stretch` needs fixed upsampling; leave `learned` out")
+        if self.arguments and self.builder is None:
+            raise ValueError("arguments: they are for a `builder` of your own; name one")
+        if self.builder is not None and (idle := self._idle_beside_builder()):
+            raise ValueError(f"builder: it joins the stages itself: leave {', '.join(idle)} out")
         problems = self._chain_problems()
         if problems:
             raise ValueError("; ".join(f"deconvolutions: {problem}" for problem in problems))
         return self
+
+    def _idle_beside_builder(self) -> list[str]:
+        """Return the fields that say how a built-in head joins its stages, where they are given."""
+        fields = type(self).model_fields
+        joining = ("fuse", "upsampling", "feature_norm", "skip_scale", "deconvolutions")
+        return [name for name in joining if getattr(self, name) != fields[name].default]
 
     def _chain_problems(self) -> list[str]:
         if self.chain is None:

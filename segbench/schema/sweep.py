@@ -185,7 +185,7 @@ class _Expansion:
         for index, sentence in idle_schedules(train):
             self._problem(("train", "stages", index), sentence)
         chosen = self._weights(backbone, model)
-        code = self._code(backbone)
+        code = self._code(backbone, head)
         if chosen is None or code is None:
             return None
         model, weights = chosen
@@ -294,15 +294,24 @@ class _Expansion:
             return None
         return model.revised(weights=name or "none"), backbone.weights[name] if name else None
 
-    def _code(self, backbone: BackboneCard) -> dict[str, str] | None:
-        """Return what the card's builder is made of, read once for each, None after a problem."""
-        if backbone.builder not in self.code:
+    def _code(self, backbone: BackboneCard, head: Head) -> dict[str, str] | None:
+        """Return what the user's own functions are made of, None after a problem."""
+        builders: dict[yamlfile.Place, tuple[str, str | None]] = {
+            ("sweep", "backbone"): (backbone.name, backbone.builder),
+            ("heads", head.name, "builder"): (head.name, head.builder),
+        }
+        found: dict[str, str] = {}
+        for place, (name, builder) in builders.items():
+            if builder is None:
+                continue
             try:
-                self.code[backbone.builder] = code_of([backbone.builder])
+                if builder not in self.code:  # its files are read once
+                    self.code[builder] = code_of([builder])
             except CardError as error:
-                self._problem(("sweep", "backbone"), f"{backbone.name}: builder {error}")
+                self._problem(place, f"{name}: builder {error}")
                 return None
-        return self.code[backbone.builder]
+            found |= self.code[builder]
+        return dict(sorted(found.items()))
 
     def _check_splits(self, dataset: DatasetCard, train: Recipe) -> None:
         self._check_split(("train", "split"), dataset, train.split)

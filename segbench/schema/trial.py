@@ -52,7 +52,7 @@ class Trial(Spec):
     @property
     def functions(self) -> tuple[str, ...]:
         """Every `module:name` that the trial's cards have segbench call."""
-        return (self.backbone.builder,)
+        return tuple(filter(None, (self.backbone.builder, self.head.builder)))
 
     def parts(self) -> dict[str, Spec]:
         """Return the records that many trials share, by field name."""

@@ -1,21 +1,17 @@
 """FCN heads: feature maps of several strides -> one coarse score map -> the image's size.
 
 Each stage is aligned with the next finer one by the coordinates of both, or stretched over it where
-the head says so. Layers are named by
-stride, so that a finer head starts from the trained layers of a coarser one. N images, C classes,
-D channels. Knows nothing of trunks but where their features lie and how many channels they have.
+the head says so. Layers are named by stride, so that a finer head starts from the trained layers of a
+coarser one. N images, C classes, D channels. Knows nothing of trunks but the shapes of their stages.
 """
 
 import itertools
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from segbench.errors import DataError
-from segbench.models.geometry import Coordinates
+from segbench.models.heads.base import IMAGE, HeadModule, StageShape, score_upsampling, shared
 from segbench.models.upsampling import (
-    Bilinear,
     FixedUpsampling,
     LearnedUpsampling,
     Step,
@@ -23,17 +19,8 @@ from segbench.models.upsampling import (
 )
 from segbench.schema.heads import Head
 
-_IMAGE = Coordinates()
 
-
-class StageShape(NamedTuple):
-    """What a head must know of a feature map: its channels, and where its features lie."""
-
-    channels: int
-    coordinates: Coordinates
-
-
-class FusionHead(nn.Module):
+class FusionHead(HeadModule):
     """The head of an FCN, for either kind of fusion.
 
     fuse `scores`: `score` has a 1x1 layer for each stage; score maps are added.
@@ -70,17 +57,21 @@ class FusionHead(nn.Module):
         for index, (coarse, fine) in enumerate(itertools.pairwise(stages)):
             step = Step.between(here, fine.coordinates, clamps=clamps)
             self.upsample[names[index + 1]] = (
-                _score_upsampling(None if stretches else step, head.upsampling, num_classes)
+                score_upsampling(
+                    None if stretches else step,
+                    num_classes,
+                    is_learned=head.upsampling == "learned",
+                )
                 if self._fuses_scores
                 else _feature_upsampling(
                     None if stretches else step, head.upsampling, coarse.channels, fine.channels
                 )
             )
             here = fine.coordinates.shifted(0 if clamps else max(step.first, 0))
-        self.final = _score_upsampling(
-            None if stretches else Step.between(here, _IMAGE, clamps=clamps),
-            head.final_upsampling,
+        self.final = score_upsampling(
+            None if stretches else Step.between(here, IMAGE, clamps=clamps),
             num_classes,
+            is_learned=head.final_upsampling == "learned",
             channels=stages[-1].channels if self._final_scores else None,
         )
 
@@ -97,51 +88,12 @@ class FusionHead(nn.Module):
             if isinstance(upsample, StretchedUpsampling):
                 fused = fine + upsample(fused, (height, width))
                 continue
-            rows, columns = _shared(upsample, fused, (height, width))
+            rows, columns = shared(upsample, fused, (height, width))
             cropped = fine[..., rows.start : rows.stop, columns.start : columns.stop]
             fused = cropped + upsample(fused, rows, columns)
         if self._fuses_scores or self._final_scores:
             return fused
         return self.score[self._names[-1]](fused)
-
-    def upsample_to(self, coarse: Tensor, size: tuple[int, int], *, every: int = 1) -> Tensor:
-        """Return the score map of the image's size (H, W), at every n-th row and column of it.
-
-        Raises:
-            DataError: the image has pixels that no feature reaches.
-        """
-        bilinear = self.bilinear_to(coarse, size, every=every)
-        if bilinear is not None:
-            return bilinear.of(coarse)
-        rows, columns = self._reached(coarse, size)
-        return self.final(coarse, rows[::every], columns[::every])
-
-    def bilinear_to(
-        self, coarse: Tensor, size: tuple[int, int], *, every: int = 1
-    ) -> Bilinear | None:
-        """Return what `upsample_to` does to `coarse`; None where that is learned.
-
-        Raises:
-            DataError: the image has pixels that no feature reaches.
-        """
-        h, w = coarse.shape[-2:]
-        if isinstance(self.final, StretchedUpsampling):
-            return self.final.bilinear((h, w), size, every=every)
-        if isinstance(self.final, LearnedUpsampling):
-            return None
-        rows, columns = self._reached(coarse, size)
-        return self.final.bilinear((h, w), rows[::every], columns[::every])
-
-    def _reached(self, coarse: Tensor, size: tuple[int, int]) -> tuple[range, range]:
-        """Return all rows and columns of the image, which features must reach."""
-        rows, columns = _shared(self.final, coarse, size)
-        if (rows, columns) != (range(size[0]), range(size[1])):
-            raise DataError(
-                f"an image of {size[0]}x{size[1]} pixels has pixels that no feature reaches "
-                f"(rows {rows}, columns {columns} are reached); take larger images, or geometry "
-                "`aligned`"
-            )
-        return rows, columns
 
     def upsampling_parameters(self) -> set[str]:
         """Return the names of the kernels that start bilinear and only upsample.
@@ -165,15 +117,6 @@ class FusionHead(nn.Module):
         return stage.contiguous()  # upsampling multiplies along rows, the trunk has channels last
 
 
-def _shared(
-    upsampling: nn.Module, coarse: Tensor, fine_size: tuple[int, ...]
-) -> tuple[range, range]:
-    step = upsampling.step
-    assert isinstance(step, Step)
-    h, w = coarse.shape[-2:]
-    return step.shared(h, fine_size[0]), step.shared(w, fine_size[1])
-
-
 def _zero_convolution(channels: int, num_classes: int) -> nn.Conv2d:
     """Return a score layer that starts at zero (Long et al., CVPR 2015, section 4.3)."""
     layer = nn.Conv2d(channels, num_classes, 1)
@@ -181,26 +124,6 @@ def _zero_convolution(channels: int, num_classes: int) -> nn.Conv2d:
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def _score_upsampling(
-    step: Step | None,
-    kind: Literal["fixed", "learned"],
-    num_classes: int,
-    *,
-    channels: int | None = None,
-) -> FixedUpsampling | LearnedUpsampling | StretchedUpsampling:
-    """Return upsampling of score maps; given `channels`, of feature maps that it scores itself.
-
-    step: None stretches.
-    """
-    if step is None:
-        return StretchedUpsampling()
-    if channels is not None:
-        return LearnedUpsampling(step, torch.zeros(num_classes, channels), with_bias=True)
-    if kind == "learned":
-        return LearnedUpsampling(step, torch.eye(num_classes))
-    return FixedUpsampling(step)
 
 
 def _feature_upsampling(

@@ -8,20 +8,30 @@ import itertools
 
 from torch import Tensor, nn
 
+from segbench.models.heads.base import HeadModule, StageShape
 from segbench.schema.deconvolutions import Deconvolution
 from segbench.schema.heads import Head
 
 
-class DeconvolutionHead(nn.Module):
+class DeconvolutionHead(HeadModule):
     """Feature maps -> score map through every layer of `head.deconvolutions`.
 
-    `upsample` has the layers by the stride that each ends at; `final` is the last one.
+    `upsample` has the layers by the stride that each ends at; `final` is the last one. Every kernel
+    also mixes channels, so none of them only upsamples.
     """
 
-    def __init__(self, head: Head, channels: list[int], num_classes: int) -> None:
-        """Build the head for stages with so many channels, coarse to fine."""
+    def __init__(
+        self,
+        head: Head,
+        stages: list[StageShape],
+        num_classes: int,
+        *,
+        clamps: bool,  # noqa: ARG002 - the chain meets its stages and the image feature on feature
+    ) -> None:
+        """Build the head for `stages`, coarse to fine; where their features lie is not asked."""
         super().__init__()
         assert head.chain is not None
+        channels = [stage.channels for stage in stages]
         self._names = [str(stride) for stride in head.strides]
         self._scales = head.skip_scale or (1.0,) * len(channels)
         self.norm = nn.ModuleDict(
@@ -60,10 +70,6 @@ class DeconvolutionHead(nn.Module):
 
     def bilinear_to(self, coarse: Tensor, size: tuple[int, int], *, every: int = 1) -> None:
         """Return None: what `upsample_to` does is learned."""
-
-    def upsampling_parameters(self) -> set[str]:
-        """Return no names: every kernel also mixes channels, so all of them are the head's."""
-        return set()
 
     def _stage(self, index: int, feature_map: Tensor) -> Tensor:
         name = self._names[index]

@@ -1,0 +1,28 @@
+"""Heads: from the feature maps of a trunk's stages to a score map of the image's size.
+
+One file for each kind behind the protocol `HeadModule`. The records that configure them, such as
+`fcn8s`, are in schema/heads.py.
+"""
+
+from segbench.models.heads.base import HeadModule, StageShape
+from segbench.models.heads.deconvolution import DeconvolutionHead
+from segbench.models.heads.fcn import FusionHead
+from segbench.models.heads.own import OwnHead
+from segbench.schema.heads import Head
+
+HEAD_KINDS: dict[str, type[HeadModule]] = {  # by `Head.kind`
+    "fcn": FusionHead,
+    "deconvolution": DeconvolutionHead,
+    "own": OwnHead,
+}
+
+
+def build_head(
+    head: Head, stages: list[StageShape], num_classes: int, *, clamps: bool
+) -> HeadModule:
+    """Return the head that a record describes, for `stages`, coarse to fine; see `HeadModule`.
+
+    Raises:
+        CardError: a builder of the user's cannot be used.
+    """
+    return HEAD_KINDS[head.kind](head, stages, num_classes, clamps=clamps)
