@@ -56,7 +56,8 @@ def test_a_card_names_its_source_its_licence_and_its_differences(card):
 
 def test_heads_of_the_paper_fit_every_card_that_reaches_stride_32(card):
     deepest = card.strides[-1]
-    assert card.strides == ((4, 8, 16) if deepest == 16 else (4, 8, 16, 32))
+    expected = {8: (4, 8), 16: (4, 8, 16), 32: (4, 8, 16, 32)}
+    assert card.strides == expected[deepest]
 
 
 def test_what_a_card_promises_is_what_the_trunk_has(card):
