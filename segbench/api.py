@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from segbench.commands import run as commands
-from segbench.launch.work import Event
+from segbench.launch.base import Event
 from segbench.metrics import values_of
 from segbench.metrics.arrays import counts_of_arrays
 from segbench.metrics.counts import AbsentClass, Counts, per_class_iou
