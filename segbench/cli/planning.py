@@ -89,8 +89,8 @@ def times_to_measure(claims: Sequence[AnyClaim]) -> list[str]:
     """Return a sentence for each command that must measure what claims ask, after the run."""
     asking: dict[str, list[str]] = {}
     for claim in claims:
-        facts = {getattr(claim, "metric", ""), getattr(claim, "along", "")} & TIMED_FACTS.keys()
-        for command in sorted({TIMED_FACTS[fact] for fact in facts}):
+        timed = TIMED_FACTS.keys() & claim.facts()
+        for command in sorted({TIMED_FACTS[fact] for fact in timed}):
             asking.setdefault(command, []).append(repr(claim.says))
     return [
         f"{listed(said)}: undecided until `{command}` has measured the models one after another, since "

@@ -104,7 +104,14 @@ class ClaimSource(Source):
     published: dict[str, float] = Field(default_factory=dict)
 
 
-class _Claim(Spec):
+class PlannedCell(NamedTuple):
+    """A cell that will run: its axes, `protocol` among them, and the classes that it scores."""
+
+    axes: dict[str, str]
+    class_names: Sequence[str]
+
+
+class BaseClaim(Spec):
     """What all kinds share.
 
     kind: which of the kinds of claims. says: the claim in plain words. source: where it stands. where:
@@ -154,6 +161,23 @@ class _Claim(Spec):
         """Return the axes along which the claim itself compares."""
         return frozenset(axis for _, side in self.sides() for axis in side)
 
+    def facts(self) -> tuple[str, ...]:
+        """Return the facts that a trial must have recorded to be asked."""
+        return ()
+
+    def unfit(self, axes: Mapping[str, Sequence[str]]) -> Iterable[tuple[Place, str]]:
+        """Yield place and sentence for what the kind's own fields ask in vain of these axes."""
+        del axes
+        return ()
+
+    def lacking(self, cells: Sequence[PlannedCell]) -> Iterable[tuple[Place, str]]:
+        """Yield place and sentence for what the kind misses in the cells that it speaks of.
+
+        That each side has cells is looked at for all kinds alike.
+        """
+        del cells
+        return ()
+
     @model_validator(mode="after")
     def _sides_are_comparable(self) -> Self:
         places = self.sides()
@@ -177,13 +201,17 @@ class _Claim(Spec):
         return self
 
 
-class _Measured(_Claim):
+class MeasuredClaim(BaseClaim):
     """A claim about one number for each trial.
 
     metric: a figure of the evaluation, or a fact.
     """
 
     metric: Figure | Fact = "mean_iou"
+
+    def facts(self) -> tuple[str, ...]:
+        """See `BaseClaim`."""
+        return (self.metric,) if is_fact(self.metric) else ()
 
     @model_validator(mode="after")
     def _figures_are_per_cent(self) -> Self:
@@ -207,7 +235,7 @@ class _Measured(_Claim):
         return self
 
 
-class Compare(_Measured):
+class Compare(MeasuredClaim):
     """Left lies above (or below) right by more than the margin.
 
     left and right: axis -> value. relation: which way. margin: in points, or in the fact's unit.
@@ -228,17 +256,17 @@ class Compare(_Measured):
         return self
 
     def asks(self) -> str:
-        """See `_Claim`; A below B asks what B above A does."""
+        """See `BaseClaim`; A below B asks what B above A does."""
         if self.relation == "above":
             return super().asks()
         return self.revised(left=self.right, right=self.left, relation="above").asks()
 
     def sides(self) -> tuple[tuple[Place, Side], ...]:
-        """See `_Claim`."""
+        """See `BaseClaim`."""
         return (("left",), self.left), (("right",), self.right)
 
 
-class Order(_Measured):
+class Order(MeasuredClaim):
     """Each of several lies above the one before it by more than the margin.
 
     rising: axis -> value of each, from low to high. margin: in points, or in the fact's unit.
@@ -249,11 +277,11 @@ class Order(_Measured):
     margin: Margin = 0.0
 
     def sides(self) -> tuple[tuple[Place, Side], ...]:
-        """See `_Claim`."""
+        """See `BaseClaim`."""
         return tuple((("rising", index), side) for index, side in enumerate(self.rising))
 
 
-class Equivalent(_Measured):
+class Equivalent(MeasuredClaim):
     """Left and right are apart by less than the margin.
 
     left and right: axis -> value. margin: in points, or in the fact's unit.
@@ -265,11 +293,11 @@ class Equivalent(_Measured):
     margin: Annotated[float, Field(gt=0)]
 
     def sides(self) -> tuple[tuple[Place, Side], ...]:
-        """See `_Claim`."""
+        """See `BaseClaim`."""
         return (("left",), self.left), (("right",), self.right)
 
 
-class Trend(_Measured):
+class Trend(MeasuredClaim):
     """The metric falls or rises along an axis or a fact, by more than the margin for each unit.
 
     along: the axis or the fact. direction: which way. scale: `log` measures the slope for each doubling,
@@ -284,13 +312,65 @@ class Trend(_Measured):
     monotone: bool = False
 
     def fixed_axes(self) -> frozenset[str]:
-        """See `_Claim`: a trend over a fact crosses data sets and variants."""
-        return (
-            frozenset({"dataset", "variant"}) if self.along in _FACTS else frozenset({self.along})
-        )
+        """See `BaseClaim`: a trend over a fact crosses data sets and variants."""
+        return frozenset({"dataset", "variant"}) if is_fact(self.along) else frozenset({self.along})
+
+    def facts(self) -> tuple[str, ...]:
+        """See `BaseClaim`."""
+        return (self.along, *super().facts()) if is_fact(self.along) else super().facts()
+
+    def unfit(self, axes: Mapping[str, Sequence[str]]) -> Iterable[tuple[Place, str]]:
+        """See `BaseClaim`: a trend runs along numbers."""
+        if not is_fact(self.along):
+            for sentence in _no_axis(self.along, [*axes, *_FACTS]):
+                yield ("along",), sentence
+        for value in axes.get(self.along, ()):
+            if sentence := self._unfit_level(value):
+                yield ("along",), sentence
+
+    def lacking(self, cells: Sequence[PlannedCell]) -> Iterable[tuple[Place, str]]:
+        """See `BaseClaim`: a trend needs two levels."""
+        if len(levels := self._most_levels(cells)) < 2:
+            yield (
+                ("along",),
+                f"wherever this is judged {self.along} has one level ({', '.join(levels)}), and a trend "
+                "needs two; `average: true` or `within` judge it over more cells at once",
+            )
+
+    def _unfit_level(self, value: str) -> str:
+        """Return why a value of an axis is no level, empty where it is one."""
+        try:
+            level = float(value)
+        except ValueError:
+            level = math.nan
+        if not math.isfinite(level):
+            return f"{self.along} has the value {value!r}, not a number"
+        if self.scale == "log" and level <= 0:
+            return f"{self.along} has the value {value}, which no doubling reaches; say `scale: linear`"
+        return ""
+
+    def _most_levels(self, cells: Sequence[PlannedCell]) -> Sequence[str]:
+        """Return the levels in that of the claim's judgements that has most of them."""
+        fixed = self.fixed_axes()
+        judgements: dict[tuple[str, ...], set[str]] = {}
+        for cell in cells:
+            outer = [axis for axis in cell.axes if axis not in fixed]
+            if self.within is not None:
+                outer = [axis for axis in outer if axis in self.within]
+            key = () if self.average else tuple(cell.axes[axis] for axis in outer)
+            judgements.setdefault(key, set()).add(self._level(cell))
+        return sorted(max(judgements.values(), key=len))
+
+    def _level(self, cell: PlannedCell) -> str:
+        """Return the cell's level on the axis; a fact that is not known yet is its own."""
+        if self.along == "num_classes":
+            return str(len(cell.class_names))
+        if is_fact(self.along):
+            return " ".join(value for axis, value in cell.axes.items() if axis != "protocol")
+        return f"{float(cell.axes[self.along]):g}"
 
 
-class Correlate(_Claim):
+class Correlate(BaseClaim):
     """Per-class IoU rises or falls with how much of the class there was to train on.
 
     by: pixels or images of the class. direction: which way. margin: how far beyond 0 Spearman's rank
@@ -303,7 +383,7 @@ class Correlate(_Claim):
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class Value(_Measured):
+class Value(MeasuredClaim):
     """The metric lies within a tolerance of a published number, on the images that we scored.
 
     published: the number, in per cent or in the fact's unit. tolerance: how far apart is still the same.
@@ -349,15 +429,10 @@ def check_selectors(
             for axis, values in selector.items():
                 unmatched = _unmatched(axis, values, axes, at_hand.get(axis, ()))
                 problems += [(("claims", index, *place), problem) for problem in unmatched]
-        named = [("within", axis) for axis in claim.within or ()]
-        if isinstance(claim, Trend) and not is_fact(claim.along):
-            named.append(("along", claim.along))
-        for place, axis in named:
-            known = [*axes, *(_FACTS if place == "along" else ())]
-            problems += [(("claims", index, place), p) for p in _no_axis(axis, known)]
-        if isinstance(claim, Trend) and claim.along in axes:
-            unfit = (_unfit_level(claim, value) for value in axes[claim.along])
-            problems += [(("claims", index, "along"), sentence) for sentence in unfit if sentence]
+        for axis in claim.within or ():
+            problems += [(("claims", index, "within"), p) for p in _no_axis(axis, axes)]
+        unfit = claim.unfit(axes)
+        problems += [(("claims", index, *place), sentence) for place, sentence in unfit]
     return problems
 
 
@@ -379,13 +454,6 @@ def _asked_twice(claims: Sequence[AnyClaim]) -> list[tuple[Place, str]]:
                 )
             )
     return problems
-
-
-class PlannedCell(NamedTuple):
-    """A cell that will run: its axes, `protocol` among them, and the classes that it scores."""
-
-    axes: dict[str, str]
-    class_names: Sequence[str]
 
 
 def check_cells(
@@ -429,12 +497,7 @@ def _without_cells(claim: AnyClaim, found: Sequence[PlannedCell]) -> Iterable[tu
             f"{' and '.join(_said(_one_value_each(side)) for _, side in sides)} never occur in cells that agree in all "
             "other axes, so there is nothing to compare",
         )
-    if isinstance(claim, Trend) and len(levels := _most_levels(claim, found)) < 2:
-        yield (
-            ("along",),
-            f"wherever this is judged {claim.along} has one level ({', '.join(levels)}), and a trend "
-            "needs two; `average: true` or `within` judge it over more cells at once",
-        )
+    yield from claim.lacking(found)
 
 
 def _has_a_combination(claim: AnyClaim, found: Sequence[PlannedCell]) -> bool:
@@ -446,28 +509,6 @@ def _has_a_combination(claim: AnyClaim, found: Sequence[PlannedCell]) -> bool:
         on = (index for index, (_, side) in enumerate(sides) if matches(cell.axes, side))
         combinations.setdefault(key, set()).update(on)
     return any(len(on) == len(sides) for on in combinations.values())
-
-
-def _most_levels(claim: Trend, found: Sequence[PlannedCell]) -> Sequence[str]:
-    """Return the levels in that of the claim's judgements that has most of them."""
-    fixed = claim.fixed_axes()
-    judgements: dict[tuple[str, ...], set[str]] = {}
-    for cell in found:
-        outer = [axis for axis in cell.axes if axis not in fixed]
-        if claim.within is not None:
-            outer = [axis for axis in outer if axis in claim.within]
-        key = () if claim.average else tuple(cell.axes[axis] for axis in outer)
-        judgements.setdefault(key, set()).add(_level(claim, cell))
-    return sorted(max(judgements.values(), key=len))
-
-
-def _level(claim: Trend, cell: PlannedCell) -> str:
-    """Return the cell's level on the claim's axis; a fact that is not known yet is its own."""
-    if claim.along == "num_classes":
-        return str(len(cell.class_names))
-    if is_fact(claim.along):
-        return " ".join(value for axis, value in cell.axes.items() if axis != "protocol")
-    return f"{float(cell.axes[claim.along]):g}"
 
 
 def _without_classes(claim: AnyClaim, found: Sequence[PlannedCell]) -> Iterable[tuple[Place, str]]:
@@ -525,18 +566,3 @@ def _no_axis(axis: str, known: Iterable[str]) -> Iterable[str]:
     known = list(known)
     if axis not in known:
         yield f"no axis {axis!r}{did_you_mean(axis, known)}; there are: {', '.join(sorted(known))}"
-
-
-def _unfit_level(claim: Trend, value: str) -> str:
-    """Return why a value of an axis is no level of a trend, empty where it is one."""
-    try:
-        level = float(value)
-    except ValueError:
-        level = math.nan
-    if not math.isfinite(level):
-        return f"{claim.along} has the value {value!r}, not a number"
-    if claim.scale == "log" and level <= 0:
-        return (
-            f"{claim.along} has the value {value}, which no doubling reaches; say `scale: linear`"
-        )
-    return ""
