@@ -16,10 +16,11 @@ models alike; the mean number of such classes is reported.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from segbench.claims.cells import draws_images, is_count, unit_of, usable
-from segbench.claims.parts import Bench, parts_of
+from segbench.claims.cells import Step, judgements
+from segbench.claims.kinds import is_count, kind_of, usable
+from segbench.claims.parts import Bench
 from segbench.claims.verdict import QUESTIONS, Outcome, Part, Verdict
-from segbench.schema.claims import AnyClaim, Correlate, Equivalent, Trend, Value, is_fact
+from segbench.schema.claims import AnyClaim
 from segbench.statistics.inference import MIN_SEEDS, holm
 from segbench.statistics.observations import (
     Cell,
@@ -28,7 +29,7 @@ from segbench.statistics.observations import (
     cells_of,
     is_blank,
 )
-from segbench.statistics.power import ALPHA, MOST_SEEDS
+from segbench.statistics.power import ALPHA, MOST_SEEDS, power_of_each
 
 
 def judge(
@@ -62,8 +63,9 @@ def _prepare(claims: Sequence[AnyClaim], bench: "Bench") -> None:
     """Draw each metric once for all cells that any claim asks for."""
     wanted: dict[tuple, list[Cell]] = {}
     for claim in claims:
-        if not isinstance(claim, Correlate):
-            key = (claim.metric, claim.classes, draws_images(claim))
+        kind = kind_of(claim)
+        if metric := kind.metric(claim):
+            key = (metric, claim.classes, kind.draws_images(claim))
             wanted.setdefault(key, []).extend(usable(claim, bench.cells)[0])
     for (metric, classes, images), cells in wanted.items():
         bench.samples.prepare(cells, metric, classes, images=images)
@@ -73,7 +75,8 @@ def _open_verdict(
     claim: AnyClaim, bench: Bench, alpha: float, planned_seeds: int | None
 ) -> Verdict:
     """Return the verdict before the correction over the claims: its outcome is still undecided."""
-    parts, missing = parts_of(claim, bench.cells, bench)
+    kind = kind_of(claim)
+    parts, missing = _parts_of(claim, bench)
     notes = [claim.notes] if claim.notes else []
     judged = [part for part in parts if not part.is_blank]
     missing += [f"{part.label}: did not learn" for part in parts if part.is_blank]
@@ -91,23 +94,67 @@ def _open_verdict(
     return Verdict(
         claim=claim,
         outcome="undecided",
-        question=QUESTIONS[_question(claim, fewest)],
+        question=_question(claim, fewest),
         reason="",
-        unit=unit_of(claim),
+        unit=kind.unit(claim),
         parts=tuple(parts),
         missing=tuple(missing),
         p=p,
         alpha=alpha,
-        notes=(*notes, *_standing_notes(claim, parts)),
+        notes=(
+            *notes,
+            *kind.notes(claim, parts),
+            *(_untrained(parts) if kind.needs_learning(claim) else ()),
+        ),
     )
+
+
+def _parts_of(claim: AnyClaim, bench: Bench) -> tuple[list[Part], list[str]]:
+    """Return the parts of a claim, and a sentence for each that lacks something."""
+    kind = kind_of(claim)
+    cells, missing = usable(claim, bench.cells)
+    found: list[tuple[str, Step]] = []
+    for label, combinations in judgements(claim, cells):
+        for step in kind.effects(claim, combinations):
+            name = ", ".join(filter(None, (label, step.label)))
+            if step.problem:
+                missing.append(f"{name}: {step.problem}" if name else step.problem)
+            elif step.weights:
+                found.append((name, step))
+    power = power_of_each(len(found), two_sided_region=kind.is_band(claim))
+    parts = [kind.part(claim, name, step, bench, power=power) for name, step in found]
+    if kind.needs_learning(claim):
+        parts = [replace(part, is_blank=_is_blank(part)) for part in parts]
+    return _with_classes_corrected(parts), missing
+
+
+def _is_blank(part: Part) -> bool:
+    return 2 * sum(is_blank(cell) for cell in part.cells) > len(part.cells)
+
+
+def _with_classes_corrected(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts with p of classes corrected over all of the claim's tables together."""
+    tested = [row for part in parts for row in part.per_class if row.has_p]
+    adjusted = dict(zip(map(id, tested), holm([row.p for row in tested]), strict=True))
+    return [
+        replace(
+            part,
+            per_class=tuple(
+                replace(row, p_adjusted=adjusted.get(id(row), 1.0)) for row in part.per_class
+            ),
+        )
+        for part in parts
+    ]
 
 
 def _dropped_classes(claim: AnyClaim, parts: Sequence[Part], bench: Bench) -> float:
     """Return how many classes the draws lacked on average; 0 where that rounds to none."""
-    if isinstance(claim, Correlate) or not draws_images(claim):
+    kind = kind_of(claim)
+    metric = kind.metric(claim)
+    if metric is None or not kind.draws_images(claim):
         return 0.0
     cells = [cell for part in parts for cell in part.cells]
-    found = bench.samples.dropped_classes(cells, claim.metric, claim.classes, images=True)
+    found = bench.samples.dropped_classes(cells, metric, claim.classes, images=True)
     return found if found >= 0.05 else 0.0
 
 
@@ -120,53 +167,14 @@ def _p_against(parts: Sequence[Part]) -> float:
 
 
 def _question(claim: AnyClaim, fewest: int) -> str:
-    if fewest == 0 or is_count(claim):
-        return "count" if fewest else "none"
+    if fewest == 0:
+        return QUESTIONS["none"]
+    if is_count(claim):
+        return QUESTIONS["count"]
+    of_checkpoints, of_method = kind_of(claim).questions(claim)
     if fewest == 1:
-        return "these_classes" if isinstance(claim, Correlate) else _of_checkpoints(claim)
-    if fewest < MIN_SEEDS:
-        return "few"
-    if isinstance(claim, Correlate):
-        return "classes"
-    if isinstance(claim, Value):
-        return "split"
-    return "measured" if is_fact(claim.metric) else "method"
-
-
-def _of_checkpoints(claim: AnyClaim) -> str:
-    return "checkpoints" if draws_images(claim) else "these_checkpoints"
-
-
-def _standing_notes(claim: AnyClaim, parts: Sequence[Part]) -> list[str]:
-    notes = []
-    if (
-        isinstance(claim, Trend)
-        and len({c.axes.get("dataset") for p in parts for c in p.cells}) > 1
-    ):
-        notes.append(
-            "The levels are different data sets, which differ in more than this; the verdict "
-            "speaks of these data sets."
-        )
-    if any(_on_different_images(claim, part) for part in parts):
-        notes.append(
-            "The sides were scored on different images and are not paired: that one split is harder "
-            "than another counts as part of the difference."
-        )
-    if isinstance(claim, Correlate) and parts:
-        notes.append(
-            "The interval draws classes and seeds; a class stands for classes of its kind."
-        )
-    if isinstance(claim, Correlate) or not is_fact(claim.metric):
-        notes += _untrained(parts)
-    return notes
-
-
-def _on_different_images(claim: AnyClaim, part: Part) -> bool:
-    """Return whether any two cells that stand against each other saw different images."""
-    if not draws_images(claim) or isinstance(claim, Trend):
-        return False
-    images = [cell.observations[0].counts.images for cell in part.cells]  # left, right, left, ...
-    return any(left != right for left, right in zip(images[::2], images[1::2], strict=True))
+        return of_checkpoints
+    return QUESTIONS["few"] if fewest < MIN_SEEDS else of_method
 
 
 def _untrained(parts: Sequence[Part]) -> list[str]:
@@ -224,33 +232,18 @@ def _reason(verdict: Verdict, outcome: Outcome) -> str:
         where = f" in all {count} combinations" if count > 1 else ""
         return f"Shown{where}: the interval lies wholly where the claim puts it."
     if outcome == "fails":
-        return _failed(verdict.claim, min(verdict.judged, key=lambda part: part.p_against))
+        worst = min(verdict.judged, key=lambda part: part.p_against)
+        return kind_of(verdict.claim).failed(verdict.claim, worst)
     leanings = [part.leaning for part in verdict.judged]
     if verdict.missing and set(leanings) == {"for"}:
         return "Shown where there are results, but some are missing."
     return _in_doubt(verdict, leanings)
 
 
-def _failed(claim: AnyClaim, part: Part) -> str:
-    if isinstance(claim, Equivalent):
-        return f"Shown to differ by more than the margin{_for_label(part)}."
-    if isinstance(claim, Value):
-        return f"Shown to lie outside the tolerance{_for_label(part)}."
-    if part.is_opposite:
-        return f"The opposite is shown{_for_label(part)}."
-    return (
-        f"Shown to miss the margin{_for_label(part)}; that is not to say that the opposite is true."
-    )
-
-
-def _for_label(part: Part) -> str:
-    return f" for {part.label}" if part.label else ""
-
-
 def _closed_count(verdict: Verdict) -> Verdict:
     wrong = [part for part in verdict.parts if part.p_for > 0]
     if wrong:
-        reason = f"The counts say otherwise{_for_label(wrong[0])}."
+        reason = f"The counts say otherwise{wrong[0].for_label}."
         return replace(verdict, outcome="fails", reason=reason)
     if verdict.missing:
         return replace(verdict, reason="Shown where there are results, but some are missing.")
@@ -265,7 +258,7 @@ def _too_few(verdict: Verdict, fewest: int) -> str:
         said = f"; these checkpoints {shown}" if shown else ""
         return f"One seed says nothing about the method{said}. A verdict takes at least {MIN_SEEDS} seeds."
     said = f"{fewest} seeds give an interval but no verdict, which takes at least {MIN_SEEDS}"
-    if isinstance(verdict.claim, Correlate):
+    if kind_of(verdict.claim).limit:
         return f"{said}."
     if verdict.seeds_needed is None:
         return f"{said}; {_no_seeds(verdict)}."
@@ -287,8 +280,8 @@ def _in_doubt(verdict: Verdict, leanings: Sequence[str]) -> str:
         most = max(part.seeds[0] for part in verdict.parts)
         seeds = max(verdict.seeds_needed, most + 1)
         return f"{said}; about {seeds} seeds for each cell would settle it."
-    if isinstance(verdict.claim, Correlate):
-        return f"{said}; more seeds cannot settle it, the number of classes sets the limit."
+    if limit := kind_of(verdict.claim).limit:
+        return f"{said}; more seeds cannot settle it, {limit}."
     return f"{said}; {_no_seeds(verdict)}."
 
 
@@ -307,7 +300,7 @@ def _no_seeds(verdict: Verdict) -> str:
     """Return why no number of seeds settles the claim: the images, or an effect near the margin."""
     hopeless = [part for part in verdict.judged if part.seeds_needed is None]
     part = min(hopeless, key=lambda one: one.region.distance(one.effect))
-    apart = f"this one lies {part.region.distance(part.effect):.2f} off{_for_label(part)}"
+    apart = f"this one lies {part.region.distance(part.effect):.2f} off{part.for_label}"
     said = f"no number of seeds up to {MOST_SEEDS} would settle it four times in five"
     if not part.image_limit:
         return f"{said}, so near the margin does the effect lie: {apart}"

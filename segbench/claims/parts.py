@@ -1,42 +1,29 @@
-"""The effect in each combination of a claim, with its interval and its one-sided p values.
+"""A weighted difference of cells with its interval and its one-sided p values, and before launch.
 
-Knows nothing of the other claims of a file.
+Knows nothing of kinds of claims, and of the other claims of a file.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from segbench.claims.cells import (
-    Step,
-    cells_in,
-    draws_images,
-    is_count,
-    judgements,
-    region_of,
-    steps_of,
-    usable,
-)
-from segbench.claims.correlation import RankCorrelation, rank_correlation
+from segbench.claims.cells import Step
 from segbench.claims.verdict import Part, Region
-from segbench.schema.claims import AnyClaim, Compare, Correlate, Equivalent, Value, is_fact
+from segbench.schema.claims import EXACT_FACTS, MeasuredClaim, is_fact
 from segbench.statistics.inference import (
     Estimate,
     estimate,
-    holm,
     name_of_test,
     permutation_p,
     tails,
 )
-from segbench.statistics.observations import Cell, Samples, is_blank, scored
-from segbench.statistics.pairwise import ClassDifference, class_differences
+from segbench.statistics.observations import Cell, Samples
 from segbench.statistics.power import (
+    Spread,
     detectable,
-    detectable_correlation,
     errors_of,
     image_limit,
-    power_of_each,
+    minimum_detectable_effect,
     seeds_to_settle,
 )
 
@@ -50,65 +37,13 @@ class Bench:
     alpha: float
 
 
-def parts_of(claim: AnyClaim, cells: Sequence[Cell], bench: Bench) -> tuple[list[Part], list[str]]:
-    """Return the parts of a claim, and a sentence for each that lacks something."""
-    parts, missing = _parts_of(claim, cells, bench)
-    if is_count(claim) or (not isinstance(claim, Correlate) and is_fact(claim.metric)):
-        return parts, missing
-    return [replace(part, is_blank=_is_blank(part)) for part in parts], missing
+def weighted_part(
+    claim: MeasuredClaim, label: str, step: Step, bench: Bench, *, images: bool, power: float
+) -> Part:
+    """Return the part of an effect that weighs one number of each cell.
 
-
-def _initial_weights(step: Step) -> str:
-    """Return what the sides of an effect started from, empty where that is alike or not known."""
-    more, less = (
-        {cell.initial_weights: None for weight, cell in step.weights if (weight > 0) is is_more}
-        for is_more in (True, False)
-    )
-    if more.keys() == less.keys() or not (more and less) or "" in more.keys() | less.keys():
-        return ""
-    return f"{', '.join(more)} against {', '.join(less)}"
-
-
-def _is_blank(part: Part) -> bool:
-    return 2 * sum(is_blank(cell) for cell in part.cells) > len(part.cells)
-
-
-def _parts_of(claim: AnyClaim, cells: Sequence[Cell], bench: Bench) -> tuple[list[Part], list[str]]:
-    cells, missing = usable(claim, cells)
-    if isinstance(claim, Correlate):
-        groups = list(judgements(claim, cells))
-        each = power_of_each(len(groups))
-        return [_correlated(claim, label, group, bench, each) for label, group in groups], missing
-    found: list[tuple[str, Step]] = []
-    for label, combinations in judgements(claim, cells):
-        for step in steps_of(claim, combinations):
-            name = ", ".join(filter(None, (label, step.label)))
-            if step.problem:
-                missing.append(f"{name}: {step.problem}" if name else step.problem)
-            elif step.weights:
-                found.append((name, step))
-    each = power_of_each(len(found), two_sided_region=isinstance(claim, Equivalent | Value))
-    parts = [_part(claim, name, step, bench, each) for name, step in found]
-    return _with_classes_corrected(parts), missing
-
-
-def _with_classes_corrected(parts: Sequence[Part]) -> list[Part]:
-    """Return the parts with p of classes corrected over all of the claim's tables together."""
-    tested = [row for part in parts for row in part.per_class if row.has_p]
-    adjusted = dict(zip(map(id, tested), holm([row.p for row in tested]), strict=True))
-    return [
-        replace(
-            part,
-            per_class=tuple(
-                replace(row, p_adjusted=adjusted.get(id(row), 1.0)) for row in part.per_class
-            ),
-        )
-        for part in parts
-    ]
-
-
-def _part(claim: AnyClaim, label: str, step: Step, bench: Bench, power: float) -> Part:
-    assert not isinstance(claim, Correlate)
+    images: whether other images are spoken of than those that were scored. power: as in `Kind.part`.
+    """
     sides = step.sides()
     seeds: dict[int, frozenset[int]] = {}  # cells on one side are compared seed by seed
     for _, cell in step.weights:
@@ -120,27 +55,36 @@ def _part(claim: AnyClaim, label: str, step: Step, bench: Bench, power: float) -
             cell,
             claim.metric,
             claim.classes,
-            images=draws_images(claim),
+            images=images,
             seeds=seeds[sides[cell.training]],
         )
         for weight, cell in step.weights
     ]
-    if isinstance(claim, Value):
+    if step.offset:
         shifted = replace(
             terms[0].sample, values=terms[0].sample.values - step.offset / terms[0].weight
         )
         terms[0] = replace(terms[0], sample=shifted)
     cells = tuple(cell for _, cell in step.weights)
-    if is_count(claim):
+    if claim.metric in EXACT_FACTS:
         return _count_part(label, terms, step, cells)
     result = estimate(terms, resamples=bench.samples.resamples, seed=bench.samples.seed)
     part = _tested(label, result, step.region, cells, alpha=bench.alpha, power=power)
     part = replace(part, side_weight=sum(step.side_weights()))
     if not is_fact(claim.metric):
         part = replace(part, initial_weights=_initial_weights(step))
-    if isinstance(claim, Compare) and claim.per_class:
-        part = replace(part, per_class=_per_class(step, claim.classes, bench))
     return part
+
+
+def _initial_weights(step: Step) -> str:
+    """Return what the sides of an effect started from, empty where that is alike or not known."""
+    more, less = (
+        {cell.initial_weights: None for weight, cell in step.weights if (weight > 0) is is_more}
+        for is_more in (True, False)
+    )
+    if more.keys() == less.keys() or not (more and less) or "" in more.keys() | less.keys():
+        return ""
+    return f"{', '.join(more)} against {', '.join(less)}"
 
 
 def _count_part(label: str, terms: Sequence, step: Step, cells: tuple[Cell, ...]) -> Part:
@@ -198,68 +142,16 @@ def _both(region: Region, tails_at: dict[float, tuple[float, float]]) -> tuple[f
     return max(inside), min(outside)
 
 
-def _per_class(step: Step, classes: tuple[str, ...], bench: Bench) -> tuple[ClassDifference, ...]:
-    if len(step.weights) != 2:
-        return ()
-    left, right = (cell for _, cell in step.weights)
-    names = left.observations[0].class_names
-    if tuple(names) != tuple(right.observations[0].class_names):
-        return ()
-    return class_differences(
-        [scored(one) for one in left.observations],
-        [scored(one) for one in right.observations],
-        names,
-        seed=bench.samples.seed,
-        shared_training=left.training == right.training,
-        only=classes,
-    )
+def smallest_difference(step: Step, spread: Spread, *, alpha: float, power: float) -> float | None:
+    """Return how far off its bound an effect is found before launch.
 
-
-def _correlated(
-    claim: Correlate,
-    label: str,
-    combinations: Sequence[dict[str, list[Cell]]],
-    bench: Bench,
-    power: float,
-) -> Part:
-    """Return the correlation in one cell, or pooled over data sets where several are averaged.
-
-    Models that had the same to train on, for the same classes, are averaged first, then data sets
-    pooled: a variant that thins or merges classes is a data set of its own.
+    None where its weights are not known yet.
     """
-    cells = cells_in(combinations)
-    by_dataset: dict[tuple[object, ...], list[Cell]] = {}
-    for cell in cells:
-        first = cell.observations[0]
-        amounts = np.asarray(getattr(first, claim.by)).tobytes()
-        key = (cell.axes.get("dataset", ""), tuple(first.class_names), amounts)
-        by_dataset.setdefault(key, []).append(cell)
-    result: RankCorrelation = rank_correlation(
-        list(by_dataset.values()),
-        claim.by,
-        claim.classes,
-        resamples=bench.samples.resamples,
-        seed=bench.samples.seed,
-    )
-    region = region_of(claim)
-    bound = region.bounds()[0]
-    above, below = result.tails(bound)
-    rises = bound == region.lower
-    low, high = result.interval()
-    sizes = [len(cell.seeds) for cell in cells]
-    return Part(
-        label=label,
-        effect=result.rho,
-        low=low,
-        high=high,
-        p_for=above if rises else below,
-        p_against=below if rises else above,
-        test="permutation of classes" if bound == 0 else "bootstrap of classes",
-        seeds=(min(sizes), max(sizes)),
-        region=region,
-        cells=tuple(cells),
-        detectable=detectable_correlation(
-            result.sizes, bound if rises else -bound, alpha=bench.alpha, power=power
-        ),
-        note=f"over {result.num_classes} classes",
+    weights = [weight**2 for weight, _ in step.weights]
+    if not all(map(math.isfinite, weights)):
+        return None
+    seeds = min(len(cell.seeds) for _, cell in step.weights)
+    scaled = spread._replace(image_sd=spread.image_sd * math.sqrt(sum(weights) / 2))
+    return minimum_detectable_effect(
+        scaled, seeds, squared_weights=step.side_weights(), alpha=alpha, power=power
     )

@@ -12,17 +12,11 @@ from typing import get_args
 
 import numpy as np
 
-from segbench.claims.cells import (
-    Step,
-    cells_in,
-    is_count,
-    judgements,
-    steps_of,
-    usable,
-)
+from segbench.claims.cells import judgements
+from segbench.claims.kinds import is_count, kind_of, usable
 from segbench.claims.verdict import Verdict
 from segbench.metrics.counts import Counts
-from segbench.schema.claims import AnyClaim, Correlate, Equivalent, Fact, Value, is_fact
+from segbench.schema.claims import AnyClaim, Fact, is_fact
 from segbench.schema.sweep import Plan
 from segbench.statistics.inference import MIN_SEEDS
 from segbench.statistics.observations import Cell, Observation, cells_of
@@ -30,7 +24,6 @@ from segbench.statistics.power import (
     ALPHA,
     STATED_SPREAD,
     Spread,
-    detectable_correlation,
     minimum_detectable_effect,
     power_of_each,
 )
@@ -109,7 +102,8 @@ def plan_claims(
         seen = _measured_for(claim, measured)
         known = spread if seen is None else seen
         planned.append(_planned(claim, cells, known, alpha))
-        enters = not isinstance(claim, Correlate) and not is_fact(claim.metric)
+        metric = kind_of(claim).metric(claim)
+        enters = metric is not None and not is_fact(metric)
         if enters and planned[-1].detectable is not None:
             planned[-1] = replace(planned[-1], spread=known, is_measured=seen is not None)
     return tuple(planned)
@@ -117,14 +111,14 @@ def plan_claims(
 
 def _measured_for(claim: AnyClaim, measured: Sequence[tuple[AnyClaim, Spread]]) -> Spread | None:
     """Return the spread seen on the claim, else the widest of claims on the same figure, else None."""
-    if isinstance(claim, Correlate):
+    metric = kind_of(claim).metric(claim)
+    if metric is None:
         return None
     own = [spread for one, spread in measured if one == claim]
     alike = [
         spread
         for one, spread in measured
-        if not isinstance(one, Correlate)
-        and (one.metric, one.classes) == (claim.metric, claim.classes)
+        if (kind_of(one).metric(one), one.classes) == (metric, claim.classes)
     ]
     chosen = own or alike
     return max(chosen, key=_hardness) if chosen else None
@@ -137,18 +131,17 @@ def _hardness(spread: Spread) -> float:
 
 def _planned(claim: AnyClaim, cells: Sequence[Cell], spread: Spread, alpha: float) -> PlannedClaim:
     compared, missing = usable(claim, cells)
-    groups = [combinations for _, combinations in judgements(claim, compared)]
-    found: list[float | None] = []
-    if isinstance(claim, Correlate):
-        each = power_of_each(len(groups))
-        found += [_correlation(claim, group, alpha, each) for group in groups]
-    else:
-        steps = [step for group in groups for step in steps_of(claim, group)]
-        missing += [step.problem for step in steps if step.problem]
-        sound = [step for step in steps if not step.problem]
-        each = power_of_each(len(sound), two_sided_region=isinstance(claim, Equivalent | Value))
-        found += [_detectable(claim, step, spread, alpha, each) for step in sound]
-    if is_count(claim):
+    kind = kind_of(claim)
+    steps = [
+        step
+        for _, combinations in judgements(claim, compared)
+        for step in kind.effects(claim, combinations)
+    ]
+    missing += [step.problem for step in steps if step.problem]
+    sound = [step for step in steps if not step.problem]
+    power = power_of_each(len(sound), two_sided_region=kind.is_band(claim))
+    found = [kind.smallest_found(claim, s, spread, alpha=alpha, power=power) for s in sound]
+    if kind.is_count(claim):
         return PlannedClaim(claim, 0.0, _lacks(missing))
     seeds = min((len(cell.seeds) for cell in compared), default=0)
     if 0 < seeds < MIN_SEEDS:
@@ -169,54 +162,20 @@ def _lacks(missing: Sequence[str]) -> str:
 
 
 def _too_wide(claim: AnyClaim, found: float | None, seeds: int, alpha: float) -> str:
-    width = claim.margin if isinstance(claim, Equivalent) else math.inf
-    width = claim.tolerance if isinstance(claim, Value) else width
-    if isinstance(claim, Correlate) and found == math.inf:
+    kind = kind_of(claim)
+    if kind.too_few and found == math.inf:
         return (
-            "can never be decided: it has so few classes that even a perfect order is too likely by "
-            f"chance, for p is held against {100 * alpha:.2g} % in this file"
+            f"can never be decided: {kind.too_few}, for p is held against {100 * alpha:.2g} % in this "
+            "file"
         )
+    region = kind.region(claim)
+    width = (region.upper - region.lower) / 2  # infinite but for a band
     if found is None or found <= width:
         return ""
     return (
         f"can hardly hold with {seeds} seeds: the smallest band that can be shown is about "
         f"{found:.2f} points, the claim asks for {width:g}"
     )
-
-
-def _detectable(
-    claim: AnyClaim, step: Step, spread: Spread, alpha: float, power: float
-) -> float | None:
-    """Return the smallest effect of a step that is found, None where nothing is known of it."""
-    weights = [weight**2 for weight, _ in step.weights]
-    if (
-        isinstance(claim, Correlate)
-        or is_fact(claim.metric)
-        or not all(map(math.isfinite, weights))
-    ):
-        return None
-    seeds = min(len(cell.seeds) for _, cell in step.weights)
-    images = 0.0 if isinstance(claim, Value) else spread.image_sd * math.sqrt(sum(weights) / 2)
-    scaled = spread._replace(image_sd=images)
-    return minimum_detectable_effect(
-        scaled, seeds, squared_weights=step.side_weights(), alpha=alpha, power=power
-    )
-
-
-def _correlation(
-    claim: Correlate, combinations: Sequence[dict[str, list[Cell]]], alpha: float, power: float
-) -> float:
-    """Return how far off its margin a rank correlation must lie to be found.
-
-    Data sets of the same classes are one sample of classes, as in `rank_correlation`.
-    """
-    samples = {
-        tuple(
-            n for n in cell.observations[0].class_names if not claim.classes or n in claim.classes
-        )
-        for cell in cells_in(combinations)
-    }
-    return detectable_correlation(sorted(map(len, samples)), claim.margin, alpha=alpha, power=power)
 
 
 @dataclass(frozen=True)
@@ -280,8 +239,8 @@ def _is_open(verdict: Verdict) -> bool:
 def _hopeless(verdict: Verdict, schedule: Sequence[int]) -> str:
     if not verdict.judged:
         return "the cells that it compares did not learn"
-    if isinstance(verdict.claim, Correlate):
-        return "more seeds cannot settle it, the number of classes sets the limit"
+    if limit := kind_of(verdict.claim).limit:
+        return f"more seeds cannot settle it, {limit}"
     if min(part.seeds[0] for part in verdict.parts) < MIN_SEEDS:
         return ""
     needed = verdict.seeds_needed
@@ -323,6 +282,7 @@ def measured_spreads(verdicts: Sequence[Verdict]) -> list[tuple[AnyClaim, Spread
             for part in verdict.parts
             if part.seed_variance is not None and part.squared_weight > 0
         ]
-        if parts and verdict.unit == "points" and not isinstance(verdict.claim, Value):
+        draws_images = kind_of(verdict.claim).draws_images(verdict.claim)
+        if parts and verdict.unit == "points" and draws_images:
             found.append((verdict.claim, max(parts, key=_hardness)))
     return found

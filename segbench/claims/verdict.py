@@ -5,7 +5,7 @@ Knows nothing of how they come about.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from segbench.schema.claims import AnyClaim
 from segbench.statistics.observations import Cell
@@ -19,13 +19,10 @@ QUESTIONS = {
     "none": "none, there are no results",
     "count": "a count, which no seed and no image changes",
     "checkpoints": "these checkpoints, on new images of the same kind; not the method",
-    "these_classes": "these checkpoints, on new classes of the same kind; not the method",
     "these_checkpoints": "these checkpoints, as they were measured; not the method",
     "few": "the method, but from too few seeds for a verdict",
     "method": "the method: new seeds, and new images of the same kind",
-    "split": "the method: new seeds, on these very images",
     "measured": "the method: new seeds, measured in the same way",
-    "classes": "the method: new seeds, and new classes of the same kind",
 }
 
 
@@ -36,6 +33,11 @@ class Region:
     lower: float = -math.inf
     upper: float = math.inf
 
+    @classmethod
+    def beyond(cls, margin: float, *, rises: bool = True) -> Self:
+        """Return where an effect lies that exceeds the margin, above 0 or below it."""
+        return cls(lower=margin) if rises else cls(upper=-margin)
+
     def bounds(self) -> tuple[float, ...]:
         """The finite ends."""
         return tuple(bound for bound in (self.lower, self.upper) if math.isfinite(bound))
@@ -43,6 +45,12 @@ class Region:
     def distance(self, effect: float) -> float:
         """Return how far the effect is from the nearest end."""
         return min(abs(effect - bound) for bound in self.bounds())
+
+    def in_words(self, unit: str = "") -> str:
+        """Return `above +20 points` or `below 0`, of a region with one bound."""
+        (bound,) = self.bounds()
+        side = "above" if bound == self.lower else "below"
+        return f"{side} {bound + 0.0:+g} {unit}".rstrip() if bound else f"{side} 0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +98,11 @@ class Part:
             return None
         total = self.seed_variance + self.image_variance
         return self.seed_variance / total if total > 0 else None
+
+    @property
+    def for_label(self) -> str:
+        """The combination as it stands in a sentence, empty where there is only one."""
+        return f" for {self.label}" if self.label else ""
 
     @property
     def is_opposite(self) -> bool:

@@ -8,21 +8,13 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from segbench.claims.cells import in_words, is_count, region_of, unit_of
+from segbench.claims.cells import number_in_words, side_in_words
+from segbench.claims.kinds import is_count, kind_of
 from segbench.claims.planning import PlannedClaim
 from segbench.claims.verdict import QUESTIONS, Part, Verdict
 from segbench.report.tables import markdown_table, one_line
 from segbench.runs.starts import RANDOM
-from segbench.schema.claims import (
-    AnyClaim,
-    Compare,
-    Correlate,
-    Equivalent,
-    Order,
-    Trend,
-    Value,
-    is_fact,
-)
+from segbench.schema.claims import AnyClaim
 from segbench.statistics.observations import is_blank
 from segbench.statistics.pairwise import ClassDifference, Comparison
 from segbench.statistics.power import ALPHA
@@ -143,7 +135,7 @@ def _planned_effect(planned: PlannedClaim) -> str:
         return "any"
     if planned.detectable is None:
         return "" if planned.warning else "not known before launch"
-    return f"{planned.detectable:.2f} {unit_of(planned.claim)}"
+    return f"{planned.detectable:.2f} {kind_of(planned.claim).unit(planned.claim)}"
 
 
 def _row(number: int, verdict: Verdict) -> list[str]:
@@ -170,10 +162,11 @@ def caveats(verdict: Verdict, part: Part) -> list[str]:
     said = []
     if len(verdict.parts) > 1:
         said.append(f"least favourable of {len(verdict.parts)}")
-    if part.seeds[0] == 1 and part.low < part.high and not isinstance(verdict.claim, Correlate):
+    kind = kind_of(verdict.claim)
+    if part.seeds[0] == 1 and part.low < part.high and kind.draws_images(verdict.claim):
         said.append("one seed: the interval knows of images alone")
     blank = sum(is_blank(cell) for cell in part.cells)
-    if blank and (isinstance(verdict.claim, Correlate) or not is_fact(verdict.claim.metric)):
+    if blank and kind.needs_learning(verdict.claim):
         some = f"{blank} of the {len(part.cells)} compared did not learn"
         said.append(some if blank < len(part.cells) else "those compared did not learn")
     if weights := _weights_caveat(verdict, part):
@@ -205,60 +198,19 @@ def _is_shown_alone(row: ClassDifference, part: Part) -> bool:
 
 def effect_in_words(verdict: Verdict, part: Part) -> str:
     """Return the effect with its interval and unit; for a published figure what was measured too."""
-    text = f"{_effect(part)} {verdict.unit}"
-    if not isinstance(verdict.claim, Value):
-        return text
-    published = verdict.claim.published
-    measured = published + part.effect
-    shown = f"{measured:,.2f}" if abs(measured) < 1000 else f"{measured:,.0f}"
-    return f"{shown} against {_plain(published)}: {text}"
+    measured = kind_of(verdict.claim).measured(verdict.claim, part)
+    return f"{measured}: " * bool(measured) + f"{_effect(part)} {verdict.unit}"
 
 
 def asked(claim: AnyClaim) -> str:
     """Return the claim in figures: what is held against the interval, and where."""
-    return _in_figures(claim) + _where(claim)
-
-
-def _in_figures(claim: AnyClaim) -> str:
-    unit = unit_of(claim)
-    if isinstance(claim, Correlate):
-        what, along = "the rank correlation of a class's IoU", in_words(claim.by)
-        return f"{what} with {along} lies {_bound(claim, '')}"
-    what = in_words(claim.metric)
-    if claim.classes:
-        what += f" over {', '.join(claim.classes)}"
-    if isinstance(claim, Value):
-        return f"{what} lies within {claim.tolerance:g} {unit} of the published {_plain(claim.published)}"
-    if isinstance(claim, Trend):
-        steps = ", and each step goes that way" if claim.monotone else ""
-        return f"the slope of {what} lies {_bound(claim, unit)}{steps}"
-    if isinstance(claim, Order):
-        sides = ", ".join(_side(side) for side in claim.rising)
-        return (
-            f"{what} of each of {sides}, minus that of the one before, lies {_bound(claim, unit)}"
-        )
-    difference = f"{what} of {_side(claim.left)} minus that of {_side(claim.right)}"
-    if isinstance(claim, Equivalent):
-        return f"{difference} lies between -{claim.margin:g} and +{claim.margin:g} {unit}"
-    return f"{difference} lies {_bound(claim, unit)}"
+    return kind_of(claim).asked(claim) + _where(claim)
 
 
 def _where(claim: AnyClaim) -> str:
     """Return `; asked where backbone is vgg16 or alexnet`, empty where it is asked everywhere."""
     places = [f"{axis} is {' or '.join(values)}" for axis, values in claim.where.items()]
     return f"; asked where {' and '.join(places)}" if places else ""
-
-
-def _bound(claim: AnyClaim, unit: str) -> str:
-    """Return `above +20 points` or `below 0`."""
-    region = region_of(claim)
-    (bound,) = region.bounds()
-    side = "above" if bound == region.lower else "below"
-    return f"{side} {bound + 0.0:+g} {unit}".rstrip() if bound else f"{side} 0"
-
-
-def _side(side: dict[str, str]) -> str:
-    return " ".join(side.values())
 
 
 def _effect(part: Part) -> str:
@@ -287,15 +239,10 @@ def _seeds(parts: Sequence[Part]) -> str:
 def _published(verdict: Verdict) -> str:
     source = verdict.claim.source
     figures = source.published if source else {}
-    listed = ", ".join(f"{name} {_plain(figure)}" for name, figure in figures.items())
-    if isinstance(verdict.claim, Value) and not listed:
-        listed = _plain(verdict.claim.published)
+    listed = ", ".join(f"{name} {number_in_words(figure)}" for name, figure in figures.items())
+    listed = listed or kind_of(verdict.claim).published(verdict.claim)
     where = ", ".join(filter(None, (source.paper, source.table))) if source else ""
     return f"{listed} ({where})" if listed and where else listed or where
-
-
-def _plain(figure: float) -> str:
-    return f"{figure / 1e6:g} M" if figure >= 1e6 else f"{figure:g}"
 
 
 def _details(number: int, verdict: Verdict) -> str:
@@ -319,9 +266,7 @@ def _details(number: int, verdict: Verdict) -> str:
     for part in verdict.parts:
         if part.per_class:
             lines += ["", f"Per class, IoU in per cent{f' ({part.label})' if part.label else ''}:"]
-            heads = (
-                [_side(claim.left), _side(claim.right)] if isinstance(claim, Compare) else _SIDES
-            )
+            heads = [side_in_words(side) for _, side in claim.sides()]
             lines += ["", _class_table(part.per_class, heads)]
     return "\n".join(lines) + "\n"
 
@@ -371,7 +316,7 @@ def _would_take(verdict: Verdict) -> list[str]:
     ):  # nothing varies, or too few classes: the reason says so
         return []
     shown = f"{smallest:.2f} {verdict.unit}"
-    if isinstance(verdict.claim, Equivalent | Value):
+    if kind_of(verdict.claim).is_band(verdict.claim):
         return [f"- The narrowest band that this design could have shown: within ±{shown}."]
     return [f"- The smallest effect that this design could have found: {shown} off the margin."]
 
