@@ -1,6 +1,6 @@
 """One worker at a time holds a trial: claims by exclusive creation, and a heartbeat.
 
-No file locks, so it works on NFS: `claims/0001.json` is a hard link, which only one worker can make,
+No file locks, so it works on NFS: `leases/0001.json` is a hard link, which only one worker can make,
 and the highest number holds the trial. A holder is gone when its process is gone (same host), or
 when its heartbeat file has not changed for as long as the watcher has watched with its own steady
 clock: two hosts' clocks are never compared, so a clock that jumps does no harm. Unknown is not dead.
@@ -168,7 +168,7 @@ def living(workdirs: Collection[Path]) -> set[Path]:
 
 def attempts(workdir: Path) -> int:
     """Return how often the trial has been claimed."""
-    return max((int(path.stem) for path in (workdir / "claims").glob("[0-9]*.json")), default=0)
+    return max((int(path.stem) for path in _folder(workdir).glob("[0-9]*.json")), default=0)
 
 
 def note(workdir: Path) -> str:
@@ -292,8 +292,14 @@ def _start_of(pid: int) -> int:
     return 0 if fields[0] in {"Z", "X"} else int(fields[19])
 
 
+def _folder(workdir: Path) -> Path:
+    """Return the folder of the claims: what the first release called `claims` goes on as such."""
+    old = workdir / "claims"
+    return old if old.is_dir() else workdir / "leases"
+
+
 def _claim_path(workdir: Path, attempt: int) -> Path:
-    return workdir / "claims" / f"{attempt:04d}.json"
+    return _folder(workdir) / f"{attempt:04d}.json"
 
 
 def _released_path(workdir: Path, attempt: int) -> Path:

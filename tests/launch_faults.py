@@ -117,7 +117,7 @@ def live_workers(run_folder: Path) -> list[Holder]:
         attempt = attempts(workdir)
         if attempt and not holder_is_gone(workdir, attempt, stale_seconds=0):
             with contextlib.suppress(OSError, ValueError, KeyError):
-                fields = json.loads((workdir / "claims" / f"{attempt:04d}.json").read_bytes())
+                fields = json.loads((workdir / "leases" / f"{attempt:04d}.json").read_bytes())
                 found.append(Holder(attempt, fields["host"], fields["pid"], fields["start"]))
     return found
 

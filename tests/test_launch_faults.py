@@ -70,7 +70,7 @@ def test_the_same_command_twice_at_once_does_each_trial_once(toy, undisturbed):
         out, err = process.communicate(timeout=600)
         assert process.returncode == 0, out + err
     run_folder = toy.folder("results")
-    assert {len(list(f.glob("claims/*.json"))) for f in run_folder.glob("trials/*")} == {1}
+    assert {len(list(f.glob("leases/*.json"))) for f in run_folder.glob("trials/*")} == {1}
     part_of(undisturbed, run_folder)
 
 

@@ -83,7 +83,7 @@ def test_a_torn_file_is_made_again_and_leftovers_of_kills_go(toy_run, torn):
     if torn == "model.safetensors":  # a training's end that was cut off
         (workdir / "result.json").unlink()
     leftovers = [workdir / f".{name}.77.ab.tmp" for name in ("last.ckpt", "model.safetensors")]
-    others = [workdir / "claims" / ".0002.json.host.77.tmp", workdir / ".trial.json.77.ab.tmp"]
+    others = [workdir / "leases" / ".0002.json.host.77.tmp", workdir / ".trial.json.77.ab.tmp"]
     for path in (*leftovers, *others):
         path.write_bytes(b"half")
     assert not is_done(workdir, protocols)

@@ -359,7 +359,7 @@ def test_asha_on_ray_trains_on_only_what_is_among_the_best(searching):
     assert done.stdout.count("stopped early") == len(others)
     assert list(results_so_far(folder)) == [first]
     assert read_score(folder / "trials" / first, 6) is not None
-    assert not [t for t in others if (folder / "trials" / t / "claims").exists()]
+    assert not [t for t in others if (folder / "trials" / t / "leases").exists()]
 
 
 @pytest.mark.slow

@@ -73,9 +73,9 @@ def _claims(workdir: str) -> bool:
 
 
 def _claim_of_another_host(workdir: Path) -> None:
-    (workdir / "claims").mkdir()
+    (workdir / "leases").mkdir()
     claim = {"attempt": 1, "host": "elsewhere", "pid": 1, "start": 1}
-    (workdir / "claims" / "0001.json").write_text(json.dumps(claim))
+    (workdir / "leases" / "0001.json").write_text(json.dumps(claim))
 
 
 def test_another_hosts_worker_is_gone_only_after_it_stood_still_while_we_watched(tmp_path):
@@ -103,7 +103,7 @@ def test_another_hosts_worker_that_releases_while_we_watch_is_gone_at_once(tmp_p
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        (tmp_path / "claims" / "0001.released").touch()
+        (tmp_path / "leases" / "0001.released").touch()
 
     assert leases.holder_is_gone(tmp_path, 1, stale_seconds=1000, sleep=sleep)
     assert slept == [1.0]
@@ -116,7 +116,7 @@ def _beat_at(workdir: Path, *, seconds_ago: float, clock: float = 0.0) -> Path:
     then = time.time() - seconds_ago
     beat = workdir / "heartbeat.json"
     beat.write_text(json.dumps({"beat": 7, "time": clock}))
-    for path in (beat, workdir / "claims" / "0001.json"):
+    for path in (beat, workdir / "leases" / "0001.json"):
         os.utime(path, (then, then))
     return beat
 
@@ -169,9 +169,9 @@ def _counted(slept):
 
 
 def test_a_process_number_that_was_given_out_again_is_not_the_holder(tmp_path):
-    (tmp_path / "claims").mkdir()
+    (tmp_path / "leases").mkdir()
     claim = {"attempt": 1, "host": socket.gethostname(), "pid": os.getpid(), "start": 1}
-    (tmp_path / "claims" / "0001.json").write_text(json.dumps(claim))
+    (tmp_path / "leases" / "0001.json").write_text(json.dumps(claim))
     assert leases.holder_is_gone(tmp_path, 1)
 
 
@@ -189,3 +189,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultError, match="cannot be written"):
         leases.claim(tmp_path / "file")
+
+
+def test_a_trial_that_the_first_release_began_keeps_its_folder_and_its_attempts(tmp_path):
+    with leases.claim(tmp_path) or pytest.fail("held"):
+        pass
+    (tmp_path / "leases").rename(tmp_path / "claims")
+    with leases.claim(tmp_path) or pytest.fail("held") as second:
+        assert second.holder.attempt == leases.attempts(tmp_path) == 2
+    assert not (tmp_path / "leases").exists()

@@ -237,7 +237,7 @@ def test_ctrl_c_or_a_polite_kill_saves_and_says_so(toy_project, number):
     record = load_run(run_folder)
     done = [load_result(trial_files.trial_folder(run_folder, c.trial_id)) for c in record.cells]
     assert not any(done)
-    assert list(run_folder.glob("claims/*")) == []
+    assert list(run_folder.glob("leases/*")) == []
     assert re.search(
         r"stopped: train [1-9]\d*/4000", segbench(toy_project, "status", "results/toy").stdout
     )
