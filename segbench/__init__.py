@@ -36,9 +36,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is asked for: `import segbench` itself costs nothing."""
-    if name == "ConfusionMatrix":  # torchmetrics takes seconds to load
-        from segbench.engine.torchmetric import ConfusionMatrix
-
+    if name == "ConfusionMatrix":  # of an extra, which takes seconds to load
+        try:
+            from segbench.engine.torchmetric import ConfusionMatrix
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                "segbench.ConfusionMatrix needs torchmetrics: pip install 'segbench[metrics]'"
+            ) from error
         return ConfusionMatrix
     if name in __all__:
         from segbench import api

@@ -100,3 +100,21 @@ def test_names_must_fit():
 def test_an_unknown_option_is_a_type_error():
     with pytest.raises(TypeError, match="no such option: seed"):
         segbench.plan("experiments/quickstart.yaml", seed=1)  # type: ignore[call-arg]
+
+
+def test_a_missing_extra_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    monkeypatch.delitem(sys.modules, "segbench.engine.torchmetric", raising=False)
+    with pytest.raises(
+        ImportError, match="needs torchmetrics: pip install 'segbench\\[metrics\\]'"
+    ):
+        segbench.ConfusionMatrix  # noqa: B018
+
+
+def test_a_training_without_tensorboard_writes_its_log_alone(tmp_path, monkeypatch):
+    from segbench.engine.training_log import TrainingLog
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
+    with TrainingLog(tmp_path, first_step=0) as log:
+        log.add(1, "all", loss=0.5)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]

@@ -81,7 +81,7 @@ class _Group(TyperGroup):
 app = typer.Typer(
     cls=_Group,
     name="segbench",
-    help="Benchmark semantic segmentation so that the answer can be believed.",
+    help="Benchmark semantic segmentation with answers you can trust.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

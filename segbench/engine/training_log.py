@@ -1,15 +1,15 @@
 """What a training says while it runs: log.jsonl for programs, TensorBoard events for people.
 
 log.jsonl holds no clock times, so a training that was interrupted leaves the same lines as one that
-was not. One process writes it. Knows nothing of models.
+was not. Events are written where the extra `tensorboard` is installed. One process writes.
+Knows nothing of models.
 """
 
+import contextlib
 import json
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from segbench.files import read_json_lines
 
@@ -26,12 +26,16 @@ class TrainingLog:
         self._file = path.open("w", encoding="utf-8")
         for line in kept:
             self._write(line)
-        self._events = SummaryWriter(str(folder), purge_step=first_step + 1)
+        self._events: Any = None
+        with contextlib.suppress(ImportError):  # an extra; log.jsonl is the record
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self._events = SummaryWriter(str(folder), purge_step=first_step + 1)
 
     def add(self, step: int, stage: str, **values: float) -> None:
         """Record values after optimizer step `step`, counted from 1 over all stages."""
         self._write({"step": step, "stage": stage, **values})
-        for name, value in values.items():
+        for name, value in values.items() if self._events is not None else ():
             self._events.add_scalar(name, value, step)
 
     def __enter__(self) -> Self:
@@ -44,7 +48,8 @@ class TrainingLog:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
 
     def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
