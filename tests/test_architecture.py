@@ -18,7 +18,7 @@ GROUND = {"errors", "files", "leases", "version"}
 # be imported by all above it, so a report cannot reach a worker.
 ARROWS: dict[str, set[str]] = {
     **{module: set() for module in GROUND},
-    "schema": set(),
+    "schema": {"metrics"},
     "metrics": set(),
     "statistics": {"metrics"},
     "claims": {"schema", "metrics", "statistics"},

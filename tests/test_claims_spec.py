@@ -5,6 +5,7 @@ import textwrap
 import pytest
 
 from segbench.errors import ExperimentError
+from segbench.metrics import METRICS
 from segbench.schema import claims, yamlfile
 from segbench.schema.base import Spec
 from segbench.schema.claims import (
@@ -90,7 +91,7 @@ def test_every_problem_comes_with_its_line():
         ),
         (
             "kind: compare, left: {head: a}, right: {head: b}, metric: parameters, classes: [car]",
-            "`classes` needs metric mean_iou or mean_accuracy, but metric is parameters",
+            "`classes` needs metric mean_iou or mean_accuracy or boundary_iou, but metric is parameters",
         ),
         (
             "kind: compare, left: {head: a}, right: {head: b}, metric: pixel_accuracy, "
@@ -120,6 +121,29 @@ def test_a_claim_that_makes_no_sense_is_refused_in_a_sentence(text: str, sentenc
     with pytest.raises(ExperimentError) as caught:
         one(text)
     assert sentence in str(caught.value)
+
+
+def test_a_claim_may_ask_for_any_metric_and_a_wrong_name_is_one_sentence():
+    sides = "kind: compare, left: {head: a}, right: {head: b}"
+    for name in METRICS:
+        assert one(f"{sides}, metric: {name}")
+    with pytest.raises(ExperimentError) as caught:
+        one(f"{sides}, metric: boundry_iou")
+    assert str(caught.value).count("metric:") == 1
+    assert "no metric 'boundry_iou'; did you mean 'boundary_iou'?" in str(caught.value)
+
+
+def test_a_claim_on_boundaries_needs_a_protocol_that_counts_them():
+    claim = one("kind: compare, left: {head: a}, right: {head: b}, metric: boundary_iou")
+    cells = [
+        PlannedCell({"head": head, "protocol": name}, ("car",), has_boundary=name == "edges")
+        for head in ("a", "b")
+        for name in ("native", "edges")
+    ]
+    ((place, sentence),) = check_cells([claim], cells)
+    assert place == ("claims", 0, "metric")
+    assert "protocol native counts none; give it `boundary: 0.02`" in sentence
+    assert check_cells([claim.revised(where={"protocol": ("edges",)})], cells) == []
 
 
 def test_a_claim_that_is_asked_twice_is_found():

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from segbench.claims.verdict import Region
+from segbench.metrics import words_of
 from segbench.schema.claims import AnyClaim, Side
 from segbench.statistics.inference import sides_of
 from segbench.statistics.observations import Cell
@@ -96,8 +97,8 @@ def unit_of_metric(metric: str) -> str:
 
 
 def in_words(metric: str) -> str:
-    """Return what a figure or fact is called in a sentence."""
-    return _WORDS.get(metric, metric.replace("_", " "))
+    """Return what a metric or fact is called in a sentence."""
+    return _WORDS.get(metric) or words_of(metric)
 
 
 _UNITS = {
@@ -109,11 +110,6 @@ _UNITS = {
     "peak_memory_mib": "MiB",
 }
 _WORDS = {
-    "mean_iou": "mean IoU",
-    "frequency_weighted_iou": "frequency-weighted IoU",
-    "mean_iou_per_image": "mean IoU of an image",
-    "mean_iou_per_class": "mean IoU of a class in an image",
-    "worst_images_iou": "mean IoU of the worst tenth of the images",
     "parameters": "the number of parameters",
     "flops": "the FLOPs of a forward pass",
     "num_classes": "the number of classes",

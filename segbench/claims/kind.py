@@ -18,6 +18,7 @@ from segbench.claims.cells import (
 from segbench.claims.parts import Bench, smallest_difference, weighted_part
 from segbench.claims.verdict import QUESTIONS, Part, Region
 from segbench.schema.claims import EXACT_FACTS, TIMED_FACTS, BaseClaim, MeasuredClaim, Side, is_fact
+from segbench.schema.metric_names import needs_boundary
 from segbench.statistics.observations import Cell
 from segbench.statistics.power import Spread
 
@@ -133,7 +134,9 @@ class Measured(Kind[AnyMeasured]):
         return not is_fact(claim.metric)
 
     def lacks(self, claim: AnyMeasured, cell: Cell) -> str:
-        """See `Kind`: the facts that the claim reads."""
+        """See `Kind`: counts of boundaries, or the facts that the claim reads."""
+        if needs_boundary(claim.metric) and cell.observations[0].counts.boundary is None:
+            return "its protocol counts no boundaries"
         absent = [
             fact
             for fact in claim.facts()

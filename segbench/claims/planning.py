@@ -53,6 +53,7 @@ def planned_cells(plan: Plan) -> list[Cell]:
     unknown = dict.fromkeys(get_args(Fact), math.nan)
     none = np.zeros((0, 1), dtype=np.int64)
     nothing = Counts(none, none, none, ())
+    on_boundary = replace(nothing, boundary=nothing)
     protocols = plan.experiment.evaluate
     datasets = [cell.trial.dataset for cell in plan.cells if cell.trial]
     scored = [protocol.dataset for protocol in protocols.values() if protocol.dataset]
@@ -63,7 +64,7 @@ def planned_cells(plan: Plan) -> list[Cell]:
                 cell.axes,
                 name,
                 cell.seed,
-                nothing,
+                nothing if protocol.boundary is None else on_boundary,
                 names[id(protocol.scored_card(cell.trial.dataset))],
                 facts={**unknown, "num_classes": len(names[id(cell.trial.dataset)])},
                 training_pixels=_NONE_YET,

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,16 +29,14 @@ from segbench.runs.observed import load_counts
 from segbench.runs.record import Row, load_rows, load_run
 from segbench.runs.starts import start_name
 from segbench.runs.trial_files import Evaluation
-from segbench.schema import yamlfile
 from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog
-from segbench.schema.claims import Figure
 from segbench.schema.machine import Machine
+from segbench.schema.metric_names import known_metric, needs_boundary
 from segbench.schema.protocol import Protocol
 from segbench.schema.sweep import chosen_values
 from segbench.statistics.pairwise import Comparison, compare_two
 
-FIGURES = get_args(Figure)
 Progress = Callable[[str, int, int], None]  # (what, done, of)
 
 
@@ -99,14 +97,19 @@ def compare_results(
         ExperimentError: a side is none of the forms above, or a flag is missing or wrong.
         ResultError: damaged counts; other images or classes on one side than on the other.
     """
-    if asked.metric not in FIGURES:
-        raise ExperimentError(
-            f"--metric {asked.metric}: no such figure{yamlfile.did_you_mean(asked.metric, FIGURES)}; "
-            f"figures: {', '.join(FIGURES)}"
-        )
+    try:
+        known_metric(asked.metric)
+    except ValueError as error:
+        raise ExperimentError(f"--metric {asked.metric}: {error}") from error
     plain = asked.protocol  # says at once what is wrong with a flag
     card = None if asked.dataset is None else Catalog.on_path(asked.cards).dataset(asked.dataset)
     sides = [_side(text, asked, card, machine, progress) for text in (left, right)]
+    for text, side in zip((left, right), sides, strict=True):
+        if needs_boundary(asked.metric) and any(seed.counts.boundary is None for seed in side):
+            raise ExperimentError(
+                f"--metric {asked.metric}: {text} has no counts of boundaries; a protocol with "
+                "`boundary: 0.02` counts them, for predictions --set boundary=0.02"
+            )
     first = sides[0][0]
     protocols = {
         seed.protocol.digest(): seed.protocol for s in sides for seed in s if seed.protocol

@@ -17,7 +17,7 @@ import yaml
 
 from segbench.errors import ResultError
 from segbench.files import make_folder, sha256_of_file, write_text
-from segbench.report.tables import FIGURES, markdown_table
+from segbench.report.tables import markdown_table, shown_metrics
 from segbench.runs import trial_files
 from segbench.runs.record import find_trial, load_run
 from segbench.runs.trial_files import WEIGHTS, Evaluation
@@ -102,6 +102,7 @@ _NO_BATCH_NORM = "trained without batch norm layers: fits `model.batch_norm: rem
 def render_model_card(trial: Trial, evaluations: list[Evaluation], trunk_name: str) -> str:
     """Return the README of an exported model."""
     dataset, recipe = trial.dataset, trial.train
+    shown = shown_metrics(e.figures for e in evaluations)
     class_ious = [dict(zip(e.class_names, e.per_class_iou, strict=True)) for e in evaluations]
     parts = [
         f"# {trial.backbone.title}, {trial.head.title or trial.head.name}, on {dataset.title}",
@@ -116,11 +117,11 @@ def render_model_card(trial: Trial, evaluations: list[Evaluation], trunk_name: s
                     e.protocol.name,
                     f"split {e.protocol.split}; {e.protocol.description()}",
                     e.num_images,
-                    *(_percent(e.figures.get(figure)) for figure in FIGURES),
+                    *(_percent(e.figures.get(figure)) for figure in shown),
                 ]
                 for e in evaluations
             ],
-            ["protocol", "which is", "images", *FIGURES.values()],
+            ["protocol", "which is", "images", *shown.values()],
         ),
         "## IoU of each class",
         markdown_table(

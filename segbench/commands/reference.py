@@ -12,7 +12,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from segbench.errors import ExperimentError
+from segbench.metrics import METRICS
 from segbench.schema.base import Spec
+from segbench.schema.claims import Fact
 from segbench.schema.json_schema import (
     RECORDS,
     Kind,
@@ -76,6 +78,16 @@ def _lines() -> Iterator[str]:
             if record not in told:
                 told.add(record)
                 yield from _record_lines(record, is_file=record is RECORDS[kind])
+    yield from ("", "## Metrics", "", "Figures in [0, 1], computed in float64 from whole sums.", "")
+    yield from ("| metric | what it says | `classes` | counts of boundaries |", "|---|---|---|---|")
+    for name, metric in METRICS.items():
+        fits = (
+            "narrows it" if metric.takes_classes else "",
+            "needed" if metric.needs_boundary else "",
+        )
+        yield f"| `{name}` | {_cell(metric.about)} | {' | '.join(fits)} |"
+    facts = ", ".join(f"`{fact}`" for fact in get_args(Fact))
+    yield from ("", f"A claim may ask for a fact instead: {facts}.")
     yield from ("", "## Environment", "", "| variable | what it says |", "|---|---|")
     for name, text in ENVIRONMENT.items():
         yield f"| `${name}` | {text} |"
@@ -90,7 +102,7 @@ def _record_lines(record: type[BaseModel], *, is_file: bool) -> Iterator[str]:
     if is_file and record is not RECORDS["experiment"]:
         yield "| `base` | text | | The card whose fields hold where this one says nothing. |"
     for name, field in record.model_fields.items():
-        value = _cell(_type_text(field.annotation))
+        value = "[metric](#metrics)" if name == "metric" else _cell(_type_text(field.annotation))
         yield f"| `{name}` | {value} | {_default(field)} | {_cell(texts.get(name, ''))} |"
 
 

@@ -41,9 +41,14 @@ def metric_named(name: str) -> Metric:
     return METRICS[name]
 
 
-def in_words(name: str) -> str:
+def words_of(name: str) -> str:
     """Return what a sentence calls a metric, or anything else of that name."""
     return METRICS[name].words if name in METRICS else name.replace("_", " ")
+
+
+def title_of(name: str) -> str:
+    """Return a metric's column in a table."""
+    return METRICS[name].title if name in METRICS else words_of(name)
 
 
 def values_of(

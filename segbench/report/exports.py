@@ -13,7 +13,7 @@ from typing import Any
 from segbench.files import write_atomically, write_text
 from segbench.report.boards import Board, weights_differ
 from segbench.report.cells import Summary, mean_of
-from segbench.report.tables import FIGURES
+from segbench.report.tables import shown_metrics
 from segbench.runs.record import RunRecord
 from segbench.runs.table import LEADING, TRAILING, tidy_rows
 
@@ -50,7 +50,8 @@ def leaderboard_csv(record: RunRecord, boards: Sequence[Board]) -> str:
     """Return all boards as CSV: one line for each complete cell, figures in per cent."""
     axes = record.axis_names
     shows_weights = weights_differ(model for board in boards for model in board.models)
-    figures = [f"{figure}{part}" for figure in FIGURES for part in ("", "_sd")]
+    shown = shown_metrics(model.figures for board in boards for model in board.models)
+    figures = [f"{figure}{part}" for figure in shown for part in ("", "_sd")]
     header = [
         "protocol",
         "protocol_digest",
@@ -72,7 +73,7 @@ def leaderboard_csv(record: RunRecord, boards: Sequence[Board]) -> str:
             model.standing.first,
             model.standing.last,
             model.standing.letters,
-            *(value for figure in FIGURES for value in _numbers(model.figures.get(figure))),
+            *(value for figure in shown for value in _numbers(model.figures.get(figure))),
             f"{model.standing.low:.4f}",
             f"{model.standing.high:.4f}",
             f"{model.costs['parameters']:.0f}" if "parameters" in model.costs else "",
@@ -97,18 +98,19 @@ def leaderboard_latex(board: Board) -> str:
     """Return a board as a LaTeX table; needs the package booktabs."""
     axes = board.telling_axes
     shows_weights = weights_differ(board.models)
+    shown = shown_metrics(model.figures for model in board.models)
     header = [
         *map(latex, axes),
         *(["weights"] if shows_weights else []),
-        *FIGURES.values(),
+        *shown.values(),
         *("95\\,\\% interval", "seeds", "group"),
     ]
-    best = {key: max(mean_of(m.figures.get(key)) for m in board.models) for key in FIGURES}
+    best = {key: max(mean_of(m.figures.get(key)) for m in board.models) for key in shown}
     lines = [
         [
             *(latex(model.axes[axis]) for axis in axes),
             *([latex(model.initial_weights or "--")] if shows_weights else []),
-            *(_latex_number(model.figures.get(key), best[key]) for key in FIGURES),
+            *(_latex_number(model.figures.get(key), best[key]) for key in shown),
             f"[{model.standing.low:.2f}, {model.standing.high:.2f}]",
             str(model.standing.num_seeds),
             model.standing.letters or "--",
@@ -117,7 +119,7 @@ def leaderboard_latex(board: Board) -> str:
     ]
     note = f"{board.title} ({board.protocol.digest()}): {board.protocol.description()}"
     words = "l" * (len(axes) + shows_weights)
-    return _latex(note, words + "r" * len(FIGURES) + "crl", header, lines)
+    return _latex(note, words + "r" * len(shown) + "crl", header, lines)
 
 
 def per_class_latex(board: Board) -> str:

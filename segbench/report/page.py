@@ -21,6 +21,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from segbench.claims.verdict import Verdict
+from segbench.metrics import METRICS
 from segbench.report.boards import (
     COSTS,
     EXTERNAL_NOTE,
@@ -41,11 +42,11 @@ from segbench.report.claims_page import (
 )
 from segbench.report.searches import settings_tables
 from segbench.report.tables import (
-    FIGURES,
     elsewhere_rows,
     incomplete_rows,
     percent,
     published_in_words,
+    shown_metrics,
 )
 from segbench.report.training_curves import Curve, load_curves
 from segbench.runs import trial_files
@@ -148,7 +149,7 @@ def _page_data(
     return {
         "name": record.experiment.name,
         "axes": list(record.axis_names),
-        "figures": list(FIGURES.items()),
+        "figures": list(shown_metrics(m.figures for b in boards for m in b.models).items()),
         "costs": list(COSTS.items()),
         "trials": [_trial_data(run_folder, row, points) for row in kept.values()],
         "boards": [_board_data(record, board, places, seeds) for board in boards],
@@ -214,7 +215,7 @@ def _model_data(
         "figures": {
             key: [figure.mean, figure.deviation]
             for key, figure in model.figures.items()
-            if key in FIGURES
+            if key in METRICS and METRICS[key].in_tables
         },
         "low": model.standing.low,
         "high": model.standing.high,
@@ -331,7 +332,11 @@ def _heads(record: RunRecord, boards: Sequence[Board]) -> list[_Head]:
         *([_Head("weights", "weights")] if weights_differ(models) else []),
         _Head("mean_iou", "mean IoU", is_number=True),
         _Head("whisker", "95 % interval"),
-        *(_Head(key, title, is_number=True) for key, title in list(FIGURES.items())[1:]),
+        *(
+            _Head(key, title, is_number=True)
+            for key, title in shown_metrics(model.figures for model in models).items()
+            if key != "mean_iou"
+        ),
         _Head("seeds", "seeds", is_number=True),
         *([_Head("parameters", "parameters", is_number=True)] if parameters else []),
         *([_Head("published", "published")] if published else []),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from segbench.errors import listed
+from segbench.metrics import words_of
 from segbench.runs.record import Row, RunRecord
 from segbench.runs.tuning import Tried, best_of, in_words, tried_samples, unequal_in_words
 from segbench.schema.search import Search
@@ -49,7 +50,7 @@ def _tried_table(search: Search, groups: Sequence[Sequence[Tried]]) -> SettingsT
         for group in groups
         for sample in group
     ]
-    headers = (*search.per, "sample", *keys, _named(search.metric), "cells done", "best")
+    headers = (*search.per, "sample", *keys, words_of(search.metric), "cells done", "best")
     return SettingsTable(
         "What the search tried", _tried_in_words(search, groups), headers, tuple(table)
     )
@@ -64,7 +65,7 @@ def _tried_in_words(search: Search, groups: Sequence[Sequence[Tried]]) -> tuple[
     how_many = f"Tuning was not equal: {uneven}." if uneven else equal
     return (
         *([how_many] if len(groups) > 1 else []),
-        f"A sample's score is the mean over its cells of {_named(search.metric)} in per cent, on the "
+        f"A sample's score is the mean over its cells of {words_of(search.metric)} in per cent, on the "
         f"{100 * search.holdout:g} % of the training images that are held out; the reported split is "
         "never opened. The highest score is taken, of equal ones the first. A sample that did not "
         "end well in all its cells cannot be taken.",
@@ -93,7 +94,7 @@ def _taken_table(tuned: Sequence[Tuned]) -> SettingsTable:
         for one in tuned
     )
     searches = listed(list(dict.fromkeys(one.search for one in tuned)))
-    metric = _named(tuned[0].metric)
+    metric = words_of(tuned[0].metric)
     sentence = (
         f"The settings of these cells were found by the run {searches} on held-out training images, "
         "by the score given here in per cent; they stand in place of the file's own. "
@@ -116,10 +117,6 @@ def _effort_in_words(tuned: Sequence[Tuned]) -> str:
         return f"The effort was not equal: {counts[0]} to {counts[-1]} samples were tried."
     each = "for each row" if len(tuned) > 1 else "in all"
     return f"{counts[0]} samples were tried {each}."
-
-
-def _named(metric: str) -> str:
-    return metric.replace("_iou", " IoU").replace("_", " ")
 
 
 def _shown(value: Any) -> str:

@@ -4,12 +4,13 @@ Rankings never mix protocols: each has its own section, named in words. Figures 
 and nowhere else. Places and letters say no more than is decided. Incomplete cells stand apart and are not ranked.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
 from segbench.files import write_text
+from segbench.metrics import METRICS, title_of
 from segbench.report.boards import EXTERNAL_NOTE, Board, weights_differ
 from segbench.report.cells import Summary, TableCell, gather, mean_of, summarised
 from segbench.report.searches import settings_tables
@@ -17,12 +18,16 @@ from segbench.runs.record import Row, RunRecord
 from segbench.runs.trial_files import Evaluation
 from segbench.schema.experiment import Published
 
-FIGURES = {
-    "mean_iou": "mean IoU",
-    "pixel_accuracy": "pixel acc.",
-    "mean_accuracy": "mean acc.",
-    "frequency_weighted_iou": "f.w. IoU",
-}
+
+def shown_metrics(found: Iterable[Container[str]]) -> dict[str, str]:
+    """Return name and title of each metric that tables show of models with these figures."""
+    every = list(found)
+    return {
+        name: metric.title
+        for name, metric in METRICS.items()
+        if metric.in_tables
+        and (not metric.needs_boundary or any(name in figures for figures in every))
+    }
 
 
 def write_tables(
@@ -88,8 +93,7 @@ def _protocol_heading(board: Board) -> tuple[str, str]:
 def _ranking(board: Board) -> str:
     models = board.models
     axes = board.telling_axes
-    has_boundary = any("boundary_iou" in model.figures for model in models)
-    shown = {**FIGURES, **({"boundary_iou": "boundary IoU"} if has_boundary else {})}
+    shown = shown_metrics(model.figures for model in models)
     means = {figure: [mean_of(model.figures.get(figure)) for model in models] for figure in shown}
     best, worst = ({figure: of(own) for figure, own in means.items()} for of in (max, min))
     shows_weights = weights_differ(models)
@@ -109,7 +113,7 @@ def _ranking(board: Board) -> str:
         table.append(row)
     figures = [title for key, title in shown.items() if key != "mean_iou"]
     weights = ["weights"] if shows_weights else []
-    headers = ["place", "group", *axes, *weights, FIGURES["mean_iou"], "95 % interval", *figures]
+    headers = ["place", "group", *axes, *weights, shown["mean_iou"], "95 % interval", *figures]
     headers += ["seeds", "published"]
     if not any(row[-1] for row in table):
         headers, table = headers[:-1], [row[:-1] for row in table]
@@ -120,7 +124,7 @@ def published_in_words(published: Sequence[Published]) -> str:
     """Return published figures, in per cent, with their sources; those of one source together."""
     found: dict[str, list[str]] = {}
     for figure in published:
-        told = f"{_as_published(figure)} {FIGURES[figure.metric]}"
+        told = f"{_as_published(figure)} {title_of(figure.metric)}"
         found.setdefault(figure.source, []).append(told)
     return "; ".join(f"{', '.join(figures)} ({source})" for source, figures in found.items())
 
@@ -187,7 +191,7 @@ def _elsewhere_section(published: Sequence[Published]) -> list[str]:
 def elsewhere_rows(published: Sequence[Published]) -> list[list[str]]:
     """Return of what, figure, per cent, source, and how it differs, of each figure not ranked."""
     return [
-        [" ".join(p.where.values()), FIGURES[p.metric], _as_published(p), p.source, p.differs]
+        [" ".join(p.where.values()), title_of(p.metric), _as_published(p), p.source, p.differs]
         for p in published
         if p.differs is not None
     ]

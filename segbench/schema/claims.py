@@ -42,23 +42,20 @@ import json
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from segbench.schema.base import Spec, matches
 from segbench.schema.cards import Source, Text
+from segbench.schema.metric_names import (
+    in_json_schema,
+    known_metric,
+    metrics_with_classes,
+    needs_boundary,
+)
 from segbench.schema.yamlfile import Place, did_you_mean, dotted
 
-Figure = Literal[
-    "mean_iou",
-    "pixel_accuracy",
-    "mean_accuracy",
-    "frequency_weighted_iou",
-    "mean_iou_per_image",
-    "mean_iou_per_class",
-    "worst_images_iou",
-]
 Fact = Literal[
     "parameters",
     "flops",
@@ -105,10 +102,14 @@ class ClaimSource(Source):
 
 
 class PlannedCell(NamedTuple):
-    """A cell that will run: its axes, `protocol` among them, and the classes that it scores."""
+    """A cell that will run: its axes, `protocol` among them, and the classes that it scores.
+
+    has_boundary: whether its protocol counts boundaries.
+    """
 
     axes: dict[str, str]
     class_names: Sequence[str]
+    has_boundary: bool = False
 
 
 class BaseClaim(Spec):
@@ -201,13 +202,21 @@ class BaseClaim(Spec):
         return self
 
 
+_FACTS = tuple(get_args(Fact))
+_Measurable = Annotated[
+    str,
+    AfterValidator(lambda name: known_metric(name, _FACTS)),
+    Field(json_schema_extra=in_json_schema(_FACTS)),
+]
+
+
 class MeasuredClaim(BaseClaim):
     """A claim about one number for each trial.
 
-    metric: a figure of the evaluation, or a fact.
+    metric: one that is read off the counts, or a fact.
     """
 
-    metric: Figure | Fact = "mean_iou"
+    metric: _Measurable = "mean_iou"
 
     def facts(self) -> tuple[str, ...]:
         """See `BaseClaim`."""
@@ -228,9 +237,9 @@ class MeasuredClaim(BaseClaim):
 
     @model_validator(mode="after")
     def _classes_enter_a_mean(self) -> Self:
-        if self.classes and self.metric not in {"mean_iou", "mean_accuracy"}:
+        if self.classes and self.metric not in (fit := metrics_with_classes()):
             raise ValueError(
-                f"`classes` needs metric mean_iou or mean_accuracy, but metric is {self.metric}"
+                f"`classes` needs metric {' or '.join(fit)}, but metric is {self.metric}"
             )
         return self
 
@@ -403,7 +412,6 @@ class Value(MeasuredClaim):
         return self
 
 
-_FACTS = frozenset(Fact.__args__)
 AnyClaim = Compare | Order | Equivalent | Trend | Correlate | Value
 Claim = Annotated[AnyClaim, Field(discriminator="kind")]
 
@@ -476,7 +484,10 @@ def check_cells(
             continue
         found = [cell for cell in cells if _is_in(cell.axes, claim.where)]
         unmet = [] if is_narrowed else list(_without_cells(claim, found))
-        for place, sentence in unmet or _without_classes(claim, found):
+        for place, sentence in unmet or [
+            *_without_classes(claim, found),
+            *_without_boundary(claim, found),
+        ]:
             problems.append((("claims", index, *place), sentence))
     return problems
 
@@ -523,6 +534,19 @@ def _without_classes(claim: AnyClaim, found: Sequence[PlannedCell]) -> Iterable[
                 ("classes",),
                 f"no class {name!r} in {', '.join(datasets)}{did_you_mean(name, known)}",
             )
+
+
+def _without_boundary(claim: AnyClaim, found: Sequence[PlannedCell]) -> Iterable[tuple[Place, str]]:
+    """Yield why cells have no number for a metric of boundaries."""
+    if not isinstance(claim, MeasuredClaim) or not needs_boundary(claim.metric):
+        return
+    lacking = [cell for cell in found if claim.asks_of(cell.axes) and not cell.has_boundary]
+    for protocol in dict.fromkeys(cell.axes["protocol"] for cell in lacking):
+        yield (
+            ("metric",),
+            f"{claim.metric} needs counts of boundaries, and protocol {protocol} counts none; give it "
+            "`boundary: 0.02`, or narrow the claim with `where: {protocol: NAME}` to one that does",
+        )
 
 
 def _one_value_each(side: Side) -> Where:

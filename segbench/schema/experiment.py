@@ -18,6 +18,7 @@ from segbench.schema.claims import Claim
 from segbench.schema.heads import Head, Model, head_named
 from segbench.schema.launching import Launch
 from segbench.schema.machine import Monitor
+from segbench.schema.metric_names import MetricName, needs_boundary
 from segbench.schema.protocol import Protocol
 from segbench.schema.recipe import Recipe
 from segbench.schema.search import Search
@@ -108,9 +109,7 @@ class Published(Spec):
     """
 
     where: Selector
-    metric: Literal["mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"] = (
-        "mean_iou"
-    )
+    metric: MetricName = "mean_iou"
     percent: Annotated[float, Field(ge=0, le=100)]
     source: Text
     protocol: str | None = None
@@ -173,13 +172,21 @@ class Experiment(Spec):
         for name, protocol in self.evaluate.items():
             if (other := digests.setdefault(protocol.digest(), name)) != name:
                 problems.append(f"evaluate.{name}: is the same protocol as {other!r}")
-        problems += self._problems_of_per()
+        problems += self._problems_of_search()
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
-    def _problems_of_per(self) -> Iterator[str]:
-        per = () if self.search is None else self.search.per
+    def _problems_of_search(self) -> Iterator[str]:
+        if self.search is None:
+            return
+        first = next(iter(self.evaluate.values()))  # by which samples are scored
+        if needs_boundary(self.search.metric) and first.boundary is None:
+            yield (
+                f"search.metric: {self.search.metric} needs counts of boundaries, and protocol "
+                f"{first.name} counts none; give it `boundary: 0.02`"
+            )
+        per = self.search.per
         axes = ("backbone", "head", "dataset", *self.sweep.settings)
         for index, axis in enumerate(per):
             if axis not in axes:

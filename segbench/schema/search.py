@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from segbench.schema.base import Spec
+from segbench.schema.metric_names import MetricName
 
 Range = tuple[float, float]
 
@@ -72,9 +73,7 @@ class Search(Spec):
     method: Literal["grid", "random", "asha"] = "random"
     parameters: Annotated[dict[str, Distribution], Field(min_length=1)]
     samples: Annotated[int, Field(ge=1)] = 20
-    metric: Literal["mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"] = (
-        "mean_iou"
-    )
+    metric: MetricName = "mean_iou"
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     seed: int = 0
     per: tuple[str, ...] = ()

@@ -577,13 +577,16 @@ def _planned(cells: Iterable[Cell], experiment: Experiment) -> list[PlannedCell]
     """Return the cells that will run, once for all seeds, under each protocol."""
     running = {_key(cell.axes): cell for cell in cells}.values()
     cards = [
-        ({**cell.axes, "protocol": name}, protocol.scored_card(cell.trial.dataset))
+        ({**cell.axes, "protocol": name}, protocol, protocol.scored_card(cell.trial.dataset))
         for cell in running
         if cell.trial is not None
         for name, protocol in experiment.evaluate.items()
     ]
-    names = {id(card): card.class_names for _, card in cards}
-    return [PlannedCell(axes, names[id(card)]) for axes, card in cards]
+    names = {id(card): card.class_names for _, _, card in cards}
+    return [
+        PlannedCell(axes, names[id(card)], protocol.boundary is not None)
+        for axes, protocol, card in cards
+    ]
 
 
 def _depth(key: tuple[str, ...], starts: dict[tuple[str, ...], tuple[str, ...] | None]) -> int:

@@ -126,7 +126,8 @@ def _found_from(errors: Errors, alpha: float) -> Floats:
         ]
     )
     total = seen.sum(axis=0)
-    df = total**2 / sum(own**2 / df for own, df in zip(seen, errors.dfs, strict=True))
+    with np.errstate(divide="ignore"):  # where all variances are known, degrees are endless
+        df = total**2 / sum(own**2 / df for own, df in zip(seen, errors.dfs, strict=True))
     return stats.t.isf(alpha / 2, df) * np.sqrt(total) - noise
 
 
