@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from segbench.data.batches import Draws, draws_of, training_batches, training_positions, transformed
-from segbench.data.drawn import SHAPES, draw_pair
+from segbench.data.sources.drawn import SHAPES, draw_pair
 from segbench.data.split import open_split
 from segbench.schema.cards import DRAWN_SHAPES, DatasetCard
 from segbench.schema.machine import Machine

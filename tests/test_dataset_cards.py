@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from segbench.data.drawn import SHAPES
 from segbench.data.layout import find_root, raw_pairs
+from segbench.data.sources.drawn import SHAPES
 from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog, built_in_root
 from segbench.schema.machine import Machine

@@ -86,11 +86,8 @@ def _datasets(catalog: Catalog) -> Table:
 
 
 def _splits(card: DatasetCard) -> str:
-    if card.drawn is not None:
-        return f"train {card.drawn.train}, val {card.drawn.val}"
     return ", ".join(
-        name if split.count is None else f"{name} {split.count}"
-        for name, split in card.splits.items()
+        name if count is None else f"{name} {count}" for name, count in card.split_counts.items()
     )
 
 
@@ -133,8 +130,7 @@ def description_of(name: str, cards: tuple[Path, ...]) -> str:
             card = catalog.backbone(name) if kind == "backbones" else catalog.dataset(name)
             path = catalog.path(kind, name)
             head = f"# {path}\n# sha256 of its numbers: {card.identity_digest()}\n"
-            if isinstance(card, BackboneCard):
-                head += _code_lines(card, catalog)
+            head += _code_lines(card, catalog)
             return head + _as_yaml(card.model_dump(mode="json"))
     everything = (*catalog.names("backbones"), *catalog.names("datasets"), *HEADS, *experiments)
     raise CardError(
@@ -143,14 +139,21 @@ def description_of(name: str, cards: tuple[Path, ...]) -> str:
     )
 
 
-def _code_lines(card: BackboneCard, catalog: Catalog) -> str:
+def _code_lines(card: BackboneCard | DatasetCard, catalog: Catalog) -> str:
     """Return a line for each module of the user's that the card has segbench run."""
     look_in(catalog.code_folders)
     try:
-        code = code_of([card.builder])
+        code = code_of(_functions(card))
     except CardError as error:
         return f"# {error}\n"
     return "".join(f"# code of {module}: {digest}\n" for module, digest in code.items())
+
+
+def _functions(card: BackboneCard | DatasetCard) -> list[str]:
+    """Return each `module:name` that the card has segbench call."""
+    if isinstance(card, BackboneCard):
+        return [card.builder]
+    return [card.reader.function] if card.reader is not None else []
 
 
 def _planned(path: Path, cards: tuple[Path, ...]) -> Plan:
@@ -193,7 +196,7 @@ def checked(path: Path, cards: tuple[Path, ...]) -> Checked:
 
             verify_card(read_card(path, BackboneCard, catalog=catalog))
         else:
-            read_card(path, DatasetCard, catalog=catalog)
+            code_of(_functions(read_card(path, DatasetCard, catalog=catalog)))
     except SegbenchError as error:
         problems += str(error).splitlines()
     return Checked(problems, [])
@@ -264,6 +267,7 @@ def _wanted(
     score; all typos come at once.
     """
     catalog = Catalog.on_path(cards)
+    look_in(catalog.code_folders)
     datasets: dict[str, DatasetCard] = {}
     backbones: dict[tuple[str, str], BackboneCard] = {}
     problems = []

@@ -37,7 +37,7 @@ def prepare(
         try:
             _fetch(card, machine, progress)
         except DataError as error:
-            if len(_missing_splits(card, machine)) == len(card.splits):
+            if len(_missing_splits(card, machine)) == len(card.split_names):
                 raise
             reason = f" ({error})"
     wrong = []

@@ -7,32 +7,20 @@ made, the Arrow files do without the raw ones.
 """
 
 import hashlib
-import io
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from segbench.data.drawn import draw_pair
-from segbench.data.labels import class_lookup, decode_label
-from segbench.data.layout import (
-    CARD_LIST,
-    RawPair,
-    download_folder,
-    find_root,
-    image_names,
-    own_folder,
-    raw_pairs,
-)
-from segbench.data.photographs import Doubts, checked_image, digest_of_pixels
-from segbench.errors import DamagedError, DataError, FileError, SegbenchError, by_cause
+from segbench.data.sources import source_of
+from segbench.data.sources.base import Progress, Row, SplitSource, png
+from segbench.errors import DataError, SegbenchError
 from segbench.files import digest, read_json, write_json
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
@@ -41,17 +29,7 @@ _RULES = (
     2  # of reading and checking raw files; raised with them, so that splits are converted again
 )
 _ROWS_IN_MEMORY = 64  # photographs of a megabyte each would fill it with the library's 1,000
-Progress = Callable[[int, int], None]  # (done, of)
 IfChanged = Literal["refuse", "convert", "pass_over"]
-
-
-class Row(NamedTuple):
-    """A checked pair: encoded image, label as (H, W) uint8 class indices, digest of the pixels."""
-
-    name: str
-    image: bytes
-    label: NDArray[np.uint8]
-    image_digest: str
 
 
 class Contents(NamedTuple):
@@ -110,18 +88,17 @@ def prepared_folder(
     """
     if split not in card.split_names:
         raise DataError(not_here(card, split, machine))
-    root = _root(card, split, machine)
-    if card.drawn is None and root is None:
-        return _without_raw_files(card, split, machine)
-    folder = _folder(card, split, machine, root)
+    source = source_of(card, split, machine)
+    if not source.is_here():
+        return _without_raw_data(source)
+    folder = _folder(source)
     if if_changed == "refuse" and (changed := changed_since(card, split, machine)):
         raise DataError(changed)
     is_made = (folder / "about.json").exists()
-    if if_changed == "convert" and root and is_made and _has_changed(card, split, root, folder):
+    if if_changed == "convert" and is_made and _has_changed(source, folder):
         shutil.rmtree(folder)
     if not (folder / "about.json").exists():
-        source = None if root is None else raw_pairs(card, split, root)
-        _convert(card, split, source, folder, progress, _mend(card, root, machine))
+        _convert(source, folder, progress)
     return folder
 
 
@@ -129,25 +106,21 @@ def is_here(card: DatasetCard, split: str, machine: Machine) -> bool:
     """Return whether the split can be opened, as far as can be told without opening a file."""
     if split not in card.split_names:
         return False
-    return (
-        card.drawn is not None
-        or _root(card, split, machine) is not None
-        or bool(_made_folders(card, split, machine))
-    )
+    return source_of(card, split, machine).is_here() or bool(_made_folders(card, split, machine))
 
 
 def lacking(card: DatasetCard, split: str, machine: Machine) -> str:
     """Return which files of a split that is here are missing, empty where it is whole.
 
     What was converted is whole, also where raw files are gone, unless some were changed since: their
-    sizes and times are compared. No file is opened.
+    sizes and times are compared. No file is opened; a function of the user's is asked for one image.
     """
-    root = _root(card, split, machine)
-    if root is None:
+    source = source_of(card, split, machine)
+    if not source.is_here():
         return ""
     try:
-        if not (_folder(card, split, machine, root) / "about.json").exists():
-            raw_pairs(card, split, root)
+        if not (_folder(source) / "about.json").exists():
+            source.check()
     except DataError as error:
         return str(error)
     return changed_since(card, split, machine)
@@ -159,49 +132,43 @@ def changed_since(card: DatasetCard, split: str, machine: Machine) -> str:
     Their sizes and times are compared. What was converted does without them: where they are gone,
     nothing has changed. No file is opened.
     """
-    root = _root(card, split, machine)
-    if root is None:
+    source = source_of(card, split, machine)
+    if not source.is_here():
         return ""
     try:
-        folder = _folder(card, split, machine, root)
+        folder = _folder(source)
         is_made = (folder / "about.json").exists()
-        has_changed = is_made and _has_changed(card, split, root, folder)
+        has_changed = is_made and _has_changed(source, folder)
     except DataError:
         return ""
     return has_changed * (
-        f"{card.name} {split}: files under {root} were changed since they were converted; "
+        f"{card.name} {split}: {source.place} were changed since they were converted; "
         f"`segbench prepare {card.name}` with the same --data converts them again"
     )
 
 
-def _has_changed(card: DatasetCard, split: str, root: Path, folder: Path) -> bool:
-    """Return whether the raw files have other sizes or times than when they were converted."""
+def _has_changed(source: SplitSource, folder: Path) -> bool:
+    """Return whether the raw data are others than when they were converted."""
     about = read_json(folder / "about.json") or {}  # a torn one is made again
-    return about.get("stamp") != _stamp(raw_pairs(card, split, root))
+    stamp = source.stamp()
+    return stamp is not None and about.get("stamp") != stamp
 
 
 def contents_here(card: DatasetCard, split: str, machine: Machine) -> Contents | None:
     """Return what was converted here, None where nothing was, or what is not clear or damaged."""
     if split not in card.split_names:
         return None
-    root = _root(card, split, machine)
+    source = source_of(card, split, machine)
     try:
-        if card.drawn is None and root is None:
-            return _contents(_without_raw_files(card, split, machine))
-        return _contents(_folder(card, split, machine, root))
+        return _contents(_folder(source) if source.is_here() else _without_raw_data(source))
     except (DataError, OSError, EOFError, ValueError, LookupError):
         return None
 
 
-def _root(card: DatasetCard, split: str, machine: Machine) -> Path | None:
-    """Return the folder of the split's raw files, None where they are not here or it is drawn."""
-    return None if card.drawn else find_root(card, card.splits[split], machine)
-
-
-def _folder(card: DatasetCard, split: str, machine: Machine, root: Path | None) -> Path:
-    """Return where the Arrow files lie: named by the card's content and by the raw files' names."""
-    source = None if root is None else [str(root), *image_names(card.splits[split], root)]
-    return Path(machine.cache) / "arrow" / f"{_stem(card, split)}-{digest(source, length=8)}"
+def _folder(source: SplitSource) -> Path:
+    """Return where the Arrow files lie: named by the card's content and by what the raw data are."""
+    stem = _stem(source.card, source.split)
+    return Path(source.machine.cache) / "arrow" / f"{stem}-{digest(source.key(), length=8)}"
 
 
 def _stem(card: DatasetCard, split: str) -> str:
@@ -213,7 +180,8 @@ def _made_folders(card: DatasetCard, split: str, machine: Machine) -> list[Path]
     return sorted(path.parent for path in arrow.glob(f"{_stem(card, split)}-*/about.json"))
 
 
-def _without_raw_files(card: DatasetCard, split: str, machine: Machine) -> Path:
+def _without_raw_data(source: SplitSource) -> Path:
+    card, split, machine = source.card, source.split, source.machine
     made = _made_folders(card, split, machine)
     if not made:
         raise DataError(not_here(card, split, machine))
@@ -226,68 +194,28 @@ def _without_raw_files(card: DatasetCard, split: str, machine: Machine) -> Path:
     return made[0]
 
 
-def _stamp(source: list[RawPair] | None) -> str:
-    """Return a digest of the raw files' names, sizes and times."""
-    paths = [path for pair in source or [] for path in (pair.image, pair.label)]
-    found = [(str(path), path.stat()) for path in paths]
-    return digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in found])
-
-
 def not_here(card: DatasetCard, split: str, machine: Machine) -> str:
     """Return the sentence for a split that the card lacks, or whose raw files are nowhere."""
     if split not in card.split_names:
         return f"{card.name}: has no split {split!r}; it has: {', '.join(card.split_names)}"
-    expected = " or ".join(str(root) for root in _likely_roots(card, machine))
-    wanted = card.splits[split]
-    names = wanted.labels if (wanted.list or CARD_LIST).startswith(CARD_LIST) else wanted.list
-    fetch = f", or run `segbench prepare {card.name}` on a machine with a network"
-    return (
-        f"{card.name} {split}: no files here; expected {names} and "
-        f"{wanted.images} under {expected}; name their folder with --data"
-        f"{fetch if card.archives else ' (the card names no archive to fetch)'}"
-    )
+    return source_of(card, split, machine).missing_sentence()
 
 
-def _likely_roots(card: DatasetCard, machine: Machine) -> list[Path]:
-    if not machine.data:
-        return [own_folder(card, machine) / card.roots[0]]
-    folder = Path(machine.data[0])
-    return [folder / card.name / card.roots[0], folder / card.roots[0]]
-
-
-def _mend(card: DatasetCard, root: Path | None, machine: Machine) -> str:
-    """Return what to do about damaged files below `root`: what we fetched can be fetched again."""
-    fetched = download_folder(card, machine)
-    if root is None or not card.archives or not root.is_relative_to(fetched):
-        return DamagedError.mend
-    return f"delete {fetched} and fetch it again with `segbench prepare {card.name}`"
-
-
-def _convert(
-    card: DatasetCard,
-    split: str,
-    source: list[RawPair] | None,
-    folder: Path,
-    progress: Progress | None,
-    mend: str,
-) -> None:
+def _convert(source: SplitSource, folder: Path, progress: Progress | None) -> None:
     from datasets import Dataset, Features, Value, disable_progress_bars
 
     disable_progress_bars()
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    rows = (
-        _drawn_rows(card, split) if source is None else _checked_rows(card, source, progress, mend)
-    )
-    notes = _Notes(len(card.classes))
+    notes = _Notes(len(source.card.classes))
 
     def examples() -> Iterator[dict[str, Any]]:
-        for row in rows:
+        for row in source.rows(progress):
             notes.add(row)
             height, width = row.label.shape
             yield {
                 "name": row.name,
                 "image": row.image,
-                "label": _png(row.label),
+                "label": png(row.label),
                 "height": height,
                 "width": width,
             }
@@ -301,7 +229,7 @@ def _convert(
             "width": Value("int32"),
         }
     )
-    stamp = _stamp(source)  # of the files as they were before they are read
+    stamp = source.stamp()  # of the files as they were before they are read
     try:
         temporary.mkdir(parents=True)
         table = _from_generator(Dataset, examples, features, temporary)
@@ -312,7 +240,7 @@ def _convert(
         for left in [path for path in temporary.iterdir() if path.suffix != ".arrow"]:
             shutil.rmtree(left) if left.is_dir() else left.unlink()  # the library's own lock
         np.save(temporary / "pixels.npy", notes.pixels())
-        write_json(temporary / "about.json", notes.about(card, split, stamp))
+        write_json(temporary / "about.json", notes.about(source.card, source.split, stamp))
         _take_place(temporary, folder)
     except OSError as error:
         if not (folder / "about.json").exists():  # else another worker was faster
@@ -383,7 +311,7 @@ class _Notes:
     def pixels(self) -> NDArray[np.int64]:
         return np.stack(self.rows) if self.rows else np.zeros((0, self.num_classes), np.int64)
 
-    def about(self, card: DatasetCard, split: str, stamp: str) -> dict[str, Any]:
+    def about(self, card: DatasetCard, split: str, stamp: str | None) -> dict[str, Any]:
         return {
             "card": card.name,
             "split": split,
@@ -392,56 +320,6 @@ class _Notes:
             "image_digests": self.image_digests,
             "stamp": stamp,
         }
-
-
-def _drawn_rows(card: DatasetCard, split: str) -> Iterator[Row]:
-    assert card.drawn is not None
-    for index in range(getattr(card.drawn, split)):
-        pair = draw_pair(card, split, index)
-        digested = digest_of_pixels(Image.fromarray(pair.image))
-        yield Row(f"{split}_{index:05d}", _png(pair.image), pair.label, digested)
-
-
-def _checked_rows(
-    card: DatasetCard, source: list[RawPair], progress: Progress | None, mend: str
-) -> Iterator[Row]:
-    """Yield every sound pair; raise at the end with all that is wrong with the others.
-
-    mend: what to do about damaged files.
-    """
-    lookup = class_lookup(card)
-    problems: list[DataError] = []
-    doubts = Doubts(card.exif, card.image_bits)
-    for index, pair in enumerate(source):
-        try:
-            yield _checked_row(card, pair, lookup, doubts)
-        except DataError as error:
-            problems.append(error)
-        if progress is not None:
-            progress(index + 1, len(source))
-    if told := [*doubts.sentences(), *by_cause(problems, mend=mend)]:
-        raise DataError("\n".join(told))
-
-
-def _checked_row(
-    card: DatasetCard, pair: RawPair, lookup: NDArray[np.uint16], doubts: Doubts
-) -> Row:
-    try:
-        raw_image, raw_label = pair.image.read_bytes(), pair.label.read_bytes()
-    except OSError as error:
-        raise FileError(error.filename, "cannot be read ({})", error.strerror) from error
-    image = checked_image(raw_image, str(pair.image), exif=card.exif, bits=card.image_bits)
-    doubts.add(str(pair.image), image)
-    label = decode_label(raw_label, str(pair.label), card, lookup)
-    is_open = image.is_turned and card.exif is None  # a sentence says so already
-    if label.shape != (image.height, image.width) and not is_open:
-        exif = f", by EXIF's orientation and the card's `exif: {card.exif}`" * image.is_turned
-        raise FileError(
-            pair.label,
-            f"is {{}}{exif}; a pair must have one size",
-            f"{label.shape[1]}x{label.shape[0]} pixels, but its image {image.width}x{image.height}",
-        )
-    return Row(pair.name, image.stored, label, image.digest)
 
 
 def _contents(folder: Path) -> Contents:
@@ -469,9 +347,3 @@ def _opened(folder: Path) -> Prepared:
             f"{folder}: is damaged ({error}); delete it, and it is made again from the raw files"
         ) from error
     return Prepared(table, contents)
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=3)
-    return buffer.getvalue()

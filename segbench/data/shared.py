@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segbench.data.chosen import chosen_images, stored_split
-from segbench.data.layout import find_root, raw_pairs
-from segbench.data.prepared import contents_here, not_here
+from segbench.data.prepared import contents_here
+from segbench.data.sources import source_of
 from segbench.errors import DataError
 from segbench.files import sha256_of_file
 from segbench.schema.cards import DatasetCard
@@ -94,20 +94,17 @@ def _shared_files(trained: Part, scored: Part, machine: Machine) -> Shared | Non
     """Return what two whole splits share by the bytes of their image files; None if these are not here."""
     files = [(part.card, stored_split(part.split)) for part in (trained, scored)]
     keys = {(card.content_digest(), split) for card, split in files}
-    if len(keys) == 1 or any(card.drawn is not None for card, _ in files):
+    if len(keys) == 1 or any(split not in card.split_names for card, split in files):
         return None
     try:
-        ours, theirs = (_image_files(card, split, machine) for card, split in files)
+        ours, theirs = (
+            list(source_of(card, split, machine).photographs().values()) for card, split in files
+        )
+        if not ours or not theirs:  # no files, or not here
+            return None
         return Shared(_number_of_equal(ours, theirs), len(theirs))
     except (DataError, OSError):  # told where the files are looked at for their own sake
         return None
-
-
-def _image_files(card: DatasetCard, split: str, machine: Machine) -> list[Path]:
-    root = find_root(card, card.splits[split], machine) if split in card.splits else None
-    if root is None:
-        raise DataError(not_here(card, split, machine))
-    return [pair.image for pair in raw_pairs(card, split, root)]
 
 
 def _number_of_equal(ours: Sequence[Path], theirs: Sequence[Path]) -> int:

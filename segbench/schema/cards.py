@@ -350,6 +350,19 @@ class Drawn(Spec):
         return self
 
 
+class Reader(Spec):
+    """Images and labels that a function of the user's yields, trusted as a backbone's builder is.
+
+    function: `package.module:name`, called with `split`, `folders` and the arguments; it yields (name,
+    image, label) as arrays (README has an example). splits: those that it knows. arguments: what it is
+    called with besides; they and its code are part of the trial.
+    """
+
+    function: Function
+    splits: Annotated[tuple[Name, ...], Field(min_length=1)] = ("train", "val")
+    arguments: dict[str, Argument] = {}
+
+
 class View(Spec):
     """A controlled change of a data set, applied when labels are read, so that nothing else varies.
 
@@ -369,6 +382,7 @@ class View(Spec):
 
 
 Exif = Literal["apply", "stored"]
+SourceKind = Literal["files", "drawn", "own"]  # data/sources/ has a file for each
 
 
 class DatasetCard(Spec):
@@ -376,8 +390,9 @@ class DatasetCard(Spec):
 
     name: the file's stem. title: for tables. roots: folders under the data folder in which the data may
     lie; the first that exists is taken. splits: name -> files. drawn: images that segbench draws itself, in
-    place of splits. classes: their names, by index. palette: a colour for each class. background: the index
-    of the class that is no object. ignore_index: the value of void in labels as segbench holds them.
+    place of splits. reader: a function of yours that yields the images, in place of splits. classes: their
+    names, by index. palette: a colour for each class. background: the index of the class that is no object.
+    ignore_index: the value of void in labels as segbench holds them.
     encoding: how raw values of label files read as classes. exif: whether labels are drawn on photographs
     as EXIF's orientation has them shown (`apply`) or as their pixels are `stored`; where an orientation is
     found the card must say it. image_bits: how many bits are significant in photographs with 16 bits per
@@ -395,6 +410,7 @@ class DatasetCard(Spec):
     roots: tuple[RelativePath, ...] = ("",)
     splits: dict[Name, Split] = {}
     drawn: Drawn | None = None
+    reader: Reader | None = None
     classes: Annotated[tuple[Text, ...], Field(min_length=2)]
     palette: tuple[tuple[int, int, int], ...]
     background: Annotated[int, Field(ge=0)] | None = None
@@ -414,8 +430,12 @@ class DatasetCard(Spec):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         problems = [*self._class_problems(), *self._encoding_problems(), *self._view_problems()]
-        if (self.drawn is None) == (not self.splits):
-            problems.append("give either `splits` (files) or `drawn` (made by segbench)")
+        if [bool(self.splits), self.drawn is not None, self.reader is not None].count(True) != 1:
+            problems.append(
+                "give one of `splits` (files), `drawn` (made by segbench) and `reader` (your function)"
+            )
+        if self.reader is not None and (idle := self._idle_beside_reader()):
+            problems.append(f"reader: gives classes and pixels as they are: leave {idle} out")
         unknown = [name for name in self.classes[1:] if name not in DRAWN_SHAPES]
         if self.drawn is not None and unknown:
             problems.append(
@@ -425,6 +445,11 @@ class DatasetCard(Spec):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _idle_beside_reader(self) -> str:
+        fields = type(self).model_fields
+        names = ("encoding", "exif", "image_bits")
+        return ", ".join(name for name in names if getattr(self, name) != fields[name].default)
 
     def _class_problems(self) -> list[str]:
         problems = []
@@ -485,8 +510,24 @@ class DatasetCard(Spec):
 
     @property
     def split_names(self) -> tuple[str, ...]:
-        """The splits that have files or are drawn; what the view holds out of `train` is none."""
-        return ("train", "val") if self.drawn else tuple(self.splits)
+        """The splits that the source has; what the view holds out of `train` is none."""
+        return tuple(self.split_counts)
+
+    @property
+    def split_counts(self) -> dict[str, int | None]:
+        """How many images each split has, None where the card does not say."""
+        if self.drawn is not None:
+            return {"train": self.drawn.train, "val": self.drawn.val}
+        if self.reader is not None:
+            return dict.fromkeys(self.reader.splits)
+        return {name: split.count for name, split in self.splits.items()}
+
+    @property
+    def source_kind(self) -> SourceKind:
+        """Where the images come from: files, segbench's own drawing, or a function of the user's."""
+        if self.reader is not None:
+            return "own"
+        return "files" if self.drawn is None else "drawn"
 
     @property
     def raw_values(self) -> tuple[int, ...]:

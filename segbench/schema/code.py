@@ -23,6 +23,11 @@ from segbench.files import sha256_of_file
 TRUSTED_VARIABLE = "SEGBENCH_TRUSTED"
 _OURS = "segbench"
 _INSTALLED = {"site-packages", "dist-packages"}  # folders of what a package manager keeps
+# What code of the user's may raise when it is given other arguments or data than it expects.
+FAULTS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
 _loaded: dict[str, dict[str, str]] = {}  # digests of the code that this process has imported
 
 
@@ -47,7 +52,7 @@ def look_in(folders: Iterable[str | Path]) -> None:
 def code_folders(card_roots: Iterable[Path]) -> tuple[str, ...]:
     """Return where trusted modules are looked for: beside these cards, and in the current folder."""
     roots = [root.expanduser().resolve() for root in card_roots]
-    beside = [folder for root in roots for folder in (root / "backbones", root)]
+    beside = [folder for root in roots for folder in (root / "backbones", root / "datasets", root)]
     return tuple(dict.fromkeys(map(str, (*beside, Path.cwd()))))
 
 

@@ -185,7 +185,7 @@ class _Expansion:
         for index, sentence in idle_schedules(train):
             self._problem(("train", "stages", index), sentence)
         chosen = self._weights(backbone, model)
-        code = self._code(backbone, head)
+        code = self._code(backbone, head, dataset)
         if chosen is None or code is None:
             return None
         model, weights = chosen
@@ -294,23 +294,27 @@ class _Expansion:
             return None
         return model.revised(weights=name or "none"), backbone.weights[name] if name else None
 
-    def _code(self, backbone: BackboneCard, head: Head) -> dict[str, str] | None:
+    def _code(
+        self, backbone: BackboneCard, head: Head, dataset: DatasetCard
+    ) -> dict[str, str] | None:
         """Return what the user's own functions are made of, None after a problem."""
-        builders: dict[yamlfile.Place, tuple[str, str | None]] = {
-            ("sweep", "backbone"): (backbone.name, backbone.builder),
-            ("heads", head.name, "builder"): (head.name, head.builder),
+        reader = dataset.reader
+        functions: dict[yamlfile.Place, tuple[str, str | None]] = {
+            ("sweep", "backbone"): (f"{backbone.name}: builder", backbone.builder),
+            ("heads", head.name, "builder"): (f"{head.name}: builder", head.builder),
+            ("sweep", "dataset"): (f"{dataset.name}: reader", reader and reader.function),
         }
         found: dict[str, str] = {}
-        for place, (name, builder) in builders.items():
-            if builder is None:
+        for place, (told, function) in functions.items():
+            if function is None:
                 continue
             try:
-                if builder not in self.code:  # its files are read once
-                    self.code[builder] = code_of([builder])
+                if function not in self.code:  # its files are read once
+                    self.code[function] = code_of([function])
             except CardError as error:
-                self._problem(place, f"{name}: builder {error}")
+                self._problem(place, f"{told} {error}")
                 return None
-            found |= self.code[builder]
+            found |= self.code[function]
         return dict(sorted(found.items()))
 
     def _check_splits(self, dataset: DatasetCard, train: Recipe) -> None:

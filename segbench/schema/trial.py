@@ -52,7 +52,9 @@ class Trial(Spec):
     @property
     def functions(self) -> tuple[str, ...]:
         """Every `module:name` that the trial's cards have segbench call."""
-        return tuple(filter(None, (self.backbone.builder, self.head.builder)))
+        reader = self.dataset.reader
+        functions = (self.backbone.builder, self.head.builder, reader and reader.function)
+        return tuple(filter(None, functions))
 
     def parts(self) -> dict[str, Spec]:
         """Return the records that many trials share, by field name."""

@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from segbench.data.chosen import stored_split
-from segbench.data.layout import find_root, raw_pairs
 from segbench.data.photographs import Doubts, checked_image
+from segbench.data.sources import source_of
 from segbench.data.split import decoded_image, open_scored
 from segbench.engine.crf import refine, require_crf
 from segbench.engine.device import chosen_device, make_repeatable
@@ -182,11 +182,9 @@ def _photographs_here(
 ) -> dict[str, Path]:
     """Return the files of the split's images by name; none where a converted split alone is here."""
     stored = stored_split(protocol.split)
-    split = dataset.splits.get(stored)
-    root = None if split is None else find_root(dataset, split, machine)
-    if root is None:
+    if stored not in dataset.split_names:
         return {}
-    return {pair.name: pair.image for pair in raw_pairs(dataset, stored, root)}
+    return source_of(dataset, stored, machine).photographs()
 
 
 def _label(

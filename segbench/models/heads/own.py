@@ -13,12 +13,8 @@ from segbench.errors import CardError
 from segbench.models.geometry import Coordinates
 from segbench.models.heads.base import IMAGE, HeadModule, StageShape, score_upsampling
 from segbench.models.upsampling import LearnedUpsampling, Step
-from segbench.schema.code import trusted_function
+from segbench.schema.code import FAULTS, trusted_function
 from segbench.schema.heads import Head
-
-# What code of a stranger raises when it is given other shapes or arguments than it expects.
-_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError)
-_FAULTS += (RuntimeError, TypeError, ValueError)
 
 
 class OwnHead(HeadModule):
@@ -47,7 +43,7 @@ class OwnHead(HeadModule):
                 num_classes=num_classes,
                 **head.arguments,
             )
-        except _FAULTS as error:
+        except FAULTS as error:
             raise CardError(
                 f"{self._told} cannot be built with channels, strides, num_classes and the head's "
                 f"arguments: {type(error).__name__}: {error}"
@@ -104,7 +100,7 @@ def verify_own_head(head: Head, channels: dict[int, int], num_classes: int) -> N
         for mode in (True, False):
             try:
                 coarse = module.train(mode)(maps)
-            except _FAULTS as error:
+            except FAULTS as error:
                 shapes = ", ".join(map(_shape, maps))
                 raise CardError(
                     f"{head.name}: {head.builder} fails on feature maps of {shapes}: "
