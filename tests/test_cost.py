@@ -7,6 +7,7 @@ from torch import nn
 
 from segbench.data.split import open_split
 from segbench.engine.cost import FLOPS_SIDE, forward_flops
+from segbench.engine.device import peak_memory_mib, reset_peak_memory
 from segbench.models.segmenter import build_segmenter
 from segbench.runs import trial_files
 from segbench.runs.observed import facts_of, load_counts, observed, shared_times
@@ -80,3 +81,11 @@ def test_scoring_again_keeps_what_the_training_cost(toy_run):
     assert after is not None
     assert (after.step_seconds, after.train_seconds) == (before.step_seconds, before.train_seconds)
     assert after.finished >= before.finished
+
+
+def test_the_peak_of_memory_begins_anew_with_each_trial_of_a_process():
+    cpu = torch.device("cpu")
+    np.ones(2**26)  # 512 MiB, given back at once
+    before = peak_memory_mib(cpu)
+    reset_peak_memory(cpu)
+    assert peak_memory_mib(cpu) < before - 256

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from segbench.launch.slurm.launcher import arrays_of, sbatch_options, with_gpus
 from segbench.launch.slurm.queue import cancel_jobs
 from segbench.leases import claim, fruitless_attempts
 from segbench.runs.record import load_run, record_of, write_run
-from segbench.runs.status import ClusterJob, TrialStatus, job_logs, statuses
+from segbench.runs.status import ClusterJob, TrialStatus, statuses
 from segbench.runs.trial_files import Provenance, trial_folder, write_provenance
 from segbench.schema.job import Job
 from segbench.schema.launching import Launch
@@ -82,7 +83,7 @@ def test_the_ends_of_jobs_are_told_apart(tmp_path, answers, word):
     answers("squeue", "7|0|RUNNING|None|x|n1")
     answers("sacct", f"7_1|{word}|0:15|n2\n7_1.batch|COMPLETED|0:0|n2")
     jobs = slurm_queue.jobs_of(tmp_path)
-    assert jobs["a"] == ClusterJob("7_0", "running", "job 7_0 running (on n1)")
+    assert jobs["a"][:3] == ("7_0", "running", "job 7_0 running (on n1)")
     assert jobs["b"].state == word.lower()
     assert jobs["b"].message == f"job 7_1 ended on n2 as {word}, exit 0:15"
 
@@ -214,10 +215,12 @@ def test_an_ended_job_is_told_with_the_last_line_it_printed_and_its_log(toy_proj
     (logs / "7_1_log.err").write_text("second rank\n")
     (logs / "7_0_log.out").write_text("first rank says\n")
     (logs / "77_0_log.err").write_text("another job\n")
-    ended = status_with(toy_project, ClusterJob("7", "failed", "job 7 ended"))
+    find = partial(slurm_queue.job_logs, toy_project / "results" / "toy", "7")
+    job = ClusterJob("7", "failed", "job 7 ended", logs=find, farewells=("srun: ",))
+    ended = status_with(toy_project, job)
     assert ended.log_path == str(logs / "7_0_log.err")
     assert "job 7 ended; ImportError: libcudnn.so.9 is not there; the same" in ended.message
-    names = [path.name for path in job_logs(toy_project / "results" / "toy", "7")]
+    names = [path.name for path in find()]
     assert names == ["7_0_log.err", "7_1_log.err", "7_0_log.out"]
 
 

@@ -11,6 +11,7 @@ from segbench.cli.flags import Cache, Cards, Data, File, Only, Results, Settings
 from segbench.cli.run import launch_settings, say_plan, warning_of_batches
 from segbench.errors import listed
 from segbench.schema.claims import TIMED_FACTS, AnyClaim
+from segbench.schema.launching import LAUNCHERS
 
 
 @app.command()
@@ -20,7 +21,9 @@ def plan(
     settings: Settings = None,
     only: Only = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Plan the first N seeds alone.")] = None,
-    launcher: Annotated[str | None, typer.Option(help="local, ray or slurm.")] = None,
+    launcher: Annotated[
+        str | None, typer.Option(help=f"{', '.join(LAUNCHERS)} or your own, module:name.")
+    ] = None,
     seed_sd: Annotated[
         float | None,
         typer.Option(

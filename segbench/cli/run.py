@@ -15,6 +15,7 @@ from segbench.cli.flags import Cache, Cards, Data, Device, File, Only, Results, 
 from segbench.cli.pages import show_report
 from segbench.cli.watching import follow_run
 from segbench.errors import ExperimentError
+from segbench.schema.launching import LAUNCHERS
 
 _MOST_CELLS = 40
 
@@ -34,7 +35,10 @@ def run_command(
     ] = None,
     device: Device = "auto",
     launcher: Annotated[
-        str | None, typer.Option(help="local, ray or slurm (else the file's launch.launcher).")
+        str | None,
+        typer.Option(
+            help=f"{', '.join(LAUNCHERS)} or your own, module:name (else the file's launch.launcher)."
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trials at a time on this machine.")
@@ -60,7 +64,8 @@ def run_command(
         bool, typer.Option("--best", help="With the settings that were best in that search.")
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="After submitting to Slurm, follow until all has ended.")
+        bool,
+        typer.Option("--wait", help="After submitting to a cluster, follow until all has ended."),
     ] = False,
     settle: Annotated[
         bool,
@@ -109,10 +114,12 @@ def run_command(
         prepared = prepare_run(file, flags)
         _work_off(prepared, unfinished(prepared, retry_failed=False), command, wait)
     left = unfinished(prepared, retry_failed=False)
-    if search and not (left and _submits(prepared)):  # elsewhere what is left was stopped by asha
+    if search and not (
+        left and prepared.launcher.leaves
+    ):  # elsewhere what is left was stopped by asha
         _say_best(file, flags, prepared)
     failed = _count_failed(prepared)
-    lost = len(left) if wait and _submits(prepared) else 0
+    lost = len(left) if wait and prepared.launcher.leaves else 0
     for number, what in ((failed, "failed"), (lost, "ended without a result")):
         if number:
             ERR.print(
@@ -121,11 +128,6 @@ def run_command(
             )
     if failed or lost:
         raise typer.Exit(1)
-
-
-def _submits(prepared: Any) -> bool:
-    """Return whether trials are handed over and end, or not, without this command."""
-    return prepared.asked.experiment.launch.launcher == "slurm"
 
 
 def _work_off(
@@ -143,7 +145,7 @@ def _work_off(
     record = record_run(prepared, command)
     for told in (*filter(None, [warning]), *record.claim_warnings):
         ERR.print(told)
-    leaves = _submits(prepared) and not wait
+    leaves = prepared.launcher.leaves and not wait
     try:
         if left:
             _follow(prepared, record, left)
@@ -291,7 +293,7 @@ def _follow(prepared: Any, record: Any, left: dict[str, Any]) -> None:
         for cell in prepared.asked.cells
         if cell.trial
     }
-    if not OUT.is_terminal:
+    if not OUT.is_terminal or prepared.launcher.place == "process":  # they share the terminal
         ended: Counter[str] = Counter()
         given: Counter[str] = Counter()
 

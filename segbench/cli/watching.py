@@ -44,7 +44,7 @@ def code_versions(run: Path, found: Sequence[Any]) -> Counter[str]:
 def _jobs(run: Path, *, said: set[str] | None = None) -> Any:
     """Return what the cluster says; nothing where it cannot be asked, which is told once."""
     from segbench.errors import LaunchError
-    from segbench.launch.slurm.queue import jobs_of
+    from segbench.launch.launchers import jobs_of
 
     try:
         return jobs_of(run)
@@ -96,18 +96,18 @@ def cancel(
         ),
     ] = None,
 ) -> None:
-    """Take a run's jobs out of Slurm's queue; running trials save their state first."""
-    from segbench.launch.slurm.queue import cancel_jobs
+    """Cancel a run's jobs on a cluster; running trials save their state first."""
+    from segbench.errors import listed
+    from segbench.launch.launchers import cancel_jobs
     from segbench.runs.record import find_trial
 
     chosen = {find_trial(run, prefix)[0].name for prefix in trials or ()}
     cancelled = cancel_jobs(run, chosen)
-    arrays = sorted({job.split("_")[0] for job in cancelled}, key=int)
     OUT.print(
-        f"cancelled: {len(cancelled)} jobs of {', '.join(arrays)}"
+        f"cancelled: {len(cancelled)} jobs, {listed(cancelled)}"
         if cancelled
-        else "no job of this run is in Slurm's queue; a run on this machine or on Ray ends with ctrl-C "
-        "(or SIGTERM to its segbench process), and the same command goes on"
+        else "no job of this run waits or runs on a cluster; a command that waits for its trials ends "
+        "with ctrl-C (or SIGTERM to its segbench process), and the same command goes on"
     )
 
 
@@ -118,13 +118,13 @@ def logs(
 ) -> None:
     """Print what a trial's worker has printed, and its traceback if it failed."""
     from segbench.runs.record import find_trial
-    from segbench.runs.status import job_logs
 
     folder, _ = find_trial(run, trial)
-    paths = [folder / name for name in ("worker.log", "ray.log", "traceback.txt")]
+    others = sorted(set(folder.glob("*.log")) - {folder / "worker.log"})  # of ranks and launchers
+    paths = [folder / "worker.log", *others, folder / "traceback.txt"]
     if job := _jobs(run).get(folder.name):
         OUT.print(job.message)
-        paths = [*job_logs(run, job.job_id), *paths]
+        paths = [*job.logs(), *paths]
     for path in paths:
         if path.exists():
             OUT.print(f"--- {console.shown_path(path)}")

@@ -30,7 +30,7 @@ def missing_files(prepared: Prepared) -> list[str]:
 
     experiment = prepared.asked.experiment
     protocols = experiment.evaluate.values()
-    if experiment.launch.launcher == "local" and prepared.machine.device not in {"auto", "cpu"}:
+    if prepared.launcher.place != "elsewhere" and prepared.machine.device not in {"auto", "cpu"}:
         from segbench.engine.device import chosen_device
 
         chosen_device(prepared.machine)

@@ -17,8 +17,8 @@ from segbench.commands.settle import (
     with_top_ups,
 )
 from segbench.errors import ExperimentError
-from segbench.launch.base import Event, Work
-from segbench.launch.launchers import launcher_named
+from segbench.launch.base import Event, Launcher, Work
+from segbench.launch.launchers import LAUNCHERS, launcher_named, remember
 from segbench.runs import trial_files
 from segbench.runs.record import RunRecord, record_of, write_run
 from segbench.runs.tuning import best_samples
@@ -67,6 +67,11 @@ class Prepared(NamedTuple):
     tuned: tuple[Tuned, ...] = ()
 
     @property
+    def launcher(self) -> Launcher:
+        """What starts the run's workers."""
+        return launcher_named(self.asked.experiment.launch.launcher)
+
+    @property
     def hidden_cards(self) -> tuple[str, ...]:
         """A sentence for each card that another one of the same name stands in for."""
         return tuple(f"{h.name}: {h.used} is used, {h.hidden} is not" for h in self.catalog.hidden)
@@ -77,6 +82,7 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
 
     Raises:
         ExperimentError: the file, a setting or a selector is wrong; all problems at once.
+        LaunchError: the launcher is one's own and not trusted, or not there.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", flags.device):
         raise ExperimentError(f"--device {flags.device}: expected auto, cpu, cuda or cuda:N")
@@ -110,9 +116,10 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
         loader_workers=experiment.launch.loader_workers,
         monitor=experiment.monitor,
     )
+    launcher = launcher_named(experiment.launch.launcher)
     search = experiment.search if flags.search else None
     if search is not None and search.method == "asha":
-        _check_asha(search, asked)
+        _check_asha(search, asked, launcher)
     return Prepared(whole, asked, catalog, machine, run_folder, search, settling, tuned)
 
 
@@ -127,10 +134,11 @@ def best_of_search(experiment: Experiment, flags: Flags, plan: Plan) -> tuple[Tu
     return best_samples(experiment, flags.results, wanted)
 
 
-def _check_asha(search: Search, asked: Plan) -> None:
-    if asked.experiment.launch.launcher != "ray":
+def _check_asha(search: Search, asked: Plan, launcher: Launcher) -> None:
+    if not launcher.stops_early:
+        able = " or ".join(name for name, one in LAUNCHERS.items() if one.stops_early)
         raise ExperimentError(
-            "search.method asha: only --launcher ray can stop samples early; choose that, or "
+            f"search.method asha: only --launcher {able} can stop samples early; choose that, or "
             "--set search.method=random"
         )
     brackets(search, asked.cells)
@@ -224,7 +232,8 @@ def start(prepared: Prepared, trials: dict[str, Trial], on_event: Callable[[Even
         protocols=tuple(experiment.evaluate.values()),
         code_version=code_version(),
     )
-    launcher = launcher_named(experiment.launch.launcher)
+    launcher = prepared.launcher
+    remember(prepared.run_folder, experiment.launch.launcher)
     shapes = {
         cell.trial_id: experiment.launch.of_cell(cell.axes)
         for cell in (prepared.asked.cells if experiment.launch.cells else ())
@@ -232,11 +241,11 @@ def start(prepared: Prepared, trials: dict[str, Trial], on_event: Callable[[Even
     }
     search = prepared.search
     if search is None or search.method != "asha":
-        launcher(Work(job, trials, experiment.launch, shapes), on_event)
+        launcher.start(Work(job, trials, experiment.launch, shapes), on_event)
     else:  # those that are done are what the others are measured by
         groups = brackets(search, prepared.asked.cells)
         asha = Work(job, prepared.asked.trials, experiment.launch, search=search, brackets=groups)
-        launcher(asha, on_event)
+        launcher.start(asha, on_event)
 
 
 def cells_by_id(plan: Plan) -> dict[str, Cell]:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from segbench.errors import ResultError, SegbenchError
 from segbench.files import digest
-from segbench.launch.slurm.queue import jobs_of
+from segbench.launch.launchers import jobs_of
 from segbench.report.page import TRIAL_FILES
 from segbench.report.write import page_of, read_run
 from segbench.runs import status, trial_files

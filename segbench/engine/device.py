@@ -1,5 +1,8 @@
 """Choose the device of a trial and make it repeatable. Knows nothing of what runs on it."""
 
+import contextlib
+from pathlib import Path
+
 import torch
 
 from segbench.engine import ranks
@@ -51,6 +54,17 @@ def device_name(device: torch.device) -> str:
     """Return what the device calls itself, and how many ranks have one each, for provenance."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return name if ranks.count() == 1 else f"{ranks.count()} x {name}"
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let the peak begin anew: the process may have done another trial before.
+
+    Source: Linux's proc(5), clear_refs.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_mib(device: torch.device) -> float:

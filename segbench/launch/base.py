@@ -1,12 +1,17 @@
-"""What a launcher is given and what it tells: trials, which of them may start, how they ended."""
+"""What a launcher is, what it is given and what it tells: trials, which may start, how they ended.
 
-from collections.abc import Mapping
+One's own is a subclass of `Launcher` with a `start`; docs/on-a-cluster.md has an example.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from segbench.leases import note
 from segbench.runs import trial_files
+from segbench.runs.status import ClusterJob
 from segbench.schema.job import Job
 from segbench.schema.launching import Launch
 from segbench.schema.search import Search
@@ -48,6 +53,45 @@ class Event(NamedTuple):
     kind: Literal["started", "done", "failed", "again", "submitted", "waiting"]
     trial_id: str
     message: str = ""
+
+
+class Launcher(ABC):
+    """Starts workers for trials, and knows what became of the jobs that it made for them.
+
+    place: where trials run: in the command's own `process`, whose terminal they share; in processes
+    of this `machine`; or `elsewhere`. leaves: `start` hands the trials over and returns, so that
+    `jobs` tells what they do. stops_early: it does the work of a `search` by asha, too.
+    """
+
+    place: Literal["process", "machine", "elsewhere"] = "elsewhere"
+    leaves: bool = False
+    stops_early: bool = False
+
+    @abstractmethod
+    def start(self, work: Work, on_event: Callable[[Event], None]) -> None:
+        """Do the work and report; return when all of it has ended, or was handed over.
+
+        A trial that fails is an event. ctrl-C ends the work so that the same call goes on.
+
+        Raises:
+            LaunchError: work could not be started, or ended without a record.
+        """
+
+    def jobs(self, run_folder: Path) -> Mapping[str, ClusterJob]:  # noqa: ARG002
+        """Return the job of each trial that was handed over, by trial id: its state and its logs.
+
+        Raises:
+            LaunchError: that cannot be known now.
+        """
+        return {}
+
+    def cancel(self, run_folder: Path, trial_ids: Collection[str] = ()) -> list[str]:  # noqa: ARG002
+        """End the jobs of these trials (of all, if none is named); return the ids of the jobs.
+
+        Raises:
+            LaunchError: that cannot be done now.
+        """
+        return []
 
 
 def levels_of(trials: Mapping[str, Trial]) -> dict[str, int]:

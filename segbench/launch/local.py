@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from segbench.errors import LaunchError, SegbenchError
-from segbench.launch.base import Event, Work, end_of, start_state
+from segbench.launch.base import Event, Launcher, Work, end_of, start_state
 from segbench.launch.node import end_after, memory_kills
 from segbench.launch.ranks import start_all, wait_for_all
 from segbench.leases import attempts, saved_mark
@@ -49,10 +49,20 @@ class Waited(Exception):  # noqa: N818 - not an error: what it waits for is done
     """Nothing could be started for as long as the caller has patience."""
 
 
+class Local(Launcher):
+    """Does the work in processes of this machine, side by side; see `launch_local`."""
+
+    place = "machine"
+
+    def start(self, work: Work, on_event: Callable[[Event], None]) -> None:
+        """Do the work; ctrl-C asks the workers to save their state."""
+        launch_local(work, on_event)
+
+
 def launch_local(
     work: Work, on_event: Callable[[Event], None], *, patience_seconds: float = float("inf")
 ) -> None:
-    """Do the work in processes of this machine; see `segbench.launch.Launcher`.
+    """Do the work in processes of this machine; see `segbench.launch.base.Launcher`.
 
     On ctrl-C the workers are asked to save their state, and KeyboardInterrupt is raised again.
 

@@ -4,8 +4,7 @@ Unknown is not failed: a trial that somebody claimed on another host and that ha
 `silent`, not dead. Knows nothing of launchers, and compares no two hosts' clocks.
 """
 
-from collections.abc import Mapping
-from itertools import count, takewhile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -20,7 +19,6 @@ State = Literal["done", "running", "starting", "silent", "waiting", "queued", "f
 
 
 _GOES_ON = "the same run command goes on from there"
-_OF_SLURM = ("srun: ", "slurmstepd")
 
 
 class ClusterJob(NamedTuple):
@@ -28,11 +26,15 @@ class ClusterJob(NamedTuple):
 
     state: `pending` or `running` while it is in the queue, then how it ended, in the cluster's own
     word (completed, timeout, out_of_memory, node_fail, preempted, cancelled, failed), or `lost`.
+    logs: looks for what it has printed, what tells most first. farewells: how lines begin that the
+    cluster itself adds to a log.
     """
 
     job_id: str
     state: str
     message: str
+    logs: Callable[[], list[Path]] = list
+    farewells: tuple[str, ...] = ()
 
     @property
     def is_queued(self) -> bool:
@@ -69,30 +71,20 @@ def statuses(
     ]
     alive = _alive(run_folder, found, jobs)
     found = [s._replace(state="running") if s.trial_id in alive else s for s in found]
-    return [_with_job(run_folder, status, jobs.get(status.trial_id)) for status in found]
+    return [_with_job(status, jobs.get(status.trial_id)) for status in found]
 
 
-def job_logs(run_folder: Path, job_id: str) -> list[Path]:
-    """Return what a cluster's job has printed, errors of the first rank first."""
-    folder = run_folder / "jobs" / "submitit"
-    found = []
-    for kind in ("err", "out"):  # named, not searched: a folder may hold thousands
-        ranks = (folder / f"{job_id}_{rank}_log.{kind}" for rank in count())
-        found += takewhile(Path.exists, ranks)
-    return found
+def last_line(path: Path, farewells: tuple[str, ...] = ()) -> str:
+    """Return the last line, empty where there is none.
 
-
-def last_line(path: Path) -> str:
-    """Return the last line of the work's own, empty where there is none.
-
-    Slurm's farewell says less than the error before.
+    A line that begins with a cluster's farewell says less than the error before.
     """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return ""
     told = [line.strip() for line in lines if line.strip()]
-    own = [line for line in told if not line.startswith(_OF_SLURM)]
+    own = [line for line in told if not line.startswith(farewells)]
     return (own or told or [""])[-1]
 
 
@@ -105,7 +97,7 @@ def _alive(run_folder: Path, found: list[TrialStatus], jobs: Mapping[str, Cluste
     return {trial_id for trial_id, workdir in folders.items() if workdir in alive}
 
 
-def _with_job(run_folder: Path, status: TrialStatus, job: ClusterJob | None) -> TrialStatus:
+def _with_job(status: TrialStatus, job: ClusterJob | None) -> TrialStatus:
     """Return the status in the light of the trial's job, where the files alone cannot tell.
 
     A job that left the queue has failed its trial only if the heartbeat has stopped too.
@@ -119,8 +111,8 @@ def _with_job(run_folder: Path, status: TrialStatus, job: ClusterJob | None) -> 
         return status._replace(message=job.message)
     if job.state == "lost":  # unknown is not failed: nothing runs, and nothing is known to be wrong
         return status._replace(state="waiting", message=f"{job.message}; {_GOES_ON}")
-    logs = job_logs(run_folder, job.job_id)
-    said = last_line(logs[0]) if logs else ""
+    logs = job.logs()
+    said = last_line(logs[0], job.farewells) if logs else ""
     message = "; ".join(filter(None, (job.message, said, _GOES_ON)))
     log_path = str(logs[0]) if logs else status.log_path
     return status._replace(state="failed", kind=job.state, message=message, log_path=log_path)

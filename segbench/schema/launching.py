@@ -3,14 +3,17 @@
 Knows nothing of the engines; launch/ does what this record says.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from segbench.schema.base import Spec, matches
+from segbench.schema.yamlfile import did_you_mean
 
 Count = Annotated[int, Field(ge=1)]
+LAUNCHERS = ("local", "inline", "ray", "slurm")  # segbench.launch.launchers has them
 _NOTICE_SECONDS = 90
 
 _FROM_KEYS = {
@@ -33,6 +36,18 @@ _OWN_OPTIONS = {  # what sbatch would take twice, and with some of them lose tri
 }
 
 
+def _launcher_name(name: str) -> str:
+    if name in LAUNCHERS or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        return name
+    raise ValueError(
+        f"no launcher {name!r}{did_you_mean(name, LAUNCHERS)}; launchers: {', '.join(LAUNCHERS)}, or "
+        "your own as `package.module:name`"
+    )
+
+
+LauncherName = Annotated[str, AfterValidator(_launcher_name)]
+
+
 class CellResources(Spec):
     """What the cells that match `where` (axis -> value) ask for instead, on Slurm.
 
@@ -51,6 +66,8 @@ class CellResources(Spec):
 class Launch(Spec):
     """The engine and the resources of each worker.
 
+    launcher: `local` (processes of this machine), `inline` (this very process, for a debugger),
+    `ray`, `slurm`, or one's own as `package.module:name`, whose module must be trusted.
     launcher: what starts trials. cells: other resources for some cells; the last that matches counts.
     workers: how many trials
     run at a time on one machine; `auto` is one per GPU, or one per two CPU cores without a GPU.
@@ -67,7 +84,7 @@ class Launch(Spec):
     for each trial (each rank); 0 does so in the trial's own. Any number gives the same bits.
     """
 
-    launcher: Literal["local", "ray", "slurm"] = "local"
+    launcher: LauncherName = "local"
     workers: Count | Literal["auto"] = "auto"
     gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
     cpus_per_trial: Count | None = None

@@ -4,6 +4,7 @@ Brings trial, data, model and engine together and writes the trial's folder. Kno
 called it.
 """
 
+import bdb
 import contextlib
 import logging
 import platform
@@ -22,7 +23,13 @@ from torch import Tensor
 from segbench.engine import ranks
 from segbench.engine.checkpoint import load_into, load_weights, remove_checkpoints, save_weights
 from segbench.engine.cost import forward_flops, forward_ms
-from segbench.engine.device import chosen_device, device_name, make_repeatable, peak_memory_mib
+from segbench.engine.device import (
+    chosen_device,
+    device_name,
+    make_repeatable,
+    peak_memory_mib,
+    reset_peak_memory,
+)
 from segbench.engine.train import AGAINST_DIVERGING, Interrupted
 from segbench.errors import (
     DataError,
@@ -87,8 +94,8 @@ def run_trial(
             _run(work, protocols, submitted_code_version)
         except Interrupted:
             return "interrupted"
-        except ResultError:
-            raise  # nothing can be recorded in a folder that takes no files
+        except (ResultError, bdb.BdbQuit):
+            raise  # the folder takes no files, or somebody looked at the trial and left
         except Exception as error:  # the sweep goes on: whatever a trial dies of is a row
             if ranks.count() > 1 and ranks.is_loss_of_a_rank(error):
                 LOG.warning("another rank is gone: %s", error)
@@ -139,8 +146,7 @@ class _Training(NamedTuple):
 def _run(work: Work, protocols: tuple[Protocol, ...], submitted: str | None) -> None:
     started = datetime.now(UTC)
     make_repeatable(work.machine, work.trial.seed)
-    if work.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(work.device)
+    reset_peak_memory(work.device)
     check_code(work.trial, work.workdir)
     trunk = backbone_weights(work.trial.backbone, work.trial.model, work.machine)
     segmenter = new_segmenter(work.trial, trunk and trunk.path).to(work.device)

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from segbench.errors import LaunchError, SegbenchError
@@ -40,8 +41,15 @@ def work(
     job: Job, trial_id: str, *, pause_at_step: int | None = None, log_name: str = "worker.log"
 ) -> Outcome:
     """Do one trial of the job; its folder receives what the process prints."""
+    _log_to(trial_files.trial_folder(Path(job.run_folder), trial_id) / log_name)
+    return work_here(job, trial_id, should_stop=_STOP.is_set, pause_at_step=pause_at_step)
+
+
+def work_here(
+    job: Job, trial_id: str, *, should_stop: Callable[[], bool], pause_at_step: int | None = None
+) -> Outcome:
+    """Do one trial of the job; what the process prints goes where it went."""
     workdir = trial_files.trial_folder(Path(job.run_folder), trial_id)
-    _log_to(workdir / log_name)
     if job.code_version != code_version():
         logging.getLogger(__name__).warning(
             "this worker runs segbench %s, but the run was submitted by %s",
@@ -61,7 +69,7 @@ def work(
         workdir,
         machine=job.machine,
         protocols=job.protocols,
-        should_stop=_STOP.is_set,
+        should_stop=should_stop,
         pause_at_step=pause_at_step,
         submitted_code_version=job.code_version,
     )

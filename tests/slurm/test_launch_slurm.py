@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from launch_contract import check_launcher, contract_project, trials_without_a_launcher
 from launch_faults import (
     Toy,
     assert_same,
@@ -29,6 +30,13 @@ def test_three_launchers_give_the_same_bytes(toy, cluster):
     assert len(result_bytes(toy.folder("local"))) >= 12 * 5
     assert_same(toy.folder("slurm"), toy.folder("local"))
     assert_same(toy.folder("ray"), toy.folder("local"))
+
+
+def test_slurm_keeps_what_every_launcher_keeps(toy_project, cluster, monkeypatch):
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    project = contract_project(toy_project)
+    check_launcher(project, "slurm", trials_without_a_launcher(project), monkeypatch)
 
 
 def test_slurm_gives_the_bytes_of_one_machine_from_split_and_shared_arrays(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segbench.errors import LaunchError
-from segbench.launch.base import Event, Work, levels_of, start_state
+from segbench.launch.base import Event, Launcher, Work, levels_of, start_state
 from segbench.launch.ray.asha import run_asha
 from segbench.launch.ray.tasks import run_tasks
 from segbench.launch.ray.tuner import Following
@@ -29,14 +29,21 @@ _QUIET = {
 _ANSWER_SECONDS = 10.0
 
 
-def launch_on_ray(work: Work, on_event: Callable[[Event], None]) -> None:
-    """Do the work on Ray and follow it to its end; see `segbench.launch.Launcher`.
+class Ray(Launcher):
+    """Does the work on Ray and follows it to its end."""
 
-    What another command does at the same time is left to it.
+    stops_early = True
 
-    Raises:
-        LaunchError: Ray is not installed or cannot be joined, or trials ended without a record.
-    """
+    def start(self, work: Work, on_event: Callable[[Event], None]) -> None:
+        """Do the work; what another command does at the same time is left to it.
+
+        Raises:
+            LaunchError: Ray is not installed or cannot be joined, or trials ended without a record.
+        """
+        _run(work, on_event)
+
+
+def _run(work: Work, on_event: Callable[[Event], None]) -> None:
     for name, value in {**_QUIET, **_to_join(work.launch.address)}.items():
         os.environ.setdefault(name, value)
     try:

@@ -1,6 +1,6 @@
 """Give trials to Slurm through submitit, as job arrays, and leave: nothing stays on the login node.
 
-`launch_on_slurm` submits; `run_element` is what an array element does on its node. What travels is
+`Slurm` submits; `run_element` is what an array element does on its node. What travels is
 the job file's path and trial ids; submitit pickles no more than that, and a call by its name.
 
 An element that is to go on (75: interrupted with its state saved; 69: what it waits for is not
@@ -15,17 +15,18 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from segbench.errors import LaunchError
 from segbench.launch import job, ranks
-from segbench.launch.base import Event, Work, levels_of
+from segbench.launch.base import Event, Launcher, Work, levels_of
 from segbench.launch.slurm import queue
 from segbench.launch.slurm.queue import Submission
 from segbench.leases import claim, living
 from segbench.runs import trial_files
+from segbench.runs.status import ClusterJob
 from segbench.schema.job import INTERRUPTED, RANK_LOST, UNAVAILABLE
 from segbench.schema.launching import Launch
 
@@ -45,12 +46,29 @@ class Array(NamedTuple):
     throttle: int
 
 
-def launch_on_slurm(work: Work, on_event: Callable[[Event], None]) -> None:
-    """Submit the trials that no job has yet, and return.
+class Slurm(Launcher):
+    """Submits, and leaves. What its queue and accounts say of jobs stands in `queue`."""
 
-    Raises:
-        LaunchError: Slurm cannot be asked, or refused; says what was and what was not submitted.
-    """
+    leaves = True
+
+    def start(self, work: Work, on_event: Callable[[Event], None]) -> None:
+        """Submit the trials that no job has yet, and return.
+
+        Raises:
+            LaunchError: Slurm cannot be asked, or refused; says what was and what was not submitted.
+        """
+        _submit_missing(work, on_event)
+
+    def jobs(self, run_folder: Path) -> Mapping[str, ClusterJob]:
+        """See `queue.jobs_of`."""
+        return queue.jobs_of(run_folder)
+
+    def cancel(self, run_folder: Path, trial_ids: Collection[str] = ()) -> list[str]:
+        """See `queue.cancel_jobs`."""
+        return queue.cancel_jobs(run_folder, trial_ids)
+
+
+def _submit_missing(work: Work, on_event: Callable[[Event], None]) -> None:
     _check_installed()
     folder = work.run_folder / "jobs"
     lease = claim(folder / "submitting")

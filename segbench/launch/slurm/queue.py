@@ -11,6 +11,8 @@ import re
 import subprocess
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from itertools import count, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from segbench.runs.status import ClusterJob
 from segbench.schema.base import Spec
 
 _ASK_SECONDS = 60
+_FAREWELLS = ("srun: ", "slurmstepd")
 _OUT_OF_MEMORY = "OUT_OF_MEMORY"
 _OUT_OF_MEMORY_EXIT = "0:125"  # SIG_OOM of Slurm's own slurm.h, as exit:signal
 _QUEUED_AS_PENDING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
@@ -186,9 +189,21 @@ def jobs_of(run_folder: Path) -> dict[str, ClusterJob]:
     for job_id in _cancelled(run_folder):  # a job that never began is in no account
         gone.setdefault(job_id, Ended("CANCELLED", "0:0", ""))
     return {
-        trial_id: _job(job_id, waiting.get(job_id), gone.get(job_id))
+        trial_id: _job(job_id, waiting.get(job_id), gone.get(job_id))._replace(
+            logs=partial(job_logs, run_folder, job_id), farewells=_FAREWELLS
+        )
         for trial_id, job_id in latest.items()
     }
+
+
+def job_logs(run_folder: Path, job_id: str) -> list[Path]:
+    """Return what a job has printed, errors of the first rank first."""
+    folder = run_folder / "jobs" / "submitit"
+    found = []
+    for kind in ("err", "out"):  # named, not searched: a folder may hold thousands
+        ranks = (folder / f"{job_id}_{rank}_log.{kind}" for rank in count())
+        found += takewhile(Path.exists, ranks)
+    return found
 
 
 def _all_jobs(
