@@ -28,7 +28,7 @@ def jobs_in_queue(cluster: SlurmCluster) -> list[str]:
 
 
 def attempts_in(run_folder: Path) -> int:
-    return len(list(run_folder.glob("trials/*/claims/*.json")))
+    return len(list(run_folder.glob("trials/*/leases/*.json")))
 
 
 def until_done(toy: Toy, number: int = 6, *, results: str = "results") -> None:
