@@ -1,29 +1,39 @@
 """What every kind of claim must answer, built in or not, from its record to its place on the page."""
 
 import math
-from typing import Literal
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from segbench.claims.cells import Step, cells_in, judgements
+from segbench.claims.cells import cells_in, judgements
 from segbench.claims.judge import judge
-from segbench.claims.kind import Kind, Measured
-from segbench.claims.kinds import KINDS, kind_of, usable
+from segbench.claims.kind import Measured
+from segbench.claims.kinds import KINDS, usable, wrong_kinds
 from segbench.claims.planning import plan_claims, with_settle_note
 from segbench.claims.verdict import Region
+from segbench.commands.run import Flags, prepare_run
+from segbench.errors import ExperimentError
 from segbench.metrics.counts import Counts
 from segbench.report.claims_page import render_claims, render_plan
+from segbench.runs.record import RunRecord, record_of
+from segbench.schema import code
+from segbench.schema.base import Spec
 from segbench.schema.claims import (
     AnyClaim,
+    BuiltIn,
+    Claim,
     Compare,
     Correlate,
     Equivalent,
-    MeasuredClaim,
     Order,
+    OwnClaim,
     Trend,
     Value,
 )
+from segbench.schema.yamlfile import parse_document, validate
 from segbench.statistics.observations import Observation, cells_of
 from segbench.statistics.power import STATED_SPREAD
 
@@ -59,7 +69,7 @@ def world(*, seeds: int) -> list[Observation]:
 
 
 def test_each_record_has_one_kind_and_each_kind_an_example():
-    named = [record.model_fields["kind"].default for record in AnyClaim.__args__]
+    named = [record.model_fields["kind"].default for record in BuiltIn.__args__]
     assert named == list(KINDS) == list(EXAMPLES)
     assert all(EXAMPLES[name].kind == name for name in KINDS)
 
@@ -122,38 +132,105 @@ def test_what_a_kind_leaves_out_stops_the_import():
         Half()  # pyright: ignore[reportAbstractUsage]
 
 
-class Floor(MeasuredClaim):
-    """Every cell lies above a floor."""
+DOCUMENTED = (Path(__file__).parents[1] / "docs" / "claims.md").read_text()
+OWN = "floors"
+(FLOOR,) = re.findall(rf"```python\n(# {OWN}.py\n.*?)```", DOCUMENTED, re.DOTALL)
+(CLAIM,) = re.findall(rf'```yaml\n(claims:\n  - {{kind: "{OWN}:.*?)```', DOCUMENTED, re.DOTALL)
+BROKEN = """
+class Half(Measured):
+    pass
 
-    kind: Literal["floor"] = "floor"
-    floor: float
-
-
-class FloorKind(Measured[Floor]):
-    def region(self, claim):
-        del claim
-        return Region.beyond(0.0)
-
-    def effects(self, claim, combinations):
-        for cell in cells_in(combinations):
-            yield Step(cell.axes["head"], ((1.0, cell),), self.region(claim), offset=claim.floor)
-
-    def asked(self, claim):
-        return f"{self.what(claim)} of each lies above {claim.floor:g} {self.unit(claim)}"
+nothing = 3
+"""
 
 
-def test_a_kind_from_elsewhere_is_judged_planned_and_told(monkeypatch):
-    kind: Kind[Floor] = FloorKind()
-    monkeypatch.setitem(KINDS, "floor", kind)
-    claim = Floor(says="all are good", floor=30)
-    assert kind_of(claim) is kind  # pyright: ignore[reportArgumentType]
-    claims: list = [claim, EXAMPLES["compare"], claim.revised(floor=90)]
+@pytest.fixture
+def project(toy_project, monkeypatch):
+    """The toy project with the kind and the claim of docs/claims.md, its module beside the cards."""
+    (toy_project / f"{OWN}.py").write_text(FLOOR + BROKEN)
+    with (toy_project / "experiments" / "toy.yaml").open("a") as experiment:
+        experiment.write(CLAIM)
+    monkeypatch.setenv("SEGBENCH_TRUSTED", OWN)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(toy_project)])
+    yield toy_project
+    forget()
+
+
+def forget() -> None:
+    """Let the next import read the files, as another process does."""
+    sys.modules.pop(OWN, None)
+    code._loaded.clear()
+
+
+def claims_of(project):
+    flags = Flags(device="cpu", results=project / "results")
+    return prepare_run(project / "experiments" / "toy.yaml", flags).asked.experiment.claims
+
+
+def test_a_kind_of_the_users_is_judged_planned_and_told(project):
+    (claim,) = claims_of(project)
+    assert wrong_kinds([claim]) == []
+    unreached = claim.model_copy(update={"arguments": {"percent": 90}})
+    claims = [claim, EXAMPLES["compare"], unreached]
     above, _, below = judge(claims, world(seeds=5), resamples=500)
     assert (above.outcome, below.outcome) == ("holds", "fails")
     assert len(above.parts) == 4
     page = render_claims([above, below])
     assert "- Asked: mean IoU of each lies above 30 points." in page
     assert "The opposite is shown for" in page
-    (planned,) = plan_claims([claim], cells_of(world(seeds=5)))  # pyright: ignore[reportArgumentType]
+    assert "other code" not in page
+    (planned,) = plan_claims([claim], cells_of(world(seeds=5)))
     assert planned.detectable is not None
     assert math.isfinite(planned.detectable)
+
+
+def test_the_code_of_a_kind_is_part_of_the_claim_that_is_registered(project):
+    (claim,) = claims_of(project)
+    assert isinstance(claim, OwnClaim)
+    assert list(claim.code) == [OWN]
+    text = RunRecord.model_validate_json(record_text(project)).model_dump_json()
+    assert RunRecord.model_validate_json(text).experiment.claims == (claim,)
+    (project / f"{OWN}.py").write_text(FLOOR.replace("0.0", "1.0"))
+    forget()
+    (changed,) = claims_of(project)
+    assert changed.asks() != claim.asks()
+    (verdict,) = judge([claim], world(seeds=1), resamples=50)
+    assert f"It is judged by other code than was registered: {OWN} has changed." in verdict.notes
+
+
+def record_text(project) -> str:
+    flags = Flags(device="cpu", results=project / "results")
+    prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
+    return record_of(prepared.asked, "segbench run").model_dump_json()
+
+
+def test_a_kind_that_is_not_trusted_is_refused_in_its_line(project, monkeypatch):
+    monkeypatch.delenv("SEGBENCH_TRUSTED")
+    with pytest.raises(ExperimentError, match=rf"claims\[0\].kind: {OWN}:Floor would run code"):
+        claims_of(project)
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("nothing", "expected a segbench.claims.kind.Kind, got 3"),
+        ("Half", "Can't instantiate abstract class Half"),
+        ("missing", "cannot be found"),
+    ],
+)
+def test_what_is_no_kind_is_told_before_anything_is_trained(name, why):
+    (sentence,) = wrong_kinds([OwnClaim(kind=f"{OWN}:{name}", says="s")])
+    assert why in sentence
+
+
+def test_a_claim_of_an_unknown_kind_is_told_the_built_in_ones():
+    document = parse_document("claims: [{kind: ordr, says: s}]", "x.yaml", ExperimentError)
+    with pytest.raises(ExperimentError) as told:
+        validate(document, File, ExperimentError)
+    assert "x.yaml:1: claims[0]: expected kind to be one of 'compare', " in str(told.value)
+    assert "did you mean 'order'?" in str(told.value)
+
+
+class File(Spec):
+    claims: tuple[Claim, ...] = ()

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from segbench.claims.cells import Step, judgements
-from segbench.claims.kinds import is_count, kind_of, usable
+from segbench.claims.kinds import changed_code, is_count, kind_of, usable
 from segbench.claims.parts import Bench
 from segbench.claims.verdict import QUESTIONS, Outcome, Part, Verdict
 from segbench.schema.claims import AnyClaim
@@ -78,6 +78,8 @@ def _open_verdict(
     kind = kind_of(claim)
     parts, missing = _parts_of(claim, bench)
     notes = [claim.notes] if claim.notes else []
+    if changed := changed_code(claim):
+        notes.append(f"It is judged by other code than was registered: {changed}.")
     judged = [part for part in parts if not part.is_blank]
     missing += [f"{part.label}: did not learn" for part in parts if part.is_blank]
     fewest = min((part.seeds[0] for part in parts), default=0)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from segbench.claims.kinds import wrong_kinds
 from segbench.commands.batch_norm import tiny_batches
 from segbench.commands.own_heads import wrong_heads
 from segbench.errors import CardError, DataError, ExperimentError, SegbenchError
@@ -206,7 +207,11 @@ def _checked_experiment(path: Path, cards: tuple[Path, ...]) -> Checked:
     plan = _planned(path, cards)
     cache = Path(Machine.from_environment().cache)
     tiny = tiny_batches(plan.trials.values(), cache)
-    problems = [*tiny.problems, *wrong_heads(plan.trials.values(), cache)]
+    problems = [
+        *tiny.problems,
+        *wrong_heads(plan.trials.values(), cache),
+        *wrong_kinds(plan.experiment.claims),
+    ]
     warnings = list(filter(None, (tiny.warning, random_by_default(plan))))
     return Checked(*([f"{path}: {told}" for told in each] for each in (problems, warnings)))
 

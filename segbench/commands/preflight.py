@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+from segbench.claims.kinds import wrong_kinds
 from segbench.commands.own_heads import wrong_heads
 from segbench.commands.run import Prepared
 from segbench.errors import CardError, DataError, ResultError
@@ -46,6 +47,7 @@ def missing_files(prepared: Prepared) -> list[str]:
     return [
         *_untrue_cards(prepared, with_weights=not lacking_weights),
         *wrong_heads(prepared.asked.trials.values(), Path(prepared.machine.cache)),
+        *wrong_kinds(experiment.claims),
         *sentences,
         *lacking_weights,
         *_unwritable(Path(prepared.machine.cache), "--cache or $SEGBENCH_CACHE"),

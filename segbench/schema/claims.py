@@ -44,10 +44,10 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from segbench.schema.base import Spec, matches
-from segbench.schema.cards import Source, Text
+from segbench.schema.cards import Argument, Function, Source, Text
 from segbench.schema.metric_names import (
     in_json_schema,
     known_metric,
@@ -412,8 +412,38 @@ class Value(MeasuredClaim):
         return self
 
 
-AnyClaim = Compare | Order | Equivalent | Trend | Correlate | Value
-Claim = Annotated[AnyClaim, Field(discriminator="kind")]
+class OwnClaim(MeasuredClaim):
+    """A claim of a kind of the user's own.
+
+    kind: `package.module:name`, a kind in a module that the user has declared trusted
+    ($SEGBENCH_TRUSTED): one that is installed, or that lies beside a card or in the current folder.
+    compared: axis -> value of each of the things that are compared, if any are. arguments: what else
+    the kind reads. code: what the kind is made of; segbench notes it, since another code is another
+    claim.
+    """
+
+    kind: Function
+    compared: tuple[Side, ...] = ()
+    arguments: dict[str, Argument] = {}
+    code: dict[str, str] = {}
+
+    def sides(self) -> tuple[tuple[Place, Side], ...]:
+        """See `BaseClaim`."""
+        return tuple((("compared", index), side) for index, side in enumerate(self.compared))
+
+
+def _whose(claim: Any) -> str:
+    kind = claim.get("kind", "") if isinstance(claim, Mapping) else getattr(claim, "kind", "")
+    return "own" if ":" in str(kind) else "built-in"
+
+
+BuiltIn = Compare | Order | Equivalent | Trend | Correlate | Value
+AnyClaim = BuiltIn | OwnClaim
+Claim = Annotated[
+    Annotated[BuiltIn, Field(discriminator="kind"), Tag("built-in")]
+    | Annotated[OwnClaim, Tag("own")],
+    Discriminator(_whose),
+]
 
 
 def is_fact(metric: str) -> bool:

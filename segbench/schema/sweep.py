@@ -16,7 +16,7 @@ from segbench.schema import yamlfile
 from segbench.schema.base import Spec, matches
 from segbench.schema.cards import BackboneCard, DatasetCard, Weights
 from segbench.schema.catalog import Catalog
-from segbench.schema.claims import PlannedCell, check_cells, check_selectors
+from segbench.schema.claims import OwnClaim, PlannedCell, check_cells, check_selectors
 from segbench.schema.code import code_of, look_in
 from segbench.schema.experiment import Experiment, Selector, place_of, with_value
 from segbench.schema.heads import (
@@ -121,6 +121,7 @@ class _Expansion:
         self._check_idle_overrides(points)
         self._check_windows()
         self._check_launch(axes, resolved.values())
+        self._note_code_of_claims()
         cells = () if self.problems else self._cells(points, resolved)
         self._check_claims(axes, cells)
         self._raise_problems()
@@ -442,6 +443,19 @@ class _Expansion:
                 f"{launch.ranks_per_trial} ranks cannot share out train.batch_size {batch_size} "
                 "evenly; choose a divisor of it",
             )
+
+    def _note_code_of_claims(self) -> None:
+        """Put the code of the user's kinds into their claims: with other code they ask otherwise."""
+        claims = list(self.experiment.claims)
+        for index, claim in enumerate(claims):
+            if isinstance(claim, OwnClaim):
+                try:
+                    code = code_of([claim.kind])
+                except CardError as error:
+                    self._problem(("claims", index, "kind"), str(error))
+                else:
+                    claims[index] = claim.model_copy(update={"code": code})
+        self.experiment = self.experiment.model_copy(update={"claims": tuple(claims)})
 
     def _check_claims(self, axes: dict[str, tuple[str, ...]], cells: Iterable[Cell]) -> None:
         """Check each claim against the sweep's values, and if there are cells against them."""
