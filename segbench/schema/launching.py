@@ -7,13 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from segbench.schema.base import Spec, matches
 from segbench.schema.yamlfile import did_you_mean
 
 Count = Annotated[int, Field(ge=1)]
 LAUNCHERS = ("local", "inline", "ray", "slurm")  # segbench.launch.launchers has them
+_OWN_LAUNCHER = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 _NOTICE_SECONDS = 90
 
 _FROM_KEYS = {
@@ -37,7 +38,7 @@ _OWN_OPTIONS = {  # what sbatch would take twice, and with some of them lose tri
 
 
 def _launcher_name(name: str) -> str:
-    if name in LAUNCHERS or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+    if name in LAUNCHERS or re.fullmatch(_OWN_LAUNCHER, name):
         return name
     raise ValueError(
         f"no launcher {name!r}{did_you_mean(name, LAUNCHERS)}; launchers: {', '.join(LAUNCHERS)}, or "
@@ -45,7 +46,11 @@ def _launcher_name(name: str) -> str:
     )
 
 
-LauncherName = Annotated[str, AfterValidator(_launcher_name)]
+# for editors: they offer the names
+_IN_SCHEMA = {
+    "anyOf": [{"enum": list(LAUNCHERS)}, {"type": "string", "pattern": f"^{_OWN_LAUNCHER}$"}]
+}
+LauncherName = Annotated[str, AfterValidator(_launcher_name), WithJsonSchema(_IN_SCHEMA)]
 
 
 class CellResources(Spec):
@@ -66,11 +71,10 @@ class CellResources(Spec):
 class Launch(Spec):
     """The engine and the resources of each worker.
 
-    launcher: `local` (processes of this machine), `inline` (this very process, for a debugger),
-    `ray`, `slurm`, or one's own as `package.module:name`, whose module must be trusted.
-    launcher: what starts trials. cells: other resources for some cells; the last that matches counts.
-    workers: how many trials
-    run at a time on one machine; `auto` is one per GPU, or one per two CPU cores without a GPU.
+    launcher: what starts trials: `local` (processes of this machine), `inline` (the command's own
+    process, for a debugger), `ray`, `slurm`, or your own as `package.module:name`, whose module must
+    be trusted. cells: other resources for some cells; the last that matches counts. workers: how many
+    trials run at a time on one machine; `auto` is one per GPU, or one per two CPU cores without a GPU.
     max_attempts: how many attempts in a row may end before they saved anything. setup: shell lines
     that run before a worker on a cluster (module load ...). sbatch: further options, name -> value.
     throttle: how many trials of the whole grid run at a time on Slurm. trials_per_job: on Slurm, as
