@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from numpy.typing import NDArray
+from typer.testing import CliRunner, Result
 
 from segbench.claims.judge import judge
 from segbench.cli import app
@@ -38,7 +38,9 @@ def counts(seed: int, images: int = IMAGES) -> Counts:
     names = [f"image{index}" for index in range(images)]
     tp, label, pred = parts(400)
     alarms = rng.integers(0, 20, there.shape)
-    return Counts(tp, label, pred + alarms, names, boundary=Counts(*parts(60), names))
+    edges = parts(60)
+    boundary = Counts(edges[0], edges[1], edges[2], names)
+    return Counts(tp, label, pred + alarms, names, boundary=boundary)
 
 
 def reference(name: str, of: Counts) -> float:
@@ -93,9 +95,11 @@ def test_a_metric_lies_between_nothing_right_and_all_right(name):
     some = counts(0)
     assert some.boundary is not None
     none, every = (
-        Counts(*of(some), some.names, boundary=Counts(*of(some.boundary), some.names))
-        for of in (lambda c: (0 * c.tp, c.label, c.label), lambda c: (c.label, c.label, c.label))
-    )
+        replace(some, tp=share * some.label, pred=some.label, boundary=replace(
+            some.boundary, tp=share * some.boundary.label, pred=some.boundary.label
+        ))
+        for share in (0, 1)
+    )  # fmt: skip
     assert point(Scored(none), name) == 0
     assert point(Scored(every), name) == pytest.approx(1)
     assert 0 < point(Scored(some), name) < 1
@@ -145,10 +149,13 @@ def test_counts_of_images_keep_their_boundaries():
 
 
 def counted(of: Counts) -> Counted:
-    edges = of.boundary
-    stacked = None if edges is None else np.stack([edges.tp, edges.label, edges.pred])
+    def parts(one: Counts) -> list[NDArray[np.int64]]:
+        return [part.astype(np.int64) for part in (one.tp, one.label, one.pred)]
+
     none = np.zeros((CLASSES, CLASSES + 1), dtype=np.int64)
-    return Counted(tuple(of.names), of.tp, of.label, of.pred, none, stacked)
+    edges = None if of.boundary is None else np.stack(parts(of.boundary))
+    tp, label, pred = parts(of)
+    return Counted(tuple(of.names), tp, label, pred, none, edges)
 
 
 @pytest.mark.parametrize("name", NAMES)

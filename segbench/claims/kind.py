@@ -17,8 +17,10 @@ from segbench.claims.cells import (
 )
 from segbench.claims.parts import Bench, smallest_difference, weighted_part
 from segbench.claims.verdict import QUESTIONS, Part, Region
+from segbench.errors import CardError
 from segbench.schema.claims import EXACT_FACTS, TIMED_FACTS, BaseClaim, MeasuredClaim, Side, is_fact
-from segbench.schema.metric_names import needs_boundary
+from segbench.schema.code import code_in_use, difference
+from segbench.schema.metric_names import is_own, needs_boundary, own_metric
 from segbench.statistics.observations import Cell
 from segbench.statistics.power import Spread
 
@@ -137,6 +139,8 @@ class Measured(Kind[AnyMeasured]):
         """See `Kind`: counts of boundaries, or the facts that the claim reads."""
         if needs_boundary(claim.metric) and cell.observations[0].counts.boundary is None:
             return "its protocol counts no boundaries"
+        if is_own(claim.metric) and (told := _other_metric(claim.metric, cell)):
+            return told
         absent = [
             fact
             for fact in claim.facts()
@@ -222,3 +226,17 @@ def _not_recorded(fact: str) -> str:
     if fact not in TIMED_FACTS:
         return "is not recorded"
     return f"was not measured without other trials beside it (`{TIMED_FACTS[fact]}` measures it)"
+
+
+def _other_metric(name: str, cell: Cell) -> str:
+    """Return why a metric of the user's own cannot be read off the cell's counts as it was scored."""
+    try:
+        needs_boundary = own_metric(name).needs_boundary
+        now = code_in_use([name])
+    except CardError as error:
+        return str(error)
+    if needs_boundary and cell.observations[0].counts.boundary is None:
+        return "its protocol counts no boundaries"
+    then = {key: value for key, value in cell.observations[0].code.items() if key in now}
+    changed = difference(then, now)
+    return f"was scored by another {name}: {changed}" if changed else ""

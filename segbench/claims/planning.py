@@ -69,6 +69,7 @@ def planned_cells(plan: Plan) -> list[Cell]:
                 facts={**unknown, "num_classes": len(names[id(cell.trial.dataset)])},
                 training_pixels=_NONE_YET,
                 training_images=_NONE_YET,
+                code=protocol.code,
             )
             for cell in plan.cells
             if cell.trial is not None

@@ -22,7 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from segbench.commands.evaluate import changed, protocol_of_predictions
-from segbench.errors import ExperimentError, ResultError
+from segbench.errors import CardError, ExperimentError, ResultError
+from segbench.metrics import metric_named
 from segbench.metrics.counts import Counts, foreground_of
 from segbench.runs import trial_files
 from segbench.runs.observed import load_counts
@@ -32,7 +33,7 @@ from segbench.runs.trial_files import Evaluation
 from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog
 from segbench.schema.machine import Machine
-from segbench.schema.metric_names import known_metric, needs_boundary
+from segbench.schema.metric_names import known_metric
 from segbench.schema.protocol import Protocol
 from segbench.schema.sweep import chosen_values
 from segbench.statistics.pairwise import Comparison, compare_two
@@ -98,14 +99,14 @@ def compare_results(
         ResultError: damaged counts; other images or classes on one side than on the other.
     """
     try:
-        known_metric(asked.metric)
-    except ValueError as error:
+        metric = metric_named(known_metric(asked.metric))
+    except (ValueError, CardError) as error:
         raise ExperimentError(f"--metric {asked.metric}: {error}") from error
     plain = asked.protocol  # says at once what is wrong with a flag
     card = None if asked.dataset is None else Catalog.on_path(asked.cards).dataset(asked.dataset)
     sides = [_side(text, asked, card, machine, progress) for text in (left, right)]
     for text, side in zip((left, right), sides, strict=True):
-        if needs_boundary(asked.metric) and any(seed.counts.boundary is None for seed in side):
+        if metric.needs_boundary and any(seed.counts.boundary is None for seed in side):
             raise ExperimentError(
                 f"--metric {asked.metric}: {text} has no counts of boundaries; a protocol with "
                 "`boundary: 0.02` counts them, for predictions --set boundary=0.02"

@@ -19,7 +19,7 @@ from segbench.schema import yamlfile
 from segbench.schema.cards import checked_name
 from segbench.schema.catalog import Catalog
 from segbench.schema.code import code_of, difference, look_in
-from segbench.schema.experiment import with_scored_card, with_setting
+from segbench.schema.experiment import with_code_of_metrics, with_scored_card, with_setting
 from segbench.schema.machine import Machine
 from segbench.schema.matched import check_classes
 from segbench.schema.protocol import Protocol
@@ -286,6 +286,11 @@ def changed(
             data = with_scored_card(data, Catalog.on_path(cards))
         except CardError as error:
             raise ExperimentError(f"--set dataset={data['dataset']}: {error}") from error
+    if data["metrics"]:
+        try:
+            data = with_code_of_metrics(data, Catalog.on_path(cards))
+        except CardError as error:
+            raise ExperimentError(f"--set metrics: {error}") from error
     said: dict[yamlfile.Place, str] = {
         tuple(setting.partition("=")[0].split(".")): setting for setting in settings
     }

@@ -21,7 +21,6 @@ from markupsafe import Markup
 from PIL import Image
 
 from segbench.claims.verdict import Verdict
-from segbench.metrics import METRICS
 from segbench.report.boards import (
     COSTS,
     EXTERNAL_NOTE,
@@ -215,7 +214,7 @@ def _model_data(
         "figures": {
             key: [figure.mean, figure.deviation]
             for key, figure in model.figures.items()
-            if key in METRICS and METRICS[key].in_tables
+            if key in shown_metrics([model.figures])
         },
         "low": model.standing.low,
         "high": model.standing.high,

@@ -4,13 +4,13 @@ Rankings never mix protocols: each has its own section, named in words. Figures 
 and nowhere else. Places and letters say no more than is decided. Incomplete cells stand apart and are not ranked.
 """
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
 from segbench.files import write_text
-from segbench.metrics import METRICS, title_of
+from segbench.metrics import METRICS, is_own, title_of
 from segbench.report.boards import EXTERNAL_NOTE, Board, weights_differ
 from segbench.report.cells import Summary, TableCell, gather, mean_of, summarised
 from segbench.report.searches import settings_tables
@@ -19,15 +19,17 @@ from segbench.runs.trial_files import Evaluation
 from segbench.schema.experiment import Published
 
 
-def shown_metrics(found: Iterable[Container[str]]) -> dict[str, str]:
+def shown_metrics(found: Iterable[Mapping[str, object]]) -> dict[str, str]:
     """Return name and title of each metric that tables show of models with these figures."""
     every = list(found)
-    return {
+    own = dict.fromkeys(name for figures in every for name in figures if is_own(name))
+    built_in = {
         name: metric.title
         for name, metric in METRICS.items()
         if metric.in_tables
         and (not metric.needs_boundary or any(name in figures for figures in every))
     }
+    return built_in | {name: title_of(name) for name in own}
 
 
 def write_tables(

@@ -60,6 +60,7 @@ def observed(row: Row, protocol_name: str, stored: Counted) -> Observation:
         training_pixels=_per_class(evaluation, row.result and row.result.training_pixels),
         training_images=_per_class(evaluation, row.result and row.result.training_images),
         loss_rose=row.result is not None and row.result.loss_rose,
+        code=evaluation.protocol.code,
     )
 
 

@@ -25,7 +25,7 @@ _WITH_PREDICTIONS: dict[str, Any] = {  # fields of a protocol that change no pre
     field: Protocol.model_fields[field].default
     for field in (
         *("name", "title", "dataset", "split", "max_images", "subset_seed", "absent_class"),
-        *("with_background", "false_positives", "void", "boundary"),
+        *("with_background", "false_positives", "void", "boundary", "metrics"),
     )
 }
 

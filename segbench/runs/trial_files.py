@@ -26,13 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from segbench.errors import DataError, ResultError
+from segbench.errors import CardError, DataError, ResultError
 from segbench.files import read_json, write_atomically
 from segbench.metrics import values_of
 from segbench.metrics.blank import Blank, why_blank
 from segbench.metrics.counts import Counted, per_class_iou
 from segbench.schema.base import Spec
 from segbench.schema.cards import DatasetCard
+from segbench.schema.code import code_in_use, difference
 from segbench.schema.matched import matched_classes
 from segbench.schema.protocol import Protocol
 from segbench.schema.trial import Trial
@@ -139,12 +140,15 @@ def evaluation_of(
     dataset: DatasetCard,
     split_fingerprint: str,
     num_trained_on: int | None = None,
+    with_own: bool = True,
 ) -> Evaluation:
     """Return the figures that the protocol reads off these counts.
 
-    dataset: the card of the model's training; the protocol may score another.
+    dataset: the card of the model's training; the protocol may score another. with_own: also the
+    metrics of the user's own, whose code is run.
 
     Raises:
+        CardError: a metric of the user's own is not trusted, or not what the protocol was made with.
         DataError: no pixel is labelled, so that there are no figures.
     """
     card = protocol.scored_card(dataset)
@@ -154,7 +158,13 @@ def evaluation_of(
     kept = scored_classes(card, protocol)
     scored = counts.as_counts(card.seen_background)
     iou = per_class_iou(scored.sums, protocol.absent_class)
-    found = values_of(scored, protocol.absent_class, kept)
+    own = protocol.metrics if with_own else ()
+    if changed := difference(protocol.code if own else {}, code_in_use(own)):
+        raise CardError(
+            f"protocol {protocol.name}: its metrics were other code when it was planned: {changed}; "
+            "start again, which scores by what is here under another digest"
+        )
+    found = values_of(scored, protocol.absent_class, kept, own)
     return Evaluation(
         trial_id=trial_id,
         protocol=protocol,

@@ -50,9 +50,11 @@ from segbench.schema.base import Spec, matches
 from segbench.schema.cards import Argument, Function, Source, Text
 from segbench.schema.metric_names import (
     in_json_schema,
+    is_own,
     known_metric,
     metrics_with_classes,
     needs_boundary,
+    own_metric,
 )
 from segbench.schema.yamlfile import Place, did_you_mean, dotted
 
@@ -104,12 +106,13 @@ class ClaimSource(Source):
 class PlannedCell(NamedTuple):
     """A cell that will run: its axes, `protocol` among them, and the classes that it scores.
 
-    has_boundary: whether its protocol counts boundaries.
+    has_boundary: whether its protocol counts boundaries. metrics: the user's own that it computes.
     """
 
     axes: dict[str, str]
     class_names: Sequence[str]
     has_boundary: bool = False
+    metrics: tuple[str, ...] = ()
 
 
 class BaseClaim(Spec):
@@ -237,7 +240,8 @@ class MeasuredClaim(BaseClaim):
 
     @model_validator(mode="after")
     def _classes_enter_a_mean(self) -> Self:
-        if self.classes and self.metric not in (fit := metrics_with_classes()):
+        fit = metrics_with_classes()
+        if self.classes and self.metric not in fit and not is_own(self.metric):
             raise ValueError(
                 f"`classes` needs metric {' or '.join(fit)}, but metric is {self.metric}"
             )
@@ -517,6 +521,7 @@ def check_cells(
         for place, sentence in unmet or [
             *_without_classes(claim, found),
             *_without_boundary(claim, found),
+            *_without_metric(claim, found),
         ]:
             problems.append((("claims", index, *place), sentence))
     return problems
@@ -577,6 +582,22 @@ def _without_boundary(claim: AnyClaim, found: Sequence[PlannedCell]) -> Iterable
             f"{claim.metric} needs counts of boundaries, and protocol {protocol} counts none; give it "
             "`boundary: 0.02`, or narrow the claim with `where: {protocol: NAME}` to one that does",
         )
+
+
+def _without_metric(claim: AnyClaim, found: Sequence[PlannedCell]) -> Iterable[tuple[Place, str]]:
+    """Yield the protocols that do not compute a claim's own metric: their digest has its code."""
+    if not isinstance(claim, MeasuredClaim) or not is_own(claim.metric):
+        return
+    compared = [cell for cell in found if claim.asks_of(cell.axes)]
+    lacking = [cell for cell in compared if claim.metric not in cell.metrics]
+    for protocol in dict.fromkeys(cell.axes["protocol"] for cell in lacking):
+        yield (
+            ("metric",),
+            f"protocol {protocol} does not compute {claim.metric}; give it "
+            f"`metrics: [{claim.metric}]`, or narrow the claim with `where: {{protocol: NAME}}`",
+        )
+    if compared and not lacking and claim.classes and not own_metric(claim.metric).takes_classes:
+        yield ("classes",), f"{claim.metric} does not take classes"
 
 
 def _one_value_each(side: Side) -> Where:

@@ -15,10 +15,11 @@ from segbench.schema.base import Spec
 from segbench.schema.cards import Name, Source, Text, checked_name
 from segbench.schema.catalog import Catalog
 from segbench.schema.claims import Claim
+from segbench.schema.code import code_of, look_in
 from segbench.schema.heads import Head, Model, head_named
 from segbench.schema.launching import Launch
 from segbench.schema.machine import Monitor
-from segbench.schema.metric_names import MetricName, needs_boundary
+from segbench.schema.metric_names import MetricName, is_own, needs_boundary, own_metric
 from segbench.schema.protocol import Protocol
 from segbench.schema.recipe import Recipe
 from segbench.schema.search import Search
@@ -186,6 +187,11 @@ class Experiment(Spec):
                 f"search.metric: {self.search.metric} needs counts of boundaries, and protocol "
                 f"{first.name} counts none; give it `boundary: 0.02`"
             )
+        if is_own(self.search.metric) and self.search.metric not in first.metrics:
+            yield (
+                f"search.metric: protocol {first.name} does not compute {self.search.metric}; add it "
+                "to its `metrics`"
+            )
         per = self.search.per
         axes = ("backbone", "head", "dataset", *self.sweep.settings)
         for index, axis in enumerate(per):
@@ -258,13 +264,21 @@ def _with_scored_cards(
     found, problems = {}, []
     for name, fields in protocols.items():
         found[name] = fields
-        if isinstance(fields, dict) and isinstance(fields.get("dataset"), str):
+        if not isinstance(fields, dict):
+            continue
+        if isinstance(fields.get("dataset"), str):
             catalog = catalog or Catalog.on_path(experiment=path)
             try:
                 found[name] = with_scored_card(fields, catalog)
             except CardError as error:
                 problems.append(f"{document.where(('evaluate', name, 'dataset'))}: {error}")
                 found[name] = {**fields, "dataset": None}
+        if fields.get("metrics"):
+            catalog = catalog or Catalog.on_path(experiment=path)
+            try:
+                found[name] = with_code_of_metrics(found[name], catalog)
+            except CardError as error:
+                problems.append(f"{document.where(('evaluate', name, 'metrics'))}: {error}")
     return document._replace(data={**document.data, "evaluate": found}), problems
 
 
@@ -276,6 +290,23 @@ def with_scored_card(fields: dict[str, Any], catalog: Catalog) -> dict[str, Any]
     """
     named = fields.get("dataset")
     return {**fields, "dataset": catalog.dataset(named)} if isinstance(named, str) else fields
+
+
+def with_code_of_metrics(fields: dict[str, Any], catalog: Catalog) -> dict[str, Any]:
+    """Return a protocol's plain fields with what the user's own metrics in it are made of.
+
+    They are imported here, so that a wrong one is found before anything runs.
+
+    Raises:
+        CardError: one is not trusted, not found, or no metric.
+    """
+    named = fields.get("metrics")
+    if not isinstance(named, tuple) or not all(isinstance(name, str) for name in named):
+        return fields  # the record says what is wrong
+    look_in(catalog.code_folders)
+    for name in filter(is_own, named):
+        own_metric(name)
+    return {**fields, "code": code_of(filter(is_own, named))}
 
 
 def _unknown_names(document: yamlfile.Document, catalog: Catalog) -> list[str]:

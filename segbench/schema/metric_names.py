@@ -3,6 +3,7 @@
 The table is looked at inside functions, since it loads numpy, which `segbench --help` can spare.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,20 +11,23 @@ from pydantic import AfterValidator, Field
 
 from segbench.schema.yamlfile import did_you_mean
 
+_OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
 if TYPE_CHECKING:
     from segbench.metrics.metric import Metric
 
 
 def known_metric(name: str, facts: Sequence[str] = ()) -> str:
-    """Return the name of a metric or a fact.
+    """Return the name of a metric or a fact. A user's own is not looked for: records stay readable.
 
     Raises:
         ValueError: it is none; the sentence says what there is.
     """
     known = [*_table(), *facts]
-    if name not in known:
+    if name not in known and not _OWN.fullmatch(name):
         raise ValueError(
-            f"no metric {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}"
+            f"no metric {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}, or your "
+            "own as package.module:name"
         )
     return name
 
@@ -34,13 +38,26 @@ def metrics_with_classes() -> list[str]:
 
 
 def needs_boundary(name: str) -> bool:
-    """Return whether the metric reads counts of boundaries."""
+    """Return whether a metric of the table reads counts of boundaries."""
     return name in _table() and _table()[name].needs_boundary
+
+
+def is_own(name: str) -> bool:
+    """Return whether it is a metric of the user's own."""
+    return _OWN.fullmatch(name) is not None
+
+
+def own_metric(name: str) -> "Metric":
+    """Return a user's own metric; see `segbench.metrics.own`."""
+    from segbench.metrics import own
+
+    return own.own_metric(name)
 
 
 def in_json_schema(facts: Sequence[str] = ()) -> Callable[[dict[str, Any]], None]:
     """Return what adds the names to a field's JSON Schema."""
-    return lambda schema: schema.update(enum=[*_table(), *facts])
+    own = {"type": "string", "pattern": f"^{_OWN.pattern}$"}
+    return lambda schema: schema.update(anyOf=[{"enum": [*_table(), *facts]}, own])
 
 
 def _table() -> "Mapping[str, Metric]":

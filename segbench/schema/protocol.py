@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from segbench.schema.base import Spec
 from segbench.schema.cards import DatasetCard
+from segbench.schema.metric_names import is_own
 from segbench.schema.recipe import Count, Positive, Resize, Side
 
 FalsePositives = Literal["everywhere", "labelled_images"]
@@ -87,6 +88,8 @@ class Protocol(Spec):
     max_images: the first n of the split in a shuffled order. subset_seed: of that order.
     boundary: also score boundaries, within this share of the image's diagonal (Cheng et al., CVPR
     2021: 0.02).
+    metrics: your own that are computed besides, as package.module:name. code: what they are made of, so that
+    changed code is another protocol; filled in by segbench.
     """
 
     not_identity = frozenset({"name", "title"})
@@ -110,6 +113,8 @@ class Protocol(Spec):
     max_images: Count | None = None
     subset_seed: int = 0
     boundary: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    metrics: tuple[str, ...] = ()
+    code: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -119,6 +124,13 @@ class Protocol(Spec):
             raise ValueError("score_at: input needs `size: [height, width]`")
         if self.boundary is not None and self.false_positives != "everywhere":
             raise ValueError("false_positives: labelled_images knows no boundary; leave it out")
+        if not_own := [name for name in self.metrics if not is_own(name)]:
+            raise ValueError(
+                f"metrics: {', '.join(not_own)}: name your own, as package.module:name; segbench's are "
+                "always computed"
+            )
+        if self.code and not self.metrics:
+            raise ValueError("code: is filled in from `metrics`; leave it out")
         return self
 
     def scored_card(self, trained: DatasetCard) -> DatasetCard:
@@ -154,7 +166,7 @@ class Protocol(Spec):
         parts = [
             f"{name} {_words(getattr(self, name))}"
             for name in type(self).model_fields
-            if name not in {"name", "title"} and getattr(self, name) != getattr(plain, name)
+            if name not in {"name", "title", "code"} and getattr(self, name) != getattr(plain, name)
         ]
         return "; ".join(parts) or "whole images at native size, single scale, void ignored"
 
@@ -163,6 +175,8 @@ _AFTER_COUNTING: dict[str, Any] = {
     "absent_class": "skip",
     "with_background": True,
     "false_positives": "everywhere",
+    "metrics": (),
+    "code": {},
 }
 
 

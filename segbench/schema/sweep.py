@@ -602,7 +602,7 @@ def _planned(cells: Iterable[Cell], experiment: Experiment) -> list[PlannedCell]
     ]
     names = {id(card): card.class_names for _, _, card in cards}
     return [
-        PlannedCell(axes, names[id(card)], protocol.boundary is not None)
+        PlannedCell(axes, names[id(card)], protocol.boundary is not None, protocol.metrics)
         for axes, protocol, card in cards
     ]
 

@@ -26,6 +26,7 @@ class Observation:
     enter the protocol's means; empty means all. training_pixels, training_images: (C,) how much of
     each class the training split had, where known. initial_weights: the name of what the trunk
     started from, where known. loss_rose: whether the training's loss ended above its start.
+    code: what the protocol's own metrics were made of.
     """
 
     axes: dict[str, str]
@@ -40,6 +41,7 @@ class Observation:
     training_images: Floats | None = None
     initial_weights: str = ""
     loss_rose: bool = False
+    code: dict[str, str] = field(default_factory=dict)
 
     @property
     def blank(self) -> Blank:
