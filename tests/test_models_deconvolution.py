@@ -317,7 +317,8 @@ def test_only_every_nth_pixel_is_scored_where_that_is_asked(narrow):
     with torch.no_grad():
         maps = segmenter.feature_maps(torch.rand(1, 3, 96, 128))
         whole = segmenter.score_map(maps, (96, 128))
-        assert torch.equal(segmenter.score_map(maps, (96, 128), every=4), whole[..., ::4, ::4])
+        thin = segmenter.head.upsample_to(segmenter.head(maps), (96, 128), every=4)
+        assert torch.equal(thin, whole[..., ::4, ::4])
 
 
 @pytest.mark.parametrize("geometry", ["aligned", "caffe"])

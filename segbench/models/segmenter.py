@@ -157,16 +157,10 @@ class Segmenter(nn.Module):
             self._sizes[side] = dict(zip(self._chain.strides, sizes, strict=True))
         return self._sizes[side]
 
-    def score_map(
-        self, feature_maps: tuple[Tensor, ...], size: tuple[int, int], *, every: int = 1
-    ) -> Tensor:
-        """Return the score map (N, C, H, W) of images of `size` (H, W).
-
-        With `every` n > 1 only each n-th row and column of it, counted from the first, is computed:
-        (N, C, ceil(H / n), ceil(W / n)).
-        """
+    def score_map(self, feature_maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+        """Return the score map (N, C, H, W) of images of `size` (H, W)."""
         coarse = self.head(feature_maps)  # (N, C, h, w) on the finest stage's grid
-        return self.head.upsample_to(coarse, size, every=every)
+        return self.head.upsample_to(coarse, size)
 
     def parameter_kinds(self) -> dict[str, Kind]:
         """Return, for each parameter's name, the part of the model that it belongs to.
