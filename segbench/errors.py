@@ -15,8 +15,11 @@ SegbenchError              the command line prints its message, without a traceb
 A message says where, what was found, what is allowed and what to do.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
+
+_ONE_OR_MORE = re.compile(r"\[([^][|]*)\|([^][|]*)\]")
 
 
 class SegbenchError(Exception):
@@ -38,8 +41,8 @@ class DataError(SegbenchError):
 class FileError(DataError):
     """One file of many is wrong.
 
-    cause: what is wrong, in words that other files may share; `{}` in it stands for `found`, what
-    this file alone has.
+    cause: what is wrong, in words that other files may share. `{}` in it stands for `found`, what
+    this file alone has, and `[is|are]` for the word for one file and that for several.
     """
 
     def __init__(self, place: object, cause: str, *found: object) -> None:
@@ -52,7 +55,7 @@ class FileError(DataError):
 class DamagedError(FileError):
     """One file of many cannot be read at all."""
 
-    mend = "mend or replace the file"
+    mend = "mend or replace the file[|s]"
 
 
 class ResultError(SegbenchError):
@@ -99,8 +102,11 @@ def by_cause(problems: Sequence[DataError], *, mend: str = DamagedError.mend) ->
 def _told(errors: Sequence[FileError], mend: str) -> str:
     first, more = errors[0], len(errors) - 1
     found = Counter(each for error in errors for each in error.found)
-    what = first.cause.replace("{}", listed([each for each, _ in found.most_common()], 5))
     mends = f"; {mend or first.mend}" if isinstance(first, DamagedError) else ""
+    cause, mends = (
+        _ONE_OR_MORE.sub(r"\2" if more else r"\1", text) for text in (first.cause, mends)
+    )
+    what = cause.replace("{}", listed([each for each, _ in found.most_common()], 5))
     return f"{first.place}{f' and {more} more' if more else ''}: {what}{mends}"
 
 

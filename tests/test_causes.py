@@ -31,7 +31,7 @@ from segbench.work.reading import as_labels
 def test_each_cause_is_one_line_with_its_first_file_and_their_number(faults):
     kinds = {False: FileError, True: DamagedError}
     problems = [
-        kinds[d](f"{i}.png", f"{cause} {{}} is wrong", what)
+        kinds[d](f"{i}.png", f"{cause} {{}} [is|are] wrong", what)
         for i, (cause, what, d) in enumerate(faults)
     ]
     lines = by_cause(problems, mend="drop it")
@@ -42,6 +42,7 @@ def test_each_cause_is_one_line_with_its_first_file_and_their_number(faults):
         assert line.startswith(f"{alike[0]}.png")
         assert line.endswith("; drop it") == damaged
         assert (f" and {len(alike) - 1} more: " in line) == (len(alike) > 1)
+        assert ("are wrong" if len(alike) > 1 else "is wrong") in line
         assert all(faults[i][1] in line for i in alike)
 
 
@@ -55,8 +56,8 @@ def test_a_value_in_all_labels_is_one_line_with_every_value(folder, machine):  #
     with pytest.raises(DataError) as told:
         open_split(card(), "train", machine)
     assert str(told.value) == (
-        f"{labels[0]} and 5 more: has the label value 11, 12, 13, which street declares neither "
-        "as a class nor as ignored; mend the file, or the card's `encoding`"
+        f"{labels[0]} and 5 more: have label values that street declares neither as classes nor as "
+        "ignored: 11, 12, 13; mend the files, or the card's `encoding`"
     )
 
 
@@ -65,18 +66,17 @@ def test_only_what_segbench_fetched_is_to_be_fetched_again(folder, machine, tmp_
     fetched = card(archives=(archive,))
     for path in (folder / "photos" / "val").iterdir():
         path.write_bytes(b"")
-    for named, mend in (
-        (card(), "mend or replace the file"),
-        (fetched, "mend or replace the file"),
-    ):
-        with pytest.raises(DataError, match=f"im0.jpg and 2 more: is empty; {mend}$"):
+    for named in (card(), fetched):
+        with pytest.raises(
+            DataError, match=r"im0.jpg and 2 more: are empty; mend or replace the files$"
+        ):
             open_split(named, "val", machine)
     place = download_folder(fetched, machine)
     shutil.copytree(folder, place / "street")
     with pytest.raises(DataError) as told:
         open_split(fetched, "val", Machine(cache=machine.cache))
     assert str(told.value).endswith(
-        f": is empty; delete {place} and fetch it again with `segbench prepare street`"
+        f": are empty; delete {place} and fetch it again with `segbench prepare street`"
     )
 
 
@@ -143,8 +143,8 @@ def test_missing_and_surplus_predictions_are_a_line_each(folder, machine, tmp_pa
             theirs, card(), Protocol(), machine, name="theirs", reading=as_labels(card())
         )
     assert str(told.value).splitlines()[1:] == [
-        "im0.png and 2 more: is missing",
-        "a.png and 3 more: is surplus: the split has no such image",
+        "im0.png and 2 more: are missing",
+        "a.png and 3 more: are surplus: the split has no such images",
     ]
 
 

@@ -171,11 +171,11 @@ def test_all_broken_pairs_are_reported_at_once_each_with_its_file(folder, machin
         open_split(card(), "train", machine)
     lines = str(caught.value).splitlines()
     assert len(lines) == 5
-    assert f"{masks / 'im0.png'}: has the label value 7, which street" in lines[0]
-    assert "is 10x10 pixels, but its image 49x34" in lines[1]
+    assert f"{masks / 'im0.png'}: has label values that street declares neither" in lines[0]
+    assert "is 10x10 pixels, but the image 49x34" in lines[1]
     assert f"{photos / 'im2.jpg'}: is not a readable image" in lines[2]
     assert f"{masks / 'im3.png'}: is not a readable label image" in lines[3]
-    assert "is a RGB image; a label must hold one value per pixel" in lines[4]
+    assert "holds colours (RGB); a label must hold one value per pixel" in lines[4]
     left = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
     assert left == []
 

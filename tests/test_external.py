@@ -208,8 +208,8 @@ def test_missing_surplus_unreadable_and_wrongly_sized_files_are_all_listed_at_on
     assert code == 2
     assert f"{first.name}: is missing" in said
     assert "nobody.png: is surplus: the split has no such image" in said
-    assert f"wrong size: {second}: 31x32 pixels, its label 32x32" in said
-    assert f"{third.name}: is a RGB image" in said
+    assert f"wrong size: {second}: 31x32 pixels, the label 32x32" in said
+    assert f"{third.name}: holds colours (RGB)" in said
     assert load_externals(toy_run) == []
 
 

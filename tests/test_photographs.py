@@ -93,7 +93,7 @@ def test_grey_labels_of_16_bits_with_alpha_keep_their_values():
 @pytest.mark.parametrize("channels", [3, 4])
 def test_colours_of_16_bits_are_no_label(channels):
     raw = sixteen_bits(np.zeros((5, 7, channels), np.uint16))
-    with pytest.raises(DataError, match="not colours"):
+    with pytest.raises(DataError, match="a: holds colours"):
         image_label(raw, "a")
 
 
@@ -147,7 +147,7 @@ def test_photographs_that_exif_turns_need_a_word_of_the_card(street, tmp_path):
     with pytest.raises(DataError) as error:
         street(images)
     assert str(error.value) == (
-        f"{tmp_path}/photos/im1.png and 2 more: EXIF has it shown turned or mirrored, and the card "
+        f"{tmp_path}/photos/im1.png and 2 more: EXIF has them shown turned or mirrored, and the card "
         "does not say which pixels the labels are drawn on; add to the card `exif: apply` (as shown) "
         "or `exif: stored` (as they lie in the file)"
     )
@@ -164,7 +164,7 @@ def test_the_card_says_which_pixels_labels_are_drawn_on(street, exif, shape):
 def test_sizes_that_differ_by_exif_name_it(street):
     with pytest.raises(DataError) as error:
         street([oriented(6)], (24, 32), exif="apply")
-    assert "masks/im0.png: is 32x24 pixels, but its image 24x32, by EXIF's orient" in str(
+    assert "masks/im0.png: is 32x24 pixels, but the image 24x32, by EXIF's orient" in str(
         error.value
     )
     assert "the card's `exif: apply`; a pair must have one size" in str(error.value)
@@ -177,9 +177,9 @@ def test_a_split_of_fewer_significant_bits_is_not_read_as_black(street, tmp_path
     with pytest.raises(DataError) as error:
         street(images)
     assert str(error.value) == (
-        f"{tmp_path}/photos/im0.png and 2 more: has 16 bits, and no value above 4095: it would be "
-        "read as nearly black; scale it up, or add to the data set's card `image_bits: 12` (16 if it is "
-        "so dark)"
+        f"{tmp_path}/photos/im0.png and 2 more: have 16 bits, and no value above 4095: they would "
+        "be read as nearly black; scale them up, or add to the data set's card `image_bits: 12` (16 if "
+        "they are so dark)"
     )
     split = street(images, image_bits=12)
     for index, expected in enumerate(values):
@@ -198,8 +198,8 @@ def test_values_above_the_card_s_bits_are_a_fault_of_the_card(street, tmp_path):
     with pytest.raises(DataError) as error:
         street(images, image_bits=12)
     assert str(error.value) == (
-        f"{tmp_path}/photos/im1.png and 1 more: has values above 4095, the largest by the card's "
-        "`image_bits: 12`, up to 6000; scale it down, or mend the card"
+        f"{tmp_path}/photos/im1.png and 1 more: have values above 4095, the largest by the card's "
+        "`image_bits: 12`, up to 6000; scale them down, or mend the card"
     )
 
 
@@ -213,7 +213,7 @@ def test_predict_warns_once_of_photographs_that_are_nearly_black(toy_run, tmp_pa
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     (said,) = [r.getMessage() for r in caplog.records if "16 bits" in r.getMessage()]
-    assert said.startswith(f"{tmp_path}/a.png and 1 more: has 16 bits, and no value above ")
+    assert said.startswith(f"{tmp_path}/a.png and 1 more: have 16 bits, and no value above ")
 
 
 def test_predict_labels_a_photograph_as_people_see_it(toy_run, tmp_path):

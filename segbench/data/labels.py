@@ -27,8 +27,8 @@ _LOSSY = {  # by a file's first bytes
     b"\x00\x00\x00\x0cJXL ": "JPEG XL",
 }
 _NOT_LOSSLESS = (
-    "a label must be lossless, but the file is {}, whatever its name says; save it as PNG from its "
-    "source"
+    "a label must be lossless, but the file[ is|s are] {}, whatever [its name says|their names say]; "
+    "save [it|them] as PNG from [its source|their sources]"
 )
 _LOSSY_IN_TIFF = {"jpeg", "tiff_jpeg", "webp"}
 
@@ -67,12 +67,12 @@ def decode_label(
     if undeclared.size:
         raise FileError(
             name,
-            f"has the label value {{}}, which {card.name} declares neither as a class nor as ignored; "
-            "mend the file, or the card's `encoding`",
+            f"[has|have] label values that {card.name} declares neither as classes nor as ignored: "
+            "{}; mend the file[|s], or the card's `encoding`",
             *np.unique(undeclared),
         )
     if problem := palette_problem(found, lookup, card.palette, card.classes):
-        raise FileError(name, "{}; save it with the right values, or mend the card", problem)
+        raise FileError(name, "{}; save [it|them] with the right values, or mend the card", problem)
     return indices.astype(np.uint8)
 
 
@@ -93,17 +93,19 @@ def image_label(raw: bytes, name: str) -> RawLabel:
             if values is None:
                 raise FileError(
                     name,
-                    "is a {} image; a label must hold one value per pixel (palette or grey), not colours",
+                    "[holds|hold] colours ({}); a label must hold one value per pixel (palette or grey)",
                     image.mode,
                 )
             if image.mode == "L":
                 values = values // _GREY_STEP.get(_grey_bits(image, raw), 1)
             colours = image.getpalette() if image.mode == "P" else None
     except UnidentifiedImageError as error:  # its own words hold an address in memory
-        what = f"is none of {', '.join(_FORMATS)}" if raw else "is empty"
+        what = f"[is|are] none of {', '.join(_FORMATS)}" if raw else "[is|are] empty"
         raise DamagedError(name, what) from error
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise DamagedError(name, "is not a readable label image ({})", error) from error
+        raise DamagedError(
+            name, "[is not a readable label image|are no readable label images] ({})", error
+        ) from error
     if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
         raise FileError(name, "label values must lie in 0..65535")
     palette = None if colours is None else np.asarray(colours, dtype=np.uint8).reshape(-1, 3)
@@ -173,7 +175,7 @@ def palette_problem(
     value, name, seen = swapped[0]
     owner = names[class_of[seen]] if seen in class_of else "void"
     return (
-        f"its palette gives {len(swapped)} of its values the colours of other classes (value {value} "
+        f"the palette gives {len(swapped)} of its values the colours of other classes (value {value} "
         f"is {name!r} and has the colour of {owner!r})"
     )
 
@@ -200,11 +202,16 @@ def _mat_variable(raw: bytes, name: str, variable: str) -> Any:
     from scipy.io import loadmat
 
     if raw.startswith(b"MATLAB 7.3"):
-        raise FileError(name, "is a file of MATLAB v7.3, which is not read; save it as v7 (`-v7`)")
+        raise FileError(
+            name,
+            "[is a file|are files] of MATLAB v7.3, which is not read; save [it|them] as v7 (`-v7`)",
+        )
     try:
         value: Any = loadmat(io.BytesIO(raw), squeeze_me=True, struct_as_record=False)
     except Exception as error:  # scipy raises many kinds for damaged files
-        raise DamagedError(name, "is not a readable MATLAB file ({})", error) from error
+        raise DamagedError(
+            name, "[is not a readable MATLAB file|are no readable MATLAB files] ({})", error
+        ) from error
     held = ", ".join(key for key in value if not key.startswith("__"))
     for index, step in enumerate(variable.split(".")):
         try:
@@ -212,7 +219,7 @@ def _mat_variable(raw: bytes, name: str, variable: str) -> Any:
         except (LookupError, AttributeError) as error:
             raise FileError(
                 name,
-                f"holds no MATLAB variable {variable!r}, but {{}}; mend the card's `encoding.variable`",
+                f"[holds|hold] no MATLAB variable {variable!r}, but {{}}; mend the card's `encoding.variable`",
                 held or "none at all",
             ) from error
     return value

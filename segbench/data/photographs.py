@@ -20,10 +20,14 @@ from segbench.data.as_stored import (
     orientation_of,
     turned_by_pillow,
 )
-from segbench.errors import DamagedError
+from segbench.errors import DamagedError, FileError
 from segbench.schema.cards import Exif
 
 _SENSOR_BITS = (8, 10, 12, 14)  # what cameras put into files of 16
+_TURNED = (
+    "EXIF has [it|them] shown turned or mirrored, and the card does not say which pixels the labels are "
+    "drawn on; add to the card `exif: apply` (as shown) or `exif: stored` (as they lie in the file)"
+)
 
 
 class Photograph(NamedTuple):
@@ -71,60 +75,50 @@ def checked_image(
                 buffer.getvalue(), rgb.height, rgb.width, digest_of_pixels(rgb), *known
             )
     except UnidentifiedImageError as error:  # its own words hold an address in memory
-        what = "is empty" if not raw else "is of no image format that Pillow knows"
+        what = "[is|are] of no image format that Pillow knows" if raw else "[is|are] empty"
         raise DamagedError(name, what) from error
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise DamagedError(name, "is not a readable image ({})", error) from error
+        raise DamagedError(
+            name, "[is not a readable image|are no readable images] ({})", error
+        ) from error
 
 
 class Doubts:
-    """What a split's photographs leave open, for the card to say: one sentence for each cause."""
+    """What a split's photographs leave open, for the card to say."""
 
     def __init__(self, exif: Exif | None, bits: int | None) -> None:
         self._exif = exif
         self._bits = bits
         self._turned: list[str] = []
-        self._deep: list[str] = []
-        self._too_bright: list[str] = []
-        self._brightest = 0
+        self._brightest: dict[str, int] = {}  # of 16 bit files
 
     def add(self, name: str, photograph: Photograph) -> None:
         """Look at one photograph of the split."""
         if photograph.is_turned and self._exif is None:
             self._turned.append(name)
         if photograph.brightest is not None:
-            self._deep.append(name)
-            self._brightest = max(self._brightest, photograph.brightest)
-            if photograph.brightest >= 2 ** (self._bits or 16):
-                self._too_bright.append(name)
+            self._brightest[name] = photograph.brightest
 
-    def sentences(self) -> list[str]:
-        """Return what is open, with the number of files and the first of them."""
-        found = []
-        if self._turned:
-            found.append(
-                f"{_counted(self._turned)}: EXIF has it shown turned or mirrored, and the card does not "
-                "say which pixels the labels are drawn on; add to the card `exif: apply` (as shown) "
-                "or `exif: stored` (as they lie in the file)"
+    def problems(self) -> list[FileError]:
+        """Return what is open, for each file."""
+        found = [FileError(name, _TURNED) for name in self._turned]
+        largest, most = max(self._brightest.values(), default=0), 2 ** (self._bits or 16) - 1
+        bits = next((b for b in _SENSOR_BITS if largest < 2**b), None)
+        if self._bits is None and bits is not None:
+            dark = (
+                f"[has|have] 16 bits, and no value above {largest}: [it|they] would be read as nearly "
+                "black; scale [it|them] up, or add to the data set's card "
+                f"`image_bits: {bits}` (16 if [it is|they are] so dark)"
             )
-        bits = next((b for b in _SENSOR_BITS if self._brightest < 2**b), None)
-        if self._deep and self._bits is None and bits is not None:
-            found.append(
-                f"{_counted(self._deep)}: has 16 bits, and no value above {self._brightest}: it would "
-                f"be read as nearly black; scale it up, or add to the data set's card `image_bits: {bits}` "
-                "(16 if it is so dark)"
-            )
-        if self._too_bright:
-            found.append(
-                f"{_counted(self._too_bright)}: has values above {2 ** (self._bits or 16) - 1}, the "
-                f"largest by the card's `image_bits: {self._bits}`, up to {self._brightest}; "
-                "scale it down, or mend the card"
-            )
+            found += [FileError(name, dark) for name in self._brightest]
+        bright = (
+            f"[has|have] values above {most}, the largest by the card's `image_bits: {self._bits}`, up "
+            f"to {largest}; scale [it|them] down, or mend the card"
+        )
+        found += [
+            FileError(name, bright) for name, value in self._brightest.items() if value > most
+        ]
         return found
-
-
-def _counted(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def digest_of_pixels(image: Image.Image) -> str:

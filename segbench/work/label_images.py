@@ -126,7 +126,7 @@ def label_images(
                 _label(name, image.to(chosen_device(machine)), asked, trial, segmenter, protocol)
             )
         progress(done, len(sources))
-    for sentence in doubts.sentences():
+    for sentence in by_cause(doubts.problems()):
         LOG.warning("%s", sentence)
     if problems:
         raise DataError("\n".join(by_cause(problems)))

@@ -253,9 +253,9 @@ def _missing_and_surplus(
     scored: Sequence[str], known: Sequence[str], files: Mapping[str, Path]
 ) -> list[DataError]:
     """Return what is wrong with the names of predictions; those of images not scored are in order."""
-    missing = [FileError(f"{name}.png", "is missing") for name in scored if name not in files]
+    missing = [FileError(f"{name}.png", "[is|are] missing") for name in scored if name not in files]
     surplus = [
-        FileError(f"{name}.png", "is surplus: the split has no such image")
+        FileError(f"{name}.png", "[is|are] surplus: the split has no such image[|s]")
         for name in sorted(set(files) - set(known))
     ]
     return [*missing, *surplus]
@@ -294,7 +294,7 @@ def _values(
         return None
     if values.shape != size:
         found, expected = (f"{w}x{h}" for h, w in (values.shape, size))
-        sizes = f"{found} pixels, its label {expected}"
+        sizes = f"{found} pixels, the label {expected}"
         problems.append(FileError(f"wrong size: {path}", "{}", sizes))
         return None
     return values

@@ -84,7 +84,7 @@ class FilesSource(SplitSource):
                 problems.append(error)
             if progress is not None:
                 progress(index + 1, len(pairs))
-        if told := [*doubts.sentences(), *by_cause(problems, mend=self._mend())]:
+        if told := by_cause([*doubts.problems(), *problems], mend=self._mend()):
             raise DataError("\n".join(told))
 
     @cached_property
@@ -106,9 +106,9 @@ class FilesSource(SplitSource):
             exif = f", by EXIF's orientation and the card's `exif: {card.exif}`" * image.is_turned
             raise FileError(
                 pair.label,
-                f"is {{}}{exif}; a pair must have one size",
+                f"[is|are] {{}}{exif}; a pair must have one size",
                 f"{label.shape[1]}x{label.shape[0]} pixels, "
-                f"but its image {image.width}x{image.height}",
+                f"but the image {image.width}x{image.height}",
             )
         return Row(pair.name, image.stored, label, image.digest)
 
