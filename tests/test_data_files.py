@@ -560,7 +560,7 @@ def test_prepare_names_what_is_wrong_with_every_split(folder, machine):
         f"{folder / 'photos' / split / name}.jpg: {what}; mend or replace the file"
         for split in ("train", "val")
         for name, what in (
-            ("im0", "is of no image format that Pillow knows"),
+            ("im0", "is none of JPEG, PNG, TIFF, BMP, GIF, WEBP, JPEG2000, AVIF, PPM"),
             ("im1", "is empty"),
         )
     ]

@@ -43,6 +43,45 @@ def sixteen_bits(values: np.ndarray) -> bytes:
     )
 
 
+def tiff(values: np.ndarray, *, order: str = "<", packed: bool = False, **tags: int) -> bytes:
+    """Return a TIFF file of 16 bits, (H, W) or (H, W, 3), in one strip or in one for each channel.
+
+    tags: their names are `t` and the number.
+    """
+    height, width, channels = np.atleast_3d(values).shape
+    whole = values.astype(f"{order}u2")
+    strips = [whole[..., c] for c in range(channels)] if tags.get("t284") == 2 else [whole]
+    data = [zlib.compress(s.tobytes()) if packed else s.tobytes() for s in strips]
+    ends = 8 + np.cumsum([len(part) for part in data])
+    entries: dict[int, tuple[str, list[int]]] = {
+        256: ("I", [width]), 257: ("I", [height]), 258: ("H", [16] * channels),
+        259: ("H", [8 if packed else 1]), 262: ("H", [1 if channels == 1 else 2]),
+        273: ("I", [8, *map(int, ends[:-1])]), 277: ("H", [channels]), 278: ("I", [height]),
+        279: ("I", list(map(len, data))),
+    }  # fmt: skip
+    entries |= {int(name[1:]): ("H", [value]) for name, value in tags.items()}
+    start = int(ends[-1]) + int(ends[-1]) % 2
+    after, table = start + 6 + 12 * len(entries), b""
+    longer = b""
+    for tag, (kind, numbers) in sorted(entries.items()):
+        packed_numbers = struct.pack(f"{order}{len(numbers)}{kind}", *numbers)
+        if len(packed_numbers) > 4:
+            place = struct.pack(f"{order}I", after + len(longer))
+            longer, packed_numbers = longer + packed_numbers, place
+        table += struct.pack(f"{order}HHI", tag, "HI".index(kind) + 3, len(numbers))
+        table += packed_numbers.ljust(4, b"\0")
+    first = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, start)
+    body = (first + b"".join(data)).ljust(start, b"\0")
+    return body + struct.pack(f"{order}H", len(entries)) + table + bytes(4) + longer
+
+
+def ppm(values: np.ndarray, largest: int, *, plain: bool = False) -> bytes:
+    kind = {(2, False): b"P5", (3, False): b"P6", (2, True): b"P2", (3, True): b"P3"}
+    text = " ".join(map(str, values.ravel().tolist())).encode()
+    head = b"%s %d %d %d\n" % (kind[values.ndim, plain], values.shape[1], values.shape[0], largest)
+    return head + (text if plain else values.astype(">u2").tobytes())
+
+
 def pixels_of(stored: bytes) -> np.ndarray:
     return decoded_image(stored).permute(1, 2, 0).numpy()
 
@@ -108,6 +147,54 @@ def test_the_upper_8_of_the_significant_bits_are_kept(shape, bits):
     expected = seen >> ((bits or 16) - 8)
     np.testing.assert_array_equal(pixels_of(found.stored), np.broadcast_to(expected, (5, 7, 3)))
     assert found.brightest == seen.max()
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_tiff_files_of_16_bits_are_read_whole(shape, order, packed):
+    values = RNG.integers(0, 4096, shape).astype(np.uint16)
+    raw = tiff(values, order=order, packed=packed)
+    for bits, expected in ((None, values >> 8), (12, values >> 4)):
+        found = checked_image(raw, "a", bits=bits)
+        expected = np.broadcast_to(np.atleast_3d(expected), (5, 7, 3))
+        np.testing.assert_array_equal(pixels_of(found.stored), expected)
+        assert found.brightest == values.max()
+
+
+COLOURS = RNG.integers(0, 4096, (5, 7, 3)).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (tiff(COLOURS, t284=2), "has 16 bits per value, of which only 8 can be read"),
+        (tiff(COLOURS, t284=2, packed=True), "has 16 bits per value, of which only 8 can be read"),
+        (tiff(COLOURS[..., 0], t262=0), "has 16 bits per value with 0 for white"),
+        (ppm(COLOURS, 65535), "has 16 bits per value, of which only 8 can be read"),
+        (ppm(COLOURS, 65535, plain=True), "has 16 bits per value, of which only 8 can be read"),
+        (ppm(COLOURS[..., 0], 65535), "has values of the kind I"),
+        (ppm(COLOURS[..., 0], 4095), "has values of the kind I"),
+    ],
+)
+def test_16_bits_that_cannot_be_read_whole_are_refused(raw, said):
+    with pytest.raises(DataError, match=f"^a: {said}.*; save it as PNG"):
+        checked_image(raw, "a", bits=12)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("largest", [1023, 4095])
+def test_a_file_that_says_what_is_white_is_scaled_by_it(largest, plain):
+    values = np.minimum(COLOURS, largest)
+    found = checked_image(ppm(values, largest, plain=plain), "a")
+    np.testing.assert_allclose(pixels_of(found.stored), values * (255 / largest), atol=0.51)
+
+
+def test_formats_whose_depth_is_not_looked_at_are_no_photographs():
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).save(buffer, format="SGI")
+    with pytest.raises(DataError, match=r"^a: is none of JPEG, PNG, TIFF"):
+        checked_image(buffer.getvalue(), "a")
 
 
 def test_8_bit_files_are_read_as_they_are_whatever_the_card_says():

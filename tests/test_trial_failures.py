@@ -99,7 +99,7 @@ def test_a_broken_photograph_fails_its_trial_with_the_files_name(toy_project, ou
     (tmp_path / "data" / "street" / "photos" / "train" / "2.png").write_bytes(b"\x89PNG broken")
     outcome, result, _ = outcome_of("sweep.dataset=street", data=(str(tmp_path / "data"),))
     assert (outcome, result.kind) == ("failed", "data")
-    assert "photos/train/2.png: is of no image format" in result.message
+    assert "photos/train/2.png: is none of JPEG" in result.message
 
 
 def test_a_users_folder_of_images_and_masks_trains_with_one_card_and_no_code(

@@ -5,12 +5,22 @@ Letters: H W size of the image.
 
 import contextlib
 import io
+import sys
 import warnings
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    PLANAR_CONFIGURATION,
+    TiffImageFile,
+)
+
+from segbench.errors import FileError
 
 _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 _TO_UPRIGHT = {
@@ -24,13 +34,16 @@ _TO_UPRIGHT = {
 }
 _BACK = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # the orientation that undoes another
 _GREY_ALPHA = "LA;16B"
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _LOWER_BYTES = {  # how Pillow reads a pixel -> how it reads the lower bytes of the colours, or of grey
-    "RGB;16B": "RGB;16L",
-    "RGB;16L": "RGB;16B",
-    "RGBA;16B": "RGBA;16L",
-    "RGBA;16L": "RGBA;16B",
     _GREY_ALPHA: "ARGB",  # the second of four bytes is red
+    **{
+        f"{colours};16{order}": f"{colours};16{other}"
+        for colours in ("RGB", "RGBA", "RGBX")
+        for order, other in _OTHER_ORDER.items()
+    },
 }
+_JPEG_2000_SIZES = b"\xff\x4f\xff\x51"  # 42 bytes from here lies the depth of a value, less one
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -56,17 +69,35 @@ def as_stored(shown: Image.Image, orientation: int) -> Image.Image:
     return as_shown(shown, _BACK[orientation])
 
 
-def deep_values(image: Image.Image, raw: bytes) -> NDArray[np.uint16] | None:
+def deep_values(image: Image.Image, raw: bytes, name: str) -> NDArray[np.uint16] | None:
     """Return a 16 bit file's values, (H, W) or (H, W, 3), and None of any other; loads the image.
 
     Of colours, and of grey with alpha, Pillow keeps the upper bytes alone: the lower are read apart.
+
+    Raises:
+        DataError: the values cannot be read whole.
     """
     mode, arguments = _reading_of_lower_bytes(image)
+    has_16_bits = _bits_of(image, raw) == 16
     image.load()
+    if (
+        isinstance(image, TiffImageFile)
+        and has_16_bits
+        and not image.tag_v2[PHOTOMETRIC_INTERPRETATION]
+    ):
+        raise FileError(
+            name, "[has|have] 16 bits per value with 0 for white; save [it|them] as PNG"
+        )
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
     if image.mode in {"I", "F"}:
-        raise ValueError(f"its values are of the kind {image.mode}; save it with 8 bits")
+        what = (
+            f"[has|have] values of the kind {image.mode}, which are not read from this kind of file"
+        )
+        raise FileError(name, f"{what}; save [it|them] as PNG with 8 or 16 bits")
+    if arguments is None and has_16_bits:
+        what = "[has|have] 16 bits per value, of which only 8 can be read from this kind of file"
+        raise FileError(name, f"{what}; save [it|them] as PNG with 16 bits")
     if arguments is None:
         return None
     with Image.open(io.BytesIO(raw)) as again:
@@ -76,11 +107,28 @@ def deep_values(image: Image.Image, raw: bytes) -> NDArray[np.uint16] | None:
     return values[..., 0] if mode == _GREY_ALPHA else values
 
 
-def _reading_of_lower_bytes(image: Image.Image) -> tuple[str, object]:
-    """Return how Pillow reads a pixel, and what to tell it for the lower bytes, None of 8 bits."""
+def _bits_of(image: Image.Image, raw: bytes) -> int:
+    """Return how many bits the file says that a value has; 8 where Pillow scales by what it says."""
+    if isinstance(image, TiffImageFile):
+        return int(np.max(image.tag_v2.get(BITSPERSAMPLE, 8)))
+    if image.format == "PNG":
+        return raw[24]
+    if image.format == "JPEG2000":
+        return (raw[raw.index(_JPEG_2000_SIZES) + 42] & 127) + 1
+    return 16 if image.format == "PPM" and _arguments(image)[1:] == (65535,) else 8
+
+
+def _arguments(image: Image.Image) -> tuple[Any, ...]:
+    """Return what Pillow tells its decoder; the first is the mode of a pixel in the file."""
     arguments = image.tile[0].args if isinstance(image, ImageFile) and image.tile else None
-    mode, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
+    return arguments if isinstance(arguments, tuple) else (arguments,)
+
+
+def _reading_of_lower_bytes(image: Image.Image) -> tuple[str, object]:
+    """Return how Pillow reads a pixel, and what to tell it for the lower bytes, None if nothing can."""
+    mode, *rest = _arguments(image)
     lower = _LOWER_BYTES.get(str(mode))
-    if lower is None:
+    in_planes = isinstance(image, TiffImageFile) and image.tag_v2.get(PLANAR_CONFIGURATION) == 2
+    if lower is None or in_planes:
         return str(mode), None
-    return str(mode), (lower, *rest) if isinstance(arguments, tuple) else lower
+    return str(mode), (lower, *rest) if rest else lower

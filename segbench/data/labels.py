@@ -89,7 +89,7 @@ def image_label(raw: bytes, name: str) -> RawLabel:
             if image.info.get("compression") in _LOSSY_IN_TIFF:
                 lossy = f"{image.info['compression']} data in a TIFF"
                 raise FileError(name, _NOT_LOSSLESS, lossy)
-            values = _one_value(image, raw)
+            values = _one_value(image, raw, name)
             if values is None:
                 raise FileError(
                     name,
@@ -112,10 +112,10 @@ def image_label(raw: bytes, name: str) -> RawLabel:
     return RawLabel(values.astype(np.uint16), palette)
 
 
-def _one_value(image: Image.Image, raw: bytes) -> NDArray[np.integer] | None:
+def _one_value(image: Image.Image, raw: bytes, name: str) -> NDArray[np.integer] | None:
     """Return the (H, W) values of an opened image as they lie in its file; None of colours."""
     if image.mode == "RGBA":  # also what Pillow makes of grey with alpha in 16 bits
-        deep = deep_values(image, raw)
+        deep = deep_values(image, raw, name)
         return deep if deep is not None and deep.ndim == 2 else None
     if image.mode not in {"P", "L", "LA", "1", "I;16", "I;16B", "I"}:
         return None

@@ -23,6 +23,7 @@ from segbench.data.as_stored import (
 from segbench.errors import DamagedError, FileError
 from segbench.schema.cards import Exif
 
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "AVIF", "PPM")
 _SENSOR_BITS = (8, 10, 12, 14)  # what cameras put into files of 16
 _TURNED = (
     "EXIF has [it|them] shown turned or mirrored, and the card does not say which pixels the labels are "
@@ -58,9 +59,9 @@ def checked_image(
         DataError: the file is damaged, cut short, or not an image.
     """
     try:
-        with Image.open(io.BytesIO(raw)) as image:
+        with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
             turned = turned_by_pillow(image)
-            values = deep_values(image, raw)
+            values = deep_values(image, raw, name)
             orientation = orientation_of(image) if turned == 1 else turned
             seen = image if values is None else _eight_bits(image, values, bits or 16)
             seen = as_stored(seen, turned)
@@ -75,7 +76,7 @@ def checked_image(
                 buffer.getvalue(), rgb.height, rgb.width, digest_of_pixels(rgb), *known
             )
     except UnidentifiedImageError as error:  # its own words hold an address in memory
-        what = "[is|are] of no image format that Pillow knows" if raw else "[is|are] empty"
+        what = f"[is|are] none of {', '.join(_FORMATS)}" if raw else "[is|are] empty"
         raise DamagedError(name, what) from error
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise DamagedError(
