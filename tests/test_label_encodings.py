@@ -243,7 +243,11 @@ RAMP = tuple((value, value, value) for value in range(256))
         (OTHER_COLOURS, [0, 1, 2], False),
         ((OTHER_COLOURS[0], COLOURS[2], OTHER_COLOURS[1]), [0, 1, 2], False),  # one by chance
         (RAMP, [0, 1, 2, 255], False),
-        ((*COLOURS, *(COLOURS[0],) * 253), [0, 255], False),  # 255 is ignored, whatever its colour
+        ((*COLOURS, *(COLOURS[0],) * 253), [0, 255], False),  # 255 is ignored, 0 has its colour
+        ((*COLOURS[:2], *(COLOURS[2],) * 254), [0, 1, 255], False),  # and 2, though it is not used
+        ((*COLOURS[:2], *(COLOURS[1],) * 253, COLOURS[2]), [0, 1, 255], True),  # class 2 is lost
+        ((OTHER_COLOURS[0], *(COLOURS[2],) * 255), [0, 255], False),  # colours of their own
+        ((*COLOURS[:2], *(VOID_COLOUR,) * 254), [0, 1, 255], False),
     ],
 )
 def test_a_palette_with_the_colours_of_other_classes_is_refused(palette, used, is_refused):

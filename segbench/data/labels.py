@@ -151,32 +151,36 @@ def palette_problem(
 
     A tool that saves a palette image anew may renumber its indices; the colours stay. So the file is
     in order where the colours at the values that it uses are these classes' own, or simply others.
-    The grey ramp, which grey images are given, says nothing.
+    A value that is no class may have any colour but that of a class whose own value has another: that
+    class would be lost. The grey ramp, which grey images are given, says nothing.
 
     lookup: (65536,) raw value -> index into `colours` and `names`; what is not below their length
     is no class.
     """
     if label.palette is None:
         return ""
+    palette = [tuple(colour) for colour in label.palette.tolist()]
     class_of = {colour: index for index, colour in reversed(list(enumerate(colours)))}
-    swapped, strange = [], 0
-    for value in np.flatnonzero(np.bincount(label.values.ravel())).tolist():
-        meant = int(lookup[value])
-        if meant >= len(colours) or value >= len(label.palette):
-            continue
-        seen = tuple(label.palette[value].tolist())
-        if seen == colours[meant]:
-            continue
+    meant = dict(enumerate(lookup[: len(palette)].tolist()))
+    in_place = {palette[v] for v, c in meant.items() if colours[c : c + 1] == (palette[v],)}
+    swapped, hidden, strange = [], [], 0
+    for value in np.flatnonzero(np.bincount(label.values.ravel())[: len(palette)]).tolist():
+        seen = palette[value]
         is_known = (seen in class_of or seen == VOID_COLOUR) and seen != (value, value, value)
-        swapped += [(value, names[meant], seen)] if is_known else []
-        strange += not is_known
-    if not swapped or strange > len(swapped):
+        if meant[value] >= len(colours):
+            hidden += [value] if is_known and seen in class_of and seen not in in_place else []
+        elif seen != colours[meant[value]]:
+            swapped += [value] if is_known else []
+            strange += not is_known
+    wrong = [*swapped, *hidden] if strange <= len(swapped) else []
+    if not wrong:
         return ""
-    value, name, seen = swapped[0]
-    owner = names[class_of[seen]] if seen in class_of else "void"
+    first = wrong[0]
+    name = repr(names[meant[first]]) if meant[first] < len(names) else "no class"
+    owner = names[class_of[palette[first]]] if palette[first] in class_of else "void"
     return (
-        f"the palette gives {len(swapped)} of its values the colours of other classes (value {value} "
-        f"is {name!r} and has the colour of {owner!r})"
+        f"the palette gives {len(wrong)} of its values the colours of other classes (value {first} is "
+        f"{name} and has the colour of {owner!r})"
     )
 
 
