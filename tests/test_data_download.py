@@ -229,6 +229,27 @@ def test_sound_archives_unpack_and_damaged_ones_are_named(tmp_path):
         unpack(tmp_path / "bad.zip", tmp_path / "in")
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_full_disk_is_no_fault_of_the_archive(tmp_path, kind):
+    path = tmp_path / f"sound.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.txt", "hello")
+    else:
+        with tarfile.open(path, "w") as archive:
+            info = tarfile.TarInfo("a.txt")
+            info.size = 5
+            archive.addfile(info, io.BytesIO(b"hello"))
+    into = tmp_path / "in"
+    into.mkdir()
+    (into / "a.txt.part").symlink_to("/dev/full")
+    with pytest.raises(DataError) as told:
+        unpack(path, into)
+    assert str(told.value) == (
+        f"{path}: cannot be unpacked to {into} (No space left on device); free space or set --cache"
+    )
+
+
 @pytest.mark.parametrize("kind", ["zip", "gz", "xz"])
 def test_a_flipped_bit_anywhere_in_an_archive_is_noticed_or_harmless(tmp_path, kind):
     content = CONTENT[:3000] + b"0" * 3000

@@ -540,6 +540,22 @@ def test_an_image_without_a_label_and_a_label_without_an_image_are_told(folder, 
     assert "add them, take their names out of the labels, or mend the card's patterns" in missing
 
 
+@pytest.mark.parametrize("kind", ["photos", "masks"])
+def test_a_link_to_nothing_is_a_missing_file_before_anything_is_read(folder, machine, kind):
+    path = folder / kind / "train" / ("im4.jpg" if kind == "photos" else "im4.png")
+    target = folder / "moved" / path.name
+    target.parent.mkdir()
+    raw = path.read_bytes()
+    path.unlink()
+    path.symlink_to(target)
+    with pytest.raises(DataError) as caught:
+        prepare(card(), machine, download_missing=False)
+    assert f"street train: missing files: {path} (a link to nothing); add them" in str(caught.value)
+    assert preflight([(card(), "train")], machine) == [str(caught.value)]
+    target.write_bytes(raw)
+    assert len(open_split(card(), "train", machine)) == 6
+
+
 def test_images_that_nobody_labelled_may_lie_beside_when_the_card_counts_the_others(
     folder, machine
 ):

@@ -4,6 +4,7 @@ Raw files are looked for at every root of the card: in each data folder, with an
 card's name above it, then in the cache, in `data/NAME` and where the card's archives are unpacked.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -138,10 +139,9 @@ def _found_pairs(
         label = root / split.labels.replace("{name}", name)
         images = [image for image in files.images(root / place) if image != label]
         if not images:
-            has_suffix = Path(place).suffix in _IMAGE_TYPES
-            missing.append(f"{root / place}{'' if has_suffix else f' ({_ANY_TYPE})'}")
+            missing.append(_missing_image(root / place))
         elif not files.has(label):
-            missing.append(str(label))
+            missing.append(_missing(label))
         elif len(images) > 1:
             unclear.append(" or ".join(map(str, images)))
         else:
@@ -158,6 +158,17 @@ def _found_pairs(
             "patterns (other types of image need their ending there, such as {name}.tif)"
         )
     return pairs, problems
+
+
+def _missing_image(exact: Path) -> str:
+    links = [path for path in _image_candidates(exact) if path.is_symlink()]
+    if links:
+        return _missing(links[0])
+    return f"{exact}{'' if exact.suffix in _IMAGE_TYPES else f' ({_ANY_TYPE})'}"
+
+
+def _missing(path: Path) -> str:
+    return f"{path} (a link to nothing)" if path.is_symlink() else str(path)
 
 
 def _images_without_label(root: Path, split: Split) -> list[Path]:
@@ -233,7 +244,10 @@ def _name_of(path: Path, root: Path, split: Split) -> str:
 
 
 class _Folders:
-    """The files of folders, each folder listed once: asking for one file at a time is slow."""
+    """The files of folders, each folder listed once: asking for one file at a time is slow.
+
+    A link to nothing is no file.
+    """
 
     def __init__(self) -> None:
         self._names: dict[Path, frozenset[str]] = {}
@@ -241,7 +255,8 @@ class _Folders:
     def has(self, path: Path) -> bool:
         if path.parent not in self._names:
             try:
-                self._names[path.parent] = frozenset(file.name for file in path.parent.iterdir())
+                with os.scandir(path.parent) as entries:
+                    self._names[path.parent] = frozenset(e.name for e in entries if e.is_file())
             except OSError:
                 self._names[path.parent] = frozenset()
         return path.name in self._names[path.parent]
@@ -250,5 +265,9 @@ class _Folders:
         """Return the file of that name, or all that have it and the ending of an image."""
         if self.has(exact):
             return [exact]
-        candidates = (exact.with_name(exact.name + suffix) for suffix in _IMAGE_TYPES)
-        return [path for path in candidates if self.has(path)]
+        return [path for path in _image_candidates(exact) if self.has(path)]
+
+
+def _image_candidates(exact: Path) -> list[Path]:
+    """Return the file of that name, and those that have the ending of an image."""
+    return [exact, *(exact.with_name(exact.name + suffix) for suffix in _IMAGE_TYPES)]

@@ -29,9 +29,9 @@ def unpack(
     """Unpack a zip or tar archive into `folder`; return the number of files.
 
     Raises:
-        DataError: the archive is damaged, or holds a link, a device, a path that leaves the folder,
-            or more than the bounds allow. What was unpacked before that stays: it is on the caller
-            not to use a folder whose unpacking did not end.
+        DataError: the disk is full, or the archive is damaged, or holds a link, a device, a path
+            that leaves the folder, or more than the bounds allow. What was unpacked before that
+            stays: it is on the caller not to use a folder whose unpacking did not end.
     """
     bounds = _Bounds(archive, max_files, max_bytes)
     try:
@@ -40,6 +40,12 @@ def unpack(
         if tarfile.is_tarfile(archive):
             return _unpack_tar(archive, folder, bounds)
     except _DAMAGE as error:
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # of the disk, not of the archive
+            raise DataError(
+                f"{archive}: cannot be unpacked to {folder} ({error.strerror}); free space or set --cache"
+            ) from error
         raise DataError(f"{archive}: cannot be unpacked ({error}); {_AGAIN}") from error
     raise DataError(f"{archive}: is neither a zip nor a tar archive; {_AGAIN}")
 

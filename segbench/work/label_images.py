@@ -217,8 +217,9 @@ def _images(given: Sequence[Path]) -> dict[str, Path]:
             named = [(p.relative_to(place).with_suffix("").as_posix(), p) for p in inside]
         else:
             named = [(place.stem, place)]
-        if not named or not all(path.is_file() for _, path in named):
-            problems.append(FileError(place, "no such image, or no image in it"))
+        if not named:
+            problems.append(FileError(place, "there is no image in [it|them]"))
+        problems += [FileError(p, "no such file[|s]") for _, p in named if not p.is_file()]
         check_file_names(place, (name for name, _ in named))
         for name, path in named:
             if found.setdefault(name, path) != path:
