@@ -25,14 +25,14 @@ heads: {{normed: {{strides: [32], feature_norm: batch}}}}
 sweep: {{backbone: [{backbone}], head: [{head}], dataset: [shapes_4], seeds: 2}}
 model: {{weights: none, geometry: {geometry}}}
 train:
-  images: {{crop: {crop}}}
+  images: {images}
   batch_size: {batch_size}
   accumulate: 20
   stages: [{{name: all, steps: 2, frozen: {frozen}, optimizer: {{lr: 0.1}}}}]
 """
 PLAIN = {
     "backbone": "resnet18", "head": "fcn32s", "geometry": "native",
-    "crop": "[64, 64]", "batch_size": 4, "frozen": "[]",
+    "images": "{crop: [64, 64]}", "batch_size": 4, "frozen": "[]",
 }  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def test_batch_norm_that_trains_on_few_images_is_told_in_one_line(found):
         {"frozen": "[batch_norm]"},
         {"frozen": "[backbone]"},
         {"backbone": "vgg16"},
-        {"backbone": "alexnet", "batch_size": 1, "crop": "[63, 63]"},
+        {"backbone": "alexnet", "batch_size": 1, "images": "{crop: [63, 63]}"},
     ],
 )
 def test_batch_norm_that_does_not_train_or_sees_eight_images_is_not_told(found, fields):
@@ -84,11 +84,18 @@ def test_a_heads_own_batch_norm_trains_whatever_is_frozen(found):
     [("fcn32s", "[]", "resnet18"), ("normed", "[backbone]", "head normed")],
 )
 def test_one_value_per_channel_is_refused(found, head, frozen, of):
-    (told,) = found(batch_size=1, crop="[32, 32]", head=head, frozen=frozen).problems
+    few = {"batch_size": 1, "head": head, "frozen": frozen}
+    (told,) = found(images="{crop: [32, 32]}", **few).problems
     assert told.startswith(
         f"train.batch_size 1 with images of 32x32 pixels gives batch norm of {of} one value per channel"
     )
-    assert found(batch_size=1, crop="[32, 33]", head=head, frozen=frozen).problems == []
+    assert found(images="{crop: [32, 33]}", **few).problems == []
+
+
+def test_drawn_images_that_are_neither_cropped_nor_squashed_have_a_known_size(found):
+    assert found(batch_size=1, images="{flip: true}").problems == []
+    (told,) = found(batch_size=1, images="{scale: [0.5, 2]}").problems
+    assert "train.batch_size 1 with images of 32x32 pixels gives batch norm of resnet18" in told
 
 
 def _trains(crop: tuple[int, int], backbone: str, head: Head, geometry: str) -> bool:
@@ -108,7 +115,7 @@ def _trains(crop: tuple[int, int], backbone: str, head: Head, geometry: str) -> 
 @pytest.mark.parametrize("geometry", ["native", "aligned"])
 @pytest.mark.parametrize("side", [32, 33, 47, 64])
 def test_what_is_refused_is_what_torch_refuses(found, backbone, geometry, side):
-    fields = {"backbone": backbone, "geometry": geometry, "crop": f"[32, {side}]"}
+    fields = {"backbone": backbone, "geometry": geometry, "images": f"{{crop: [32, {side}]}}"}
     refused = bool(found(batch_size=1, **fields).problems)
     assert refused != _trains((32, side), backbone, HEADS["fcn32s"], geometry)
 
@@ -144,7 +151,9 @@ def test_check_and_run_warn_and_refuse(write, tmp_path):
     done = CliRunner().invoke(app, ["check", str(good)])
     assert done.exit_code == 0
     assert "good.yaml: batch norm of resnet18 trains on 4 images" in _joined(done.output)
-    bad = write("bad.yaml", EXPERIMENT.format(**PLAIN | {"batch_size": 1, "crop": "[32, 32]"}))
+    bad = write(
+        "bad.yaml", EXPERIMENT.format(**PLAIN | {"batch_size": 1, "images": "{crop: [32, 32]}"})
+    )
     for command in (["check", str(bad)], ["run", str(bad), "--results", str(tmp_path / "r")]):
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 2

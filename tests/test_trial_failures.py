@@ -40,6 +40,18 @@ def test_a_loss_that_is_not_finite_is_called_diverged(outcome_of):
     assert not (workdir / "model.safetensors").exists()
 
 
+def test_an_image_too_small_for_batch_norm_is_told_in_our_words(outcome_of):
+    whole = ("train.images={flip: true}", "train.batch_size=1", "sweep.head=fcn32s")
+    outcome, result, _ = outcome_of(*whole)
+    assert (outcome, result.kind) == ("failed", "error")
+    assert result.message.startswith(
+        "an image of the batch for step 1 gives batch norm one value per channel (Expected more than"
+    )
+    assert result.message.endswith(
+        "take train.images.crop, a train.batch_size above 1, or frozen: [batch_norm]"
+    )
+
+
 def test_an_empty_split_is_told_before_the_first_step(outcome_of):
     outcome, result, _ = outcome_of(
         "sweep.settings={dataset.view.thin: [{background: 0.0}]}", "sweep.head=fcn32s"

@@ -46,7 +46,7 @@ def tiny_batches(trials: Iterable[Trial], cache: Path) -> TinyBatches:
             trial.backbone,
             trial.head.strides,
             trial.model.geometry,
-            recipe.images.crop or recipe.images.squash,
+            recipe.images.crop or recipe.images.squash or _smallest_drawn(trial),
         )
         names = _layers(trial, network, cache)
         problem = _one_value(names, network, cache) if recipe.batch_size == 1 else None
@@ -60,9 +60,16 @@ def tiny_batches(trials: Iterable[Trial], cache: Path) -> TinyBatches:
 
 def _distinct(trials: Iterable[Trial]) -> list[Trial]:
     """Return one trial for each combination of records that matters here."""
-    return list(
-        {(id(t.backbone), id(t.head), id(t.model), id(t.train)): t for t in trials}.values()
-    )
+    records = {
+        (id(t.backbone), id(t.head), id(t.model), id(t.train), id(t.dataset)): t for t in trials
+    }
+    return list(records.values())
+
+
+def _smallest_drawn(trial: Trial) -> tuple[int, int] | None:
+    """Return height and width of drawn images at their smallest; files are not looked at here."""
+    drawn, least = trial.dataset.drawn, trial.train.images.scale[0]
+    return None if drawn is None else (round(drawn.height * least), round(drawn.width * least))
 
 
 def _layers(trial: Trial, network: _Network, cache: Path) -> dict[str, bool]:

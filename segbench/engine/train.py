@@ -21,7 +21,7 @@ from segbench.engine.checkpoint import load_checkpoint, save_checkpoint
 from segbench.engine.loss import image_losses, image_weights, labelled_pixels
 from segbench.engine.training_log import TrainingLog
 from segbench.engine.upsampled_loss import upsampled_losses
-from segbench.errors import DivergedError, OutOfMemoryError
+from segbench.errors import DivergedError, OutOfMemoryError, TrialError
 from segbench.models.segmenter import Segmenter
 from segbench.schema.machine import Monitor
 from segbench.schema.recipe import Optimizer, Recipe, Schedule, Stage
@@ -85,6 +85,7 @@ def train(
     Raises:
         DivergedError: the loss is not finite, or more than one in ten fp16 steps were skipped.
         OutOfMemoryError: the device is too small.
+        TrialError: batch norm sees one value per channel, as in an image that is too small.
         Interrupted: `hooks.should_stop` said so; the checkpoint is written.
     """
     loop = _Loop(segmenter, recipe, folder, monitor, device, hooks, class_weights)
@@ -95,6 +96,14 @@ def train(
             f"{device} has too little memory for batch_size {recipe.batch_size}; lower "
             "train.batch_size and raise train.accumulate by the same factor: the loss stays that of "
             "the whole batch, and batch norm, where it trains, sees the smaller batches"
+        ) from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TrialError(
+            f"an image of the batch for step {loop.step + 1} gives batch norm one value per channel "
+            f"({error}); take train.images.crop, a train.batch_size above {recipe.batch_size}, or "
+            "frozen: [batch_norm]"
         ) from error
 
 
