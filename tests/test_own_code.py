@@ -120,7 +120,12 @@ def test_evaluate_and_predict_refuse_a_trial_of_other_code_unless_told(project, 
         exit_code, said = segbench(*words)
         assert exit_code == 2
         assert f"was made from other code than is here: {MODULE}_layers has changed" in said
+        assert "as a new trial; --other-code goes on" in said
         assert segbench(*words, "--other-code")[0] == 0
+    for words in (("time", run_folder), ("report", run_folder, "--panels", workdir.name)):
+        exit_code, said = segbench(*words)
+        assert exit_code == 2
+        assert said.endswith("start segbench run, which trains what has changed as a new trial")
     evaluations = {e.protocol.name: e.other_code for e in trial_files.load_evaluations(workdir)}
     assert evaluations == {"native": "", "native-flip-true": f"{MODULE}_layers has changed"}
     assert "--other-code" in segbench("evaluate", "--help")[1]

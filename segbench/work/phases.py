@@ -34,8 +34,10 @@ def open_part(work: Work, card: DatasetCard, split: str, **chosen: Any) -> Segme
     return open_split(card, split, machine, if_changed="pass_over", **chosen)
 
 
-def check_code(trial: Trial, workdir: Path) -> None:
+def check_code(trial: Trial, workdir: Path, *, instead: str = "") -> None:
     """Compare the user's code as it is here with what the trial was planned or trained with.
+
+    instead: how else the command that asks can go on, for the sentence.
 
     Raises:
         CardError: it has changed, or is not found.
@@ -44,8 +46,7 @@ def check_code(trial: Trial, workdir: Path) -> None:
     if changed:
         raise CardError(
             f"{workdir}: was made from other code than is here: {changed}; put that code back, or "
-            "start segbench run, which trains what has changed as a new trial (evaluate and predict "
-            "take --other-code, for a change that alters no prediction)"
+            f"start segbench run, which trains what has changed as a new trial{instead}"
         )
 
 

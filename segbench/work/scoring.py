@@ -26,11 +26,12 @@ from segbench.work.phases import Work, check_code, new_segmenter
 
 
 def load_segmenter(
-    workdir: Path, machine: Machine, *, with_other_code: bool = False
+    workdir: Path, machine: Machine, *, with_other_code: bool | None = None
 ) -> tuple[Trial, Segmenter]:
     """Return a trial that is done and its trained model, in evaluation mode.
 
-    with_other_code: whether the user's code may have changed since the training.
+    with_other_code: whether the user's code may have changed since the training; None where the
+    command has no such flag, so that no sentence names it.
 
     Raises:
         CardError: it may not, and has; or it is not found.
@@ -39,7 +40,8 @@ def load_segmenter(
     look_in((*machine.code_folders, workdir / "backbones", workdir))
     trial = trial_files.load_trial(workdir)
     if not with_other_code:
-        check_code(trial, workdir)
+        flag = "; --other-code goes on, for a change that alters no prediction"
+        check_code(trial, workdir, instead=flag * (with_other_code is not None))
     segmenter = new_segmenter(trial)
     path = workdir / trial_files.WEIGHTS
     load_into(segmenter, load_weights(path), path)

@@ -85,6 +85,8 @@ def time_run(
     models, without = _models(run_folder, record, asked)
     rounds = max(asked.rounds, record.most_seeds)
     look_in(machine.code_folders)
+    for model in models:
+        check_code(model.trial, model.workdir)
     make_repeatable(machine, 0)
     conditions = Conditions(
         device=device_name(device), threads=torch.get_num_threads(), size=asked.size,
@@ -144,7 +146,6 @@ def _measure(model: _Model, asked: Asked, device: torch.device, times: _Times) -
 
 def _built(model: _Model) -> Segmenter:
     """Return the model, with random weights where it has no others: its time is the same."""
-    check_code(model.trial, model.workdir)
     segmenter = new_segmenter(model.trial)
     if model.weights == "trained":
         path = model.workdir / trial_files.WEIGHTS
