@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 from launch_faults import Toy, results_so_far, wait_until
+from typer.testing import CliRunner
 
+from segbench.cli.app import app
 from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.engine.checkpoint import load_checkpoint
 from segbench.errors import ExperimentError
@@ -212,6 +214,40 @@ def test_each_value_of_per_gets_its_own_best_sample(searching):
     together = prepare_run(path, Flags(best=True, results=results))
     (one,) = together.tuned
     assert (one.sample, one.score) == ("sample2", pytest.approx(0.5))
+
+
+@pytest.mark.parametrize(
+    ("setting", "differs"),
+    [
+        ("train.stages.0.steps=9", "train.stages.0.steps 6, now 9"),
+        ("model.geometry=aligned", "model.geometry native, now aligned"),
+        ("evaluate.native.flip=true", "evaluate.search.flip False, now True"),
+        ("", "cards or code"),
+        ("sweep.seeds=3", ""),
+        ("sweep.head=[fcn8s]", ""),
+        ("evaluate.native.max_images=2", "evaluate.search.max_images None, now 2"),
+    ],
+)
+def test_a_search_that_was_run_with_another_recipe_is_told(searching, setting, differs):
+    path = searching / "experiments" / "toy.yaml"
+    _record_scores(searching, _by_head)
+    if not setting:
+        card = searching / "datasets" / "toyshapes.yaml"
+        card.write_text(card.read_text().replace("train: 8", "train: 12"))
+    flags = Flags(best=True, results=searching / "results", settings=(setting,) * bool(setting))
+    prepared = prepare_run(path, flags)
+    assert [one.differs for one in prepared.tuned] == [differs]
+    record_run(prepared, "segbench run toy.yaml --best")
+    best_record = load_run(prepared.run_folder)
+    told = render_leaderboard(best_record, list(load_rows(prepared.run_folder, best_record)), [])
+    said = (
+        f"toy-search was run with another recipe ({differs}): what was best there need not be best"
+    )
+    assert (said in told) == bool(differs)
+    plan = ["run", str(path), "--best", "--dry-run", "--results", str(searching / "results")]
+    done = CliRunner().invoke(app, [*plan, *(["--set", setting] if setting else [])])
+    assert done.exit_code == 0, done.output
+    assert (said in " ".join(done.output.split())) == bool(differs)
 
 
 def test_a_search_leaves_the_plain_run_alone(searching):

@@ -185,7 +185,7 @@ def _say_best(file: Path, flags: Any, prepared: Any) -> None:
     from segbench.schema.experiment import read_experiment
 
     experiment, _ = read_experiment(file, flags.settings)
-    for tuned in best_of_search(experiment, flags, prepared.asked):
+    for tuned in best_of_search(experiment, flags, prepared.asked, prepared.catalog):
         OUT.print(tuned_in_words(tuned))
     OUT.print("segbench run --best takes these settings")
 
@@ -220,6 +220,8 @@ def say_plan(prepared: Any, left: dict[str, Any]) -> None:
     plan = prepared.asked
     for tuned in prepared.tuned:
         OUT.print(tuned_in_words(tuned))
+    for sentence in dict.fromkeys(tuned.warning for tuned in prepared.tuned if tuned.warning):
+        ERR.print(sentence)
     for sentence in prepared.hidden_cards:
         ERR.print(f"hidden card: {sentence}")
     if warning := random_by_default(plan):

@@ -92,7 +92,8 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
         experiment = _with_seeds(experiment, flags.seeds)
     tuned: tuple[Tuned, ...] = ()
     if flags.best:
-        tuned = best_of_search(experiment, flags, expand(experiment, catalog, document))
+        plan = expand(experiment, catalog, document)
+        tuned = best_of_search(experiment, flags, plan, catalog)
         experiment = with_tuned(experiment, tuned)
     if flags.search:
         experiment = searched(experiment)
@@ -123,7 +124,9 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
     return Prepared(whole, asked, catalog, machine, run_folder, search, settling, tuned)
 
 
-def best_of_search(experiment: Experiment, flags: Flags, plan: Plan) -> tuple[Tuned, ...]:
+def best_of_search(
+    experiment: Experiment, flags: Flags, plan: Plan, catalog: Catalog
+) -> tuple[Tuned, ...]:
     """Return what the experiment's search found for the plan's cells.
 
     Raises:
@@ -131,7 +134,8 @@ def best_of_search(experiment: Experiment, flags: Flags, plan: Plan) -> tuple[Tu
     """
     axes = [cell.axes for cell in plan.cells if cell.trial is not None]
     wanted = [] if experiment.search is None else experiment.search.selectors_of(axes)
-    return best_samples(experiment, flags.results, wanted)
+    planned = expand(searched(experiment), catalog).cells
+    return best_samples(experiment, flags.results, wanted, planned)
 
 
 def _check_asha(search: Search, asked: Plan, launcher: Launcher) -> None:

@@ -100,6 +100,7 @@ def _taken_table(tuned: Sequence[Tuned]) -> SettingsTable:
         "by the score given here in per cent; they stand in place of the file's own. "
         + _effort_in_words(tuned)
     )
+    warnings = dict.fromkeys(f"{one.warning}." for one in tuned if one.warning)
     headers = (
         "cells",
         *keys,
@@ -108,7 +109,7 @@ def _taken_table(tuned: Sequence[Tuned]) -> SettingsTable:
         "cells in the search",
         "samples tried",
     )
-    return SettingsTable("Settings from a search", (sentence,), headers, table)
+    return SettingsTable("Settings from a search", (sentence, *warnings), headers, table)
 
 
 def _effort_in_words(tuned: Sequence[Tuned]) -> str:

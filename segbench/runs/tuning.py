@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segbench.errors import ExperimentError, ResultError, listed
-from segbench.runs.record import Row, RunRecord, load_rows, load_run
+from segbench.runs.record import CellRecord, Row, RunRecord, axes_key, load_rows, load_run
 from segbench.schema.experiment import Experiment, Selector
 from segbench.schema.search import Search
 from segbench.schema.searched import Tuned, searched, settings_of
+from segbench.schema.sweep import Cell
+
+_RECIPE = {"heads", "overrides", "start_from", "model", "train", "evaluate"}
 
 
 class Tried(NamedTuple):
@@ -82,11 +85,15 @@ def best_of(samples: Sequence[Tried]) -> Tried | None:
 
 
 def best_samples(
-    experiment: Experiment, results: Path, wanted: Sequence[Selector]
+    experiment: Experiment,
+    results: Path,
+    wanted: Sequence[Selector],
+    planned: Iterable[Cell] = (),
 ) -> tuple[Tuned, ...]:
     """Return what the experiment's search, whose run lies in `results`, found for each of `wanted`.
 
-    wanted: as `search.selectors_of` returns them for the cells that are to be tuned.
+    wanted: as `search.selectors_of` returns them for the cells that are to be tuned. planned: the
+    cells of the search as the experiment now says; those that were run otherwise are told.
 
     Raises:
         ExperimentError: there is no such run, it is of another `search:`, it is not done, a value
@@ -123,7 +130,37 @@ def best_samples(
         )
     if uneven := unequal_in_words(chosen):
         raise ExperimentError(f"{run_folder}: {uneven}; {command} runs the rest")
-    return tuple(_tuned(search_of, search, group) for group in chosen)
+    used = [cell for cell in record.cells if search.selector_of(cell.axes) in wanted]
+    differs = _differs(record.experiment, search_of, used, planned)
+    return tuple(_tuned(search_of, search, group, differs) for group in chosen)
+
+
+def _differs(
+    before: Experiment, now: Experiment, cells: Iterable[CellRecord], planned: Iterable[Cell]
+) -> str:
+    """Return in what a search was run otherwise than it is planned now, empty if in nothing.
+
+    cells: those that are used. A cell that is not planned now was not run otherwise.
+    """
+    ids = {(axes_key(cell.axes), cell.seed): cell.trial_id for cell in planned}
+    are_alike = all(
+        ids.get((axes_key(cell.axes), cell.seed), cell.trial_id) == cell.trial_id for cell in cells
+    )
+    if are_alike and before.evaluate["search"].digest() == now.evaluate["search"].digest():
+        return ""
+    ran, runs = (_leaves(e.model_dump(mode="json", include=_RECIPE)) for e in (before, now))
+    changed = [key for key in {**ran, **runs} if ran.get(key) != runs.get(key)]
+    return listed([f"{k} {ran.get(k)}, now {runs.get(k)}" for k in changed], 4) or "cards or code"
+
+
+def _leaves(value: Any, place: str = "") -> dict[str, Any]:
+    """Return dotted key -> value of what lies within mappings and lists."""
+    if isinstance(value, list):
+        value = {str(index): item for index, item in enumerate(value)}
+    if not isinstance(value, dict):
+        return {place.removeprefix("."): value}
+    inside = (_leaves(item, f"{place}.{key}") for key, item in value.items())
+    return {key: leaf for leaves in inside for key, leaf in leaves.items()}
 
 
 def _as_recorded(experiment: Experiment) -> Any:
@@ -157,7 +194,7 @@ def tuned_in_words(tuned: Tuned) -> str:
     )
 
 
-def _tuned(search_of: Experiment, search: Search, group: Sequence[Tried]) -> Tuned:
+def _tuned(search_of: Experiment, search: Search, group: Sequence[Tried], differs: str) -> Tuned:
     best = best_of(group)
     assert best is not None  # best_samples() looks
     assert best.score is not None
@@ -171,4 +208,5 @@ def _tuned(search_of: Experiment, search: Search, group: Sequence[Tried]) -> Tun
         cells=best.cells,
         tried=len(group),
         done=len([sample for sample in group if sample.score is not None]),
+        differs=differs,
     )

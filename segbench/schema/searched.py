@@ -22,6 +22,7 @@ class Tuned(Spec):
     search: the run that tried them. sample: the name of its variant that was best. settings: dotted
     key -> value. score: of the metric on the held-out images, a fraction, mean over `cells`
     trainings. tried: how many samples the search gave these cells; done: how many of them ended well.
+    differs: in what the search trained or scored otherwise than the file now says, empty if in nothing.
     """
 
     where: Selector
@@ -33,6 +34,17 @@ class Tuned(Spec):
     cells: int
     tried: int
     done: int
+    differs: str = ""
+
+    @property
+    def warning(self) -> str:
+        """What a reader must know of a search that is not of this recipe, empty where it is."""
+        if not self.differs:
+            return ""
+        return (
+            f"{self.search} was run with another recipe ({self.differs}): what was best there need not be "
+            "best here"
+        )
 
 
 def searched(experiment: Experiment) -> Experiment:
