@@ -9,9 +9,11 @@ from typer.testing import CliRunner
 
 from segbench.cli import app, scoring
 from segbench.cli.pages import show_report
+from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.data.split import open_split
 from segbench.report.boards import boards
 from segbench.report.tables import write_tables
+from segbench.report.write import origin_in_words
 from segbench.runs import trial_files
 from segbench.runs.external import load_externals
 from segbench.runs.record import load_rows, load_run
@@ -85,13 +87,32 @@ def test_a_trial_is_scored_by_another_protocol_without_training_it_again(toy_run
 
 
 def test_the_same_run_command_again_keeps_added_protocols(toy_run):
-    from segbench.commands.run import Flags, prepare_run, record_run
-
     segbench("evaluate", toy_run, "--set", "flip=true", "--name", "mirrored")
     flags = Flags(only=("head=fcn32s",), results=toy_run.parent)
     prepared = prepare_run(toy_run.parents[1] / "experiments" / "toy.yaml", flags)
     record_run(prepared, "again")
     assert "mirrored" in load_run(toy_run).protocols
+
+
+def test_claims_say_which_protocols_were_planned_and_which_were_added(toy_run):
+    native = (
+        "Scored by `native`, split val: whole images at native size, single scale, void ignored."
+    )
+    assert origin_in_words(load_run(toy_run))[1:] == [native]
+    segbench("evaluate", toy_run, "--set", "flip=true", "--name", "mirrored")
+    added = "Added by `segbench evaluate`, and part of no claim: `mirrored`, split val: flip True."
+    assert origin_in_words(load_run(toy_run))[1:] == [native, added]
+
+
+def test_an_added_protocol_is_not_lost_where_the_file_takes_its_name(toy_run):
+    segbench("evaluate", toy_run, "--set", "flip=true", "--name", "mirrored")
+    flags = Flags(settings=("evaluate.mirrored={scales: [2.0]}",), results=toy_run.parent)
+    prepared = prepare_run(toy_run.parents[1] / "experiments" / "toy.yaml", flags)
+    record_run(prepared, "again")
+    record, mirrored = load_run(toy_run), Protocol(flip=True)
+    assert list(record.protocols) == ["native", "mirrored", f"mirrored-{mirrored.digest()}"]
+    rows = [row for row in load_rows(toy_run, record) if row.is_done]
+    assert all(f"mirrored-{mirrored.digest()}" in row.evaluations for row in rows)
 
 
 def test_a_name_stands_for_one_protocol(toy_run):

@@ -61,14 +61,17 @@ def read_run(run_folder: Path, *, judged: bool = True) -> Found:
 
 def origin_in_words(record: RunRecord) -> list[str]:
     """Return the sentences that say what was typed and how it was scored."""
-    protocols = "; ".join(
-        f"`{name}`, split {protocol.split}: {protocol.description()}"
+    told = {
+        name: f"`{name}`, split {protocol.split}: {protocol.description()}"
         for name, protocol in record.protocols.items()
-    )
+    }
+    planned = [told.pop(name) for name in record.experiment.evaluate]
+    added = f"Added by `segbench evaluate`, and part of no claim: {'; '.join(told.values())}."
     return [
         f"Made by `{record.command}` (with `--data` and `--weights` where the files lie), rebuilt by "
         "`segbench report`; a run that was narrowed by flags speaks of what was run and no more.",
-        f"Scored by {protocols}.",
+        f"Scored by {'; '.join(planned)}.",
+        *([added] if told else []),
         *(f"**{warning}**" for warning in record.claim_warnings),
     ]
 

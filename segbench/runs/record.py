@@ -175,13 +175,16 @@ class RunRecord(Spec):
 
     @property
     def protocols(self) -> dict[str, Protocol]:
-        """The experiment's protocols and those that were added, by name."""
+        """The experiment's protocols and those that were added, by name.
+
+        One that was added under a name that the file has since given to another bears its digest too.
+        """
         asked = self.experiment.evaluate
         digests = {protocol.digest() for protocol in asked.values()}
         added = {
-            name: protocol
+            name if name not in asked else f"{name}-{protocol.digest()}": protocol
             for name, protocol in self.added.items()
-            if name not in asked and protocol.digest() not in digests
+            if protocol.digest() not in digests
         }
         return {**asked, **added}
 
