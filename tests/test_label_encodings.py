@@ -227,6 +227,15 @@ def test_a_grey_tiff_of_four_bits_keeps_its_values():
     np.testing.assert_array_equal(decoded(raw, card()), [[0, 1, 2, 1]])
 
 
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_a_label_whose_values_programs_read_otherwise_is_refused(mode):
+    buffer = io.BytesIO()
+    image = Image.fromarray(np.asarray([[0, 255]], dtype=np.uint8)).convert(mode)
+    image.save(buffer, format="TIFF", tiffinfo={262: 0})
+    with pytest.raises(DataError, match=r"a.png: has 0 for white, so that programs read other"):
+        decoded(buffer.getvalue(), card())
+
+
 OTHER_COLOURS = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
 RAMP = tuple((value, value, value) for value in range(256))
 

@@ -80,11 +80,7 @@ def deep_values(image: Image.Image, raw: bytes, name: str) -> NDArray[np.uint16]
     mode, arguments = _reading_of_lower_bytes(image)
     has_16_bits = _bits_of(image, raw) == 16
     image.load()
-    if (
-        isinstance(image, TiffImageFile)
-        and has_16_bits
-        and not image.tag_v2[PHOTOMETRIC_INTERPRETATION]
-    ):
+    if has_16_bits and has_0_for_white(image):
         raise FileError(
             name, "[has|have] 16 bits per value with 0 for white; save [it|them] as PNG"
         )
@@ -105,6 +101,11 @@ def deep_values(image: Image.Image, raw: bytes, name: str) -> NDArray[np.uint16]
         upper, lower = (np.asarray(part)[..., :3].astype(np.uint16) for part in (image, again))
     values = (upper << 8 | lower).astype(np.uint16)
     return values[..., 0] if mode == _GREY_ALPHA else values
+
+
+def has_0_for_white(image: Image.Image) -> bool:
+    """Return whether a TIFF file's larger values are darker ones."""
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
 
 
 def _bits_of(image: Image.Image, raw: bytes) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
-from segbench.data.as_stored import as_stored, deep_values, turned_by_pillow
+from segbench.data.as_stored import as_stored, deep_values, has_0_for_white, turned_by_pillow
 from segbench.errors import DamagedError, FileError
 from segbench.schema.cards import IGNORE_INDEX, OTHERS, VOID_COLOUR, DatasetCard
 
@@ -89,6 +89,9 @@ def image_label(raw: bytes, name: str) -> RawLabel:
             if image.info.get("compression") in _LOSSY_IN_TIFF:
                 lossy = f"{image.info['compression']} data in a TIFF"
                 raise FileError(name, _NOT_LOSSLESS, lossy)
+            if has_0_for_white(image):  # Pillow turns the values round, other readers do not
+                why = "so that programs read other values from [it|them]; save [it|them] as PNG"
+                raise FileError(name, f"[has|have] 0 for white, {why}")
             values = _one_value(image, raw, name)
             if values is None:
                 raise FileError(
