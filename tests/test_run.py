@@ -1,5 +1,6 @@
 """From a file to a leaderboard with the toy project: continue, repeat, fail, and never lose anything."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,6 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from command_line import invoked
+from launch_faults import result_bytes
 
 from segbench.commands.run import Flags, prepare_run
 from segbench.leases import note
@@ -21,21 +25,13 @@ from segbench.schema.machine import Machine, Monitor
 from segbench.schema.protocol import Protocol
 from segbench.work.trial import run_trial
 
-DETERMINISTIC = ("trial.json", "result.json", "model.safetensors", "evaluations/*")
+RUN = (sys.executable, "-m", "segbench", "run", "experiments/toy.yaml")
 
 
-def segbench(project: Path, *arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "segbench", *arguments],
-        cwd=project, capture_output=True, text=True, check=False, timeout=240, **kwargs,
-    )  # fmt: skip
-
-
-def result_bytes(run_folder: Path) -> dict[str, bytes]:
-    """Every file that must be equal for equal trials, by its path in the run's folder."""
-    found = [p for pattern in DETERMINISTIC for p in (run_folder / "trials").glob(f"*/{pattern}")]
-    found += [*run_folder.glob("*.md"), *run_folder.glob("per_class/*.md")]
-    return {str(path.relative_to(run_folder)): path.read_bytes() for path in sorted(found)}
+def segbench(project: Path, *arguments: str) -> Result:
+    """Type a command in the project's folder."""
+    with contextlib.chdir(project):
+        return invoked(*arguments)
 
 
 @pytest.fixture
@@ -62,7 +58,7 @@ def test_one_command_gives_a_leaderboard_and_the_same_command_again_does_nothing
     toy_project, tmp_path
 ):
     shutil.rmtree(tmp_path / "cache")  # as on a new machine
-    first = segbench(toy_project, "run", "experiments/toy.yaml")
+    first = subprocess.run(RUN, cwd=toy_project, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr
     assert "# Leaderboard: toy" in first.stdout
     assert "4 trials; 0 ended, 4 to run" in first.stdout
@@ -76,13 +72,13 @@ def test_one_command_gives_a_leaderboard_and_the_same_command_again_does_nothing
     assert times == {p: p.stat().st_mtime_ns for p in run_folder.glob("trials/*/result.json")}
     shutil.rmtree(run_folder / "per_class")
     (run_folder / "leaderboard.md").unlink()
-    assert segbench(toy_project, "report", "results/toy").returncode == 0
+    assert segbench(toy_project, "report", "results/toy").exit_code == 0
     assert result_bytes(run_folder) == before
 
 
 def test_a_dry_run_says_what_would_run_and_writes_nothing(toy_project):
     done = segbench(toy_project, "run", "experiments/toy.yaml", "--dry-run", "--only", "head=fcn8s")
-    assert done.returncode == 0
+    assert done.exit_code == 0
     assert "1 backbone x 1 head x 1 dataset x 2 seeds = 2 trials; 0 ended, 2 to run" in done.stdout
     assert not (toy_project / "results").exists()
 
@@ -94,7 +90,7 @@ def test_a_failed_trial_is_a_row_and_the_others_go_on(toy_project):
     done = segbench(
         toy_project, "run", "experiments/toy.yaml", "--seeds", "1", "--only", "head=fcn8s"
     )
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "1 of 2 trials failed" in done.stderr
     board = (toy_project / "results/toy/leaderboard.md").read_text()
     assert "## Failed trials" in board
@@ -167,7 +163,7 @@ def test_what_a_worker_warns_of_is_told_on_the_screen(toy_run):
         (workdir / "last.ckpt").write_bytes(b"half of it")
     one = ("run", "experiments/toy.yaml", "--only", "head=fcn32s", "--seeds", "1")
     again = segbench(toy_run.parents[1], *one)
-    assert again.returncode == 0, again.stderr
+    assert again.exit_code == 0, again.stderr
     assert "last.ckpt: damaged or half-written; training starts again" in again.stdout
 
 
@@ -183,19 +179,9 @@ def test_a_second_protocol_scores_without_training_again(tmp_path, toy_trial, ma
 
 @pytest.mark.slow
 def test_a_killed_run_continues_and_ends_with_the_undisturbed_bytes(toy_project, tmp_path):
-    straight = segbench(
-        toy_project, "run", "experiments/toy.yaml", "--results", str(tmp_path / "a")
-    )
-    assert straight.returncode == 0, straight.stderr
-    command = [
-        sys.executable,
-        "-m",
-        "segbench",
-        "run",
-        "experiments/toy.yaml",
-        "--results",
-        str(tmp_path / "b"),
-    ]
+    straight = segbench(toy_project, "run", "experiments/toy.yaml", "--results", tmp_path / "a")
+    assert straight.exit_code == 0, straight.stderr
+    command = [*RUN, "--results", str(tmp_path / "b")]
     for _ in range(3):
         process = subprocess.Popen(
             command,
@@ -221,7 +207,7 @@ def test_ctrl_c_or_a_polite_kill_saves_and_says_so(toy_project, number):
     # A shell's background jobs ignore ctrl-C and hand that on to their children; this test's must not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
-        [sys.executable, "-m", "segbench", "run", "experiments/toy.yaml", "--set", "train.stages.0.steps=4000"],
+        [*RUN, "--set", "train.stages.0.steps=4000"],
         cwd=toy_project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     run_folder = toy_project / "results" / "toy"
@@ -283,7 +269,7 @@ def test_ctrl_c_or_a_polite_kill_saves_and_says_so(toy_project, number):
 )
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(toy_project, arguments, sentence):
     done = segbench(toy_project, *arguments)
-    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.exit_code == 2, done.stdout + done.stderr
     assert sentence in done.stderr
     assert all(sentence in line for line in done.stderr.splitlines()), done.stderr
 
