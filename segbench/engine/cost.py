@@ -3,7 +3,6 @@
 Knows nothing of where results are kept.
 """
 
-import copy
 import statistics
 import tempfile
 import time
@@ -16,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from segbench.data.split import SegmentationSplit
 from segbench.engine.predict import score_map
 from segbench.engine.train import Batch, BatchSource, Hooks, train
+from segbench.models.hollow import hollow
 from segbench.models.segmenter import Segmenter
 from segbench.schema.machine import Monitor
 from segbench.schema.protocol import Protocol
@@ -32,15 +32,7 @@ def forward_flops(segmenter: Segmenter) -> int:
     A multiplication and an addition count as two, as torch counts them; convolutions and
     matrix products alone are counted. Nothing is computed, and no weights are copied.
     """
-    hollow = {
-        id(tensor): kind(torch.empty_like(tensor, device="meta"))
-        for kind, tensors in (
-            (torch.nn.Parameter, segmenter.parameters()),
-            (torch.Tensor, segmenter.buffers()),
-        )
-        for tensor in tensors
-    }
-    shadow = copy.deepcopy(segmenter, hollow).eval()
+    shadow = hollow(segmenter).eval()
     side = segmenter.fitting_side(FLOPS_SIDE)
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(), counter:

@@ -226,7 +226,7 @@ _AVG_POOL = (
     ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
 )
 
-_POINTWISE_MODULES = (
+POINTWISE_MODULES = (
     nn.BatchNorm2d,
     nn.Dropout,
     nn.Dropout2d,
@@ -285,7 +285,7 @@ def _coordinates(
     if node.target is F.pad and here:
         padding: Any = node.args[1]
         return here.shifted(-padding[2 * (1 - axis)])
-    if isinstance(layer, _POINTWISE_MODULES) or node.target in _POINTWISE_FUNCTIONS:
+    if isinstance(layer, POINTWISE_MODULES) or node.target in _POINTWISE_FUNCTIONS:
         return here
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     kind = name if layer is None else f"{name} ({type(layer).__name__})"

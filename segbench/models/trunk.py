@@ -18,6 +18,7 @@ from segbench.errors import CardError
 from segbench.models import geometry
 from segbench.models.caffenet import caffenet
 from segbench.models.geometry import Coordinates
+from segbench.models.hollow import hollow
 from segbench.schema.cards import BackboneCard, Stage
 from segbench.schema.code import is_built_in, trusted_function
 from segbench.schema.heads import BatchNorm, Geometry
@@ -327,10 +328,9 @@ def _as_convolution(
 
 def _channels(trunk: fx.GraphModule, stages: list[Stage]) -> list[int]:
     """Return the channels of each stage, found without computing anything."""
-    tensors = {**dict(trunk.named_parameters()), **dict(trunk.named_buffers())}
-    shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
     side = 8 * stages[-1].stride
-    maps = torch.func.functional_call(trunk, shapes, torch.empty(1, 3, side, side, device="meta"))
+    with torch.inference_mode():
+        maps = hollow(trunk)(torch.empty(1, 3, side, side, device="meta"))
     return [maps[stage.name].shape[1] for stage in stages]
 
 
