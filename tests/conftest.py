@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_world import new_project
+from toy_world import new_project, train_all
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -87,20 +87,14 @@ def toy_project(tmp_path: Path, toy_cache: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _toy_run_once(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> Path:
-    from segbench.commands.run import Flags, prepare_run, record_run
-    from segbench.runs import trial_files
-    from segbench.work.trial import run_trial
+    from segbench.commands.run import Flags, prepare_run
 
     folder = tmp_path_factory.mktemp("toy")
     project = new_project(folder / "project")
     cache = shutil.copytree(toy_cache, folder / "cache")
     flags = Flags(only=("head=fcn32s",), cache=cache, device="cpu", results=project / "results")
     prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
-    record_run(prepared, "segbench run experiments/toy.yaml --only head=fcn32s")
-    for trial_id, trial in prepared.asked.trials.items():
-        workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
-        protocols = tuple(prepared.asked.experiment.evaluate.values())
-        assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
+    train_all(prepared, "segbench run experiments/toy.yaml --only head=fcn32s")
     return folder
 
 

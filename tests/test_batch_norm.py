@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import invoked
 from torch import nn
-from typer.testing import CliRunner
 
-from segbench.cli.app import app
 from segbench.commands.batch_norm import TinyBatches, tiny_batches
 from segbench.errors import CardError
 from segbench.models.segmenter import build_segmenter
@@ -148,14 +147,14 @@ def test_a_card_that_does_not_say_is_asked_once(toy_project, tmp_path):
 
 def test_check_and_run_warn_and_refuse(write, tmp_path):
     good = write("good.yaml", EXPERIMENT.format(**PLAIN))
-    done = CliRunner().invoke(app, ["check", str(good)])
+    done = invoked("check", good)
     assert done.exit_code == 0
     assert "good.yaml: batch norm of resnet18 trains on 4 images" in _joined(done.output)
     bad = write(
         "bad.yaml", EXPERIMENT.format(**PLAIN | {"batch_size": 1, "images": "{crop: [32, 32]}"})
     )
     for command in (["check", str(bad)], ["run", str(bad), "--results", str(tmp_path / "r")]):
-        done = CliRunner().invoke(app, command)
+        done = invoked(*command)
         assert done.exit_code == 2
         assert "bad.yaml: train.batch_size 1 with images of 32x32 pixels" in _joined(done.output)
     assert not (tmp_path / "r").exists()

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from command_line import segbench
 from PIL import Image
-from test_external import segbench
-from toy_world import new_project
+from toy_world import ONE_STEP, new_project, train_all, with_files
 
-from segbench.commands.run import Flags, prepare_run, record_run
+from segbench.commands.run import Flags, prepare_run
 from segbench.data.prepare import prepare
 from segbench.data.split import open_split
 from segbench.errors import DataError
@@ -21,21 +21,7 @@ from segbench.schema.protocol import Protocol
 from segbench.work.crf_search import search_crf
 from segbench.work.panels import write_panels
 from segbench.work.predictions import score_trial
-from segbench.work.trial import run_trial
 
-DATASET = """
-name: toyshapes
-title: images in files
-splits:
-  train: {images: "train/{name}", labels: "train_labels/{name}.png"}
-  val: {images: "val/{name}", labels: "val_labels/{name}.png"}
-classes: [background, circle]
-palette: [[0, 0, 0], [255, 0, 0]]
-background: 0
-view: {holdout: 0.5}
-licence: CC0
-source: {paper: none}
-"""
 TOLD = "files under .* were changed since they were converted; `segbench prepare toyshapes` with"
 
 
@@ -50,25 +36,19 @@ class World(NamedTuple):
 def run_once(tmp_path_factory, toy_cache):
     """A project whose data set lies in files, and a run of one trial that is done."""
     folder = tmp_path_factory.mktemp("changed")
-    project = new_project(folder)
-    (project / "datasets" / "toyshapes.yaml").write_text(DATASET)
     rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for index in range(4):
-            label = (rng.random((32, 32)) < 0.3).astype(np.uint8)
-            for kind, pixels in ((split, label * 200), (f"{split}_labels", label)):
-                (folder / "data" / kind).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(folder / "data" / kind / f"{index}.png")
+    labels = {
+        split: [(rng.random((32, 32)) < 0.3).astype(np.uint8) for _ in range(4)]
+        for split in ("train", "val")
+    }
+    data = with_files(new_project(folder), labels, "view: {holdout: 0.5}\n")
     flags = Flags(
-        only=("head=fcn32s",), settings=("train.stages=[{name: all, steps: 1, optimizer: {lr: 0.1}}]",),
-        seeds=1, cache=toy_cache, data=(folder / "data",), device="cpu", results=folder / "results",
+        only=("head=fcn32s",), settings=(ONE_STEP,), seeds=1, cache=toy_cache, data=(data,),
+        device="cpu", results=folder / "results",
     )  # fmt: skip
     prepared = prepare_run(folder / "experiments" / "toy.yaml", flags)
-    record_run(prepared, "segbench run")
-    ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
-    assert run_trial(trial, workdir, machine=prepared.machine, protocols=(Protocol(),)) == "done"
-    return prepared, workdir, trial.dataset
+    (workdir,) = train_all(prepared)
+    return prepared, workdir, trial_files.load_trial(workdir).dataset
 
 
 @pytest.fixture

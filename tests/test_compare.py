@@ -4,11 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
+from command_line import invoked, segbench
 from drawn_run import made_run
 from PIL import Image
-from typer.testing import CliRunner
 
-from segbench.cli import app
 from segbench.data.split import open_split
 from segbench.metrics.mean_iou import mean_iou
 from segbench.runs import trial_files
@@ -20,8 +19,7 @@ from segbench.statistics.pairwise import compare_two
 
 
 def compare(*words):
-    done = CliRunner().invoke(app, ["compare", *(str(word) for word in words)])
-    return done.exit_code, " ".join(done.output.split())
+    return segbench("compare", *words)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +198,7 @@ def test_values_that_are_no_class_are_told_and_most_of_them_refused(toy_run, tmp
     (tmp_path / "mapping.yaml").write_text("\n".join(lines), encoding="utf-8")
     mapped = ("--mapping", str(tmp_path / "mapping.yaml"), "--results", str(tmp_path))
     words = ["evaluate", "--predictions", str(spread), *flags, *mapped]
-    evaluated = CliRunner().invoke(app, words)
+    evaluated = invoked(*words)
     assert evaluated.exit_code == 0, evaluated.output
     assert "mean iou 100.00" in evaluated.output
 

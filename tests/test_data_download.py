@@ -12,6 +12,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from command_line import invoked
 from PIL import Image
 
 from segbench.data import unpack as unpack_module
@@ -367,9 +368,6 @@ def test_cards_whose_files_lie_alike_never_take_each_others(tmp_path):
 
 def test_prepare_downloads_verifies_unpacks_and_converts_once(tmp_path, monkeypatch):
     """The whole way, from an archive on a server to Arrow files, through the command line."""
-    from typer.testing import CliRunner
-
-    from segbench.cli import app
 
     served = tmp_path / "served"
     served.mkdir()
@@ -395,12 +393,12 @@ def test_prepare_downloads_verifies_unpacks_and_converts_once(tmp_path, monkeypa
         card = CARD.format(port=httpd.server_port, md5=md5)
         (tmp_path / "cards" / "datasets" / "street.yaml").write_text(card)
         given = ["--cards", str(tmp_path / "cards"), "--cache", str(tmp_path / "cache")]
-        first = CliRunner().invoke(app, ["prepare", "street", *given])
+        first = invoked("prepare", "street", *given)
         httpd.shutdown()
         thread.join()
     assert first.exit_code == 0, first.output
     assert "street: ready: train 1 images, val 1 images" in first.output
-    offline = CliRunner().invoke(app, ["prepare", "street", "--offline", *given])
+    offline = invoked("prepare", "street", "--offline", *given)
     assert offline.exit_code == 0, offline.output
     assert len(list((tmp_path / "cache" / "arrow").rglob("*.arrow"))) == 2
 

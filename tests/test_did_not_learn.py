@@ -5,10 +5,9 @@ import json
 
 import numpy as np
 import pytest
+from command_line import invoked
 from drawn_run import made_run
-from typer.testing import CliRunner
 
-from segbench.cli.app import app
 from segbench.metrics.blank import why_blank
 from segbench.metrics.counts import Sums
 from segbench.metrics.mean_iou import mean_iou
@@ -107,5 +106,5 @@ def test_it_is_marked_in_leaderboard_page_claims_and_status(tmp_path):
     page = (run_folder / "report.html").read_text()
     assert why in page
     assert "2, did not learn</td>" in page
-    done = CliRunner().invoke(app, ["status", str(run_folder)])
+    done = invoked("status", run_folder)
     assert "did not learn: its loss ended at 1.5" in " ".join(done.output.split())

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from command_line import segbench
 from PIL import Image
-from typer.testing import CliRunner
 
-from segbench.cli import app
 from segbench.data.split import open_split
 from segbench.engine.predict import predict
 from segbench.errors import DataError
@@ -20,11 +19,6 @@ from segbench.schema.heads import Model
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.work.scoring import load_segmenter
-
-
-def segbench(*words):
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    return done.exit_code, " ".join(done.output.split())
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 import pytest
+from command_line import segbench
 from PIL import Image
-from typer.testing import CliRunner
 
-from segbench.cli import app, scoring
+from segbench.cli import scoring
 from segbench.cli.pages import show_report
 from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.data.split import open_split
@@ -20,11 +20,6 @@ from segbench.runs.record import load_rows, load_run
 from segbench.schema.catalog import Catalog
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
-
-
-def segbench(*words):
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    return done.exit_code, " ".join(done.output.split())
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from command_line import invoked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from typer.testing import CliRunner
 
-from segbench.cli import app
 from segbench.commands.run import Flags, prepare_run
 from segbench.engine.evaluate import count
 from segbench.metrics.counts import Counts
@@ -93,7 +92,7 @@ def test_evaluate_copies_the_counts_of_a_run_without_its_models(toy_run, monkeyp
     for workdir in trial_files.trial_folders(toy_run):
         (workdir / trial_files.WEIGHTS).unlink()
     rule = ["--set", "false_positives=labelled_images", "--set", "absent_class=zero"]
-    done = CliRunner().invoke(app, ["evaluate", str(toy_run), *rule, "--name", "study"])
+    done = invoked("evaluate", toy_run, *rule, "--name", "study")
     assert done.exit_code == 0, done.output
     for workdir in trial_files.trial_folders(toy_run):
         plain = trial_files.load_counts(trial_files.counts_path(workdir, Protocol()))
@@ -112,7 +111,7 @@ def test_copied_counts_are_those_of_scoring_again(toy_run, monkeypatch):
     for copies in (True, False):
         if not copies:
             monkeypatch.setattr(trial_files, "counted_alike", lambda *_: None)
-        assert CliRunner().invoke(app, command).exit_code == 0
+        assert invoked(*command).exit_code == 0
         protocol = Protocol(false_positives="labelled_images")
         paths = (
             trial_files.counts_path(workdir, protocol),

@@ -6,13 +6,12 @@ import struct
 
 import numpy as np
 import pytest
+from command_line import invoked
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
-from typer.testing import CliRunner
 
-from segbench.cli import app
 from segbench.data.labels import class_lookup, decode_label
 from segbench.errors import CardError, DataError
 from segbench.schema import yamlfile
@@ -90,7 +89,7 @@ def test_check_says_that_a_key_has_another_name_now(tmp_path, caplog):
     folder = tmp_path / "datasets"
     folder.mkdir()
     (folder / "street.yaml").write_text(card_text("encoding: {vanish: [255]}"))
-    done = CliRunner().invoke(app, ["check", str(folder / "street.yaml")])
+    done = invoked("check", folder / "street.yaml")
     assert done.exit_code == 0, done.output
     assert [line for line in caplog.messages if "encoding.ignore now" in line] == [
         f"{folder / 'street.yaml'}:6: encoding.vanish is called encoding.ignore now; the old name is "
@@ -114,7 +113,7 @@ def test_a_setting_by_the_old_key_is_read_with_one_sentence(kind, toy_project, c
             "  seeds: 2", "  seeds: 2\n  settings: {dataset.encoding.vanish: [[254]]}"
         )
     path.write_text(text)
-    done = CliRunner().invoke(app, ["check", str(path), "--cards", str(toy_project)])
+    done = invoked("check", path, "--cards", toy_project)
     assert done.exit_code == 0, done.output
     (said,) = [line for line in caplog.messages if "encoding.ignore now" in line]
     assert said.startswith(f"{path}:")

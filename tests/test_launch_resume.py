@@ -3,9 +3,8 @@
 import os
 
 import pytest
-from typer.testing import CliRunner
+from command_line import invoked
 
-from segbench.cli import app
 from segbench.commands.run import Flags, prepare_run
 from segbench.launch.local import grace_seconds
 from segbench.launch.slurm.launcher import sbatch_options
@@ -59,7 +58,7 @@ def test_a_torn_file_is_named_wherever_its_figures_are_missed(toy_run, monkeypat
     monkeypatch.chdir(toy_run.parents[1])
 
     def said(*words: object) -> str:
-        done = CliRunner().invoke(app, [str(word) for word in words])
+        done = invoked(*words)
         assert done.exit_code == 0, done.output
         return " ".join(done.output.split())
 

@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from command_line import invoked
 
-from segbench.cli import app
 from segbench.cli.run import launch_settings
 from segbench.cli.watching import code_versions
 from segbench.commands.estimate import estimated
@@ -230,7 +229,7 @@ def test_a_queue_that_cannot_be_asked_leaves_what_the_files_say(toy_project, ans
     trial_id = next(cell.trial_id for cell in load_run(run_folder).cells)
     submitted(run_folder, (trial_id,))
     answers("squeue", "slurm_load_jobs error: Unable to contact slurm controller", 1)
-    seen = CliRunner().invoke(app, ["status", str(run_folder)])
+    seen = invoked("status", run_folder)
     assert seen.exit_code == 0, seen.output
     assert "what follows is known from files alone" in " ".join(seen.stderr.split())
     assert "waiting" in seen.stdout

@@ -3,21 +3,14 @@
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from command_line import segbench
 
-from segbench.cli import app
 from segbench.commands.listing import prepare_all
 from segbench.models import weights as weights_module
 from segbench.schema.cards import BackboneCard
 from segbench.schema.machine import Machine
 
 ROOT = Path(__file__).parents[1]
-
-
-def typed(*words: object) -> tuple[int, str]:
-    """Return the exit code of a command and all that it printed, with its spaces put together."""
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    return done.exit_code, " ".join(done.output.split())
 
 
 def test_prepare_asks_for_the_weights_and_data_that_the_cells_of_a_file_resolve_to(
@@ -44,7 +37,7 @@ def test_prepare_asks_for_the_weights_and_data_that_the_cells_of_a_file_resolve_
 
 
 def test_prepare_finds_weights_in_a_folder_that_is_named(tmp_path, shared_weights):
-    code, said = typed(
+    code, said = segbench(
         "prepare", ROOT / "experiments" / "voc_transfer.yaml", "--offline",
         "--cache", tmp_path, "--weights", shared_weights,
     )  # fmt: skip
@@ -56,7 +49,7 @@ def test_prepare_finds_weights_in_a_folder_that_is_named(tmp_path, shared_weight
 
 def test_prepare_offline_downloads_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr("segbench.data.download.download", pytest.fail)
-    code, said = typed("prepare", "vgg16", "alexnet", "--offline", "--cache", tmp_path)
+    code, said = segbench("prepare", "vgg16", "alexnet", "--offline", "--cache", tmp_path)
     assert code == 2
     for name in ("vgg16", "alexnet"):  # what one lacks does not hide what the other lacks
         assert f"{name}: the file {name}-" in said
@@ -65,11 +58,11 @@ def test_prepare_offline_downloads_nothing(monkeypatch, tmp_path):
 
 def test_check_tells_broken_fields_and_unknown_names_together(toy_project):
     path = toy_project / "experiments" / "toy.yaml"
-    code, said = typed("check", path)
+    code, said = segbench("check", path)
     assert (code, said[-20:]) == (0, "the file is in order")
     text = path.read_text().replace("steps: 6", "steps: 0")
     path.write_text(text.replace("toynet", "toynt").replace("toyshapes", "toyshape"))
-    code, said = typed("check", path)
+    code, said = segbench("check", path)
     assert code == 2
     assert "train.stages[0].steps: should be greater than or equal to 1" in said
     assert "sweep.backbone: no backbone 'toynt'; did you mean 'toynet'?" in said
@@ -77,13 +70,13 @@ def test_check_tells_broken_fields_and_unknown_names_together(toy_project):
 
 
 def test_cards_beside_the_experiments_are_listed_shown_and_prepared(toy_project, monkeypatch):
-    assert "toyshapes" not in typed("list", "datasets")[1]
+    assert "toyshapes" not in segbench("list", "datasets")[1]
     monkeypatch.chdir(toy_project)
     for words in (
         ("list", "datasets"), ("show", "toyshapes"), ("prepare", "toyshapes"),
         ("list", "experiments"),
     ):  # fmt: skip
-        code, said = typed(*words)
+        code, said = segbench(*words)
         assert code == 0, said
         assert "toy" in said
 
@@ -92,13 +85,13 @@ def test_two_stages_of_one_name_are_refused(toy_project):
     path = toy_project / "experiments" / "toy.yaml"
     stage = "    - {name: all, steps: 1, optimizer: {lr: 0.1}}\n"
     path.write_text(path.read_text().replace("  stages:\n", f"  stages:\n{stage}"))
-    code, said = typed("check", path)
+    code, said = segbench("check", path)
     assert code == 2
     assert "stages: a name stands twice in ['all', 'all']" in said
 
 
 def test_a_device_that_does_not_exist_anywhere_is_refused_when_read(toy_project):
-    code, said = typed(
+    code, said = segbench(
         "run", toy_project / "experiments" / "toy.yaml", "--device", "tpu", "--dry-run"
     )
     assert code == 2
@@ -107,7 +100,7 @@ def test_a_device_that_does_not_exist_anywhere_is_refused_when_read(toy_project)
 
 def test_a_wrong_card_is_told_behind_those_that_are_right(toy_project):
     (toy_project / "datasets" / "half.yaml").write_text("name: half\n")
-    code, said = typed("list", "datasets", "--cards", toy_project)
+    code, said = segbench("list", "datasets", "--cards", toy_project)
     assert code == 2
     assert "8 drawn images" in said
     assert "half.yaml:1: title: is missing" in said
@@ -115,7 +108,7 @@ def test_a_wrong_card_is_told_behind_those_that_are_right(toy_project):
 
 def test_a_card_with_an_ending_that_is_not_looked_for_is_told(toy_project):
     card = toy_project / "datasets" / "toyshapes.yaml"
-    code, said = typed("check", card.rename(card.with_suffix(".yml")))
+    code, said = segbench("check", card.rename(card.with_suffix(".yml")))
     assert code == 2
     assert "a card is found by the ending .yaml; rename the file" in said
 
@@ -123,7 +116,7 @@ def test_a_card_with_an_ending_that_is_not_looked_for_is_told(toy_project):
 def test_a_folder_that_a_variable_names_is_there(toy_run, monkeypatch):
     monkeypatch.chdir(toy_run.parents[1])
     monkeypatch.setenv("SEGBENCH_DATA", "/nowhere")
-    code, said = typed("run", "experiments/toy.yaml", "--dry-run")
+    code, said = segbench("run", "experiments/toy.yaml", "--dry-run")
     assert code == 2
     assert "$SEGBENCH_DATA /nowhere: there is no such folder" in said
 
@@ -131,7 +124,7 @@ def test_a_folder_that_a_variable_names_is_there(toy_run, monkeypatch):
 def test_a_dry_run_names_the_trials_and_says_which_are_done(toy_run, monkeypatch):
     project = toy_run.parents[1]
     monkeypatch.chdir(project)
-    code, said = typed("run", "experiments/toy.yaml", "--dry-run")
+    code, said = segbench("run", "experiments/toy.yaml", "--dry-run")
     assert code == 0
     for head, state in (("fcn32s", "done"), ("fcn8s", "to run")):
         for seed in (0, 1):
@@ -144,19 +137,19 @@ def test_results_that_were_made_from_other_files_are_not_mixed_with_new_ones(toy
     for about in (toy_run.parents[2] / "cache" / "arrow").glob("toyshapes-val-*/about.json"):
         text = about.read_text()
         about.write_text(text.replace('"fingerprint": "', '"fingerprint": "0'))  # as other pixels
-    code, said = typed("run", "experiments/toy.yaml", "--dry-run")
+    code, said = segbench("run", "experiments/toy.yaml", "--dry-run")
     assert code == 2
     assert "holds 2 trials from other files of toyshapes val than are here now (trials/" in said
     assert "begin another --results folder" in said
     for about in (toy_run.parents[2] / "cache" / "arrow").glob("*/about.json"):
         about.unlink()  # not converted here: nothing is known
-    assert typed("run", "experiments/toy.yaml", "--dry-run")[0] == 0
+    assert segbench("run", "experiments/toy.yaml", "--dry-run")[0] == 0
 
 
 @pytest.mark.parametrize("flag", ["--data", "--weights"])
 def test_a_folder_that_does_not_exist_is_no_place_to_look_in(toy_project, flag):
     path = toy_project / "experiments" / "toy.yaml"
-    code, said = typed("run", path, flag, "nosuchfolder", "--dry-run")
+    code, said = segbench("run", path, flag, "nosuchfolder", "--dry-run")
     assert (code, said) == (2, f"{flag} nosuchfolder: there is no such folder")
 
 
@@ -176,10 +169,10 @@ def test_a_card_that_its_network_does_not_keep_is_found_by_check_and_before_a_ru
     toy_project, right, wrong, sentence, tmp_path
 ):
     path = toy_project / "backbones" / "toynet.yaml"
-    assert typed("check", path) == (0, "the file is in order")
+    assert segbench("check", path) == (0, "the file is in order")
     path.write_text(path.read_text().replace(right, wrong))
     for words in (("check", path), ("run", toy_project / "experiments" / "toy.yaml")):
-        code, said = typed(*words, *(("--results", tmp_path / "r") if words[0] == "run" else ()))
+        code, said = segbench(*words, *(("--results", tmp_path / "r") if words[0] == "run" else ()))
         assert code == 2
         assert sentence in said
     assert not (tmp_path / "r" / "toy" / "trials").exists()
@@ -187,16 +180,16 @@ def test_a_card_that_its_network_does_not_keep_is_found_by_check_and_before_a_ru
 
 def test_an_experiment_is_shown_by_its_name(toy_project, monkeypatch):
     monkeypatch.chdir(toy_project)
-    code, said = typed("show", "toy")
+    code, said = segbench("show", "toy")
     assert code == 0
     assert said.startswith("# 4 trials name: toy question: Does the toy sweep run?")
-    assert "did you mean 'toy'?" in typed("show", "toyy")[1]
+    assert "did you mean 'toy'?" in segbench("show", "toyy")[1]
 
 
 def test_a_cache_that_cannot_be_written_is_refused_before_any_trial(toy_project, tmp_path):
     path = toy_project / "experiments" / "toy.yaml"
     results = tmp_path / "results"
-    code, said = typed("run", path, "--cache", path / "cache", "--results", results)
+    code, said = segbench("run", path, "--cache", path / "cache", "--results", results)
     assert code == 2
     assert "cannot be written (Not a directory); choose another folder with --cache" in said
     assert not results.exists()

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 from torchvision.models import get_model
+from toy_world import train_all
 
 from segbench.commands.preflight import check_same_files, missing_files
 from segbench.commands.run import Flags, prepare_run
@@ -31,7 +32,6 @@ from segbench.schema.cards import BackboneCard, Weights
 from segbench.schema.catalog import built_in_root, read_card
 from segbench.schema.heads import HEADS, Model
 from segbench.schema.machine import Machine
-from segbench.work.trial import run_trial
 
 HEAD = HEADS["fcn4s_from16"]
 CARD = read_card(built_in_root() / "backbones" / "squeezenet1_1.yaml", BackboneCard)
@@ -386,10 +386,7 @@ def test_a_trial_keeps_the_sha256_that_it_started_from_and_a_run_compares_it(toy
     )  # fmt: skip
     prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
     assert missing_files(prepared) == []
-    ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
-    protocols = tuple(prepared.asked.experiment.evaluate.values())
-    assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
+    (workdir,) = train_all(prepared)
     provenance = trial_files.load_provenance(workdir)
     assert provenance is not None
     assert provenance.weights_sha256 == whole

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import invoked
 from PIL import Image
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
-from segbench.cli.app import app
 from segbench.commands import preflight
 from segbench.commands.run import Flags, prepare_run
 from segbench.engine.checkpoint import load_weights, save_weights
@@ -132,9 +131,7 @@ def test_trained_weights_that_are_not_finite_are_read_by_nobody(toy_run, tmp_pat
         load_weights(path)
     photograph = tmp_path / "photograph.png"
     Image.new("RGB", (40, 40)).save(photograph)
-    done = CliRunner().invoke(
-        app, ["predict", str(workdir), str(photograph), "-o", str(tmp_path / "out")]
-    )
+    done = invoked("predict", workdir, photograph, "-o", tmp_path / "out")
     assert done.exit_code == 2
     assert "holds NaN or infinity" in done.output
     assert not (tmp_path / "out").exists()

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import invoked
 from PIL import Image
 from test_report_boards import boards_of
 from toy_world import TOY_BACKBONE
-from typer.testing import CliRunner
 
-from segbench.cli.app import app
 from segbench.commands import preflight
 from segbench.commands.export import export_model
 from segbench.commands.listing import prepare_all
@@ -483,7 +482,7 @@ def cli(project, monkeypatch):
 
     def run(*words: str, code: int = 0) -> str:
         where = ["--data", str(project / "data"), "--cache", str(project / "cache")]
-        done = CliRunner().invoke(app, [*words, *where], env={"COLUMNS": "400"})
+        done = invoked(*words, *where, env={"COLUMNS": "400"})
         assert done.exit_code == code, done.output
         return done.output
 

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from command_line import segbench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from typer.testing import CliRunner
 
-from segbench.cli import app
 from segbench.data.split import open_split
 from segbench.metrics.counts import Sums
 from segbench.metrics.mean_iou import mean_iou
@@ -116,11 +115,6 @@ def predictions(toy_run, tmp_path):
         pixels = np.where(label == 255, 0, label).astype(np.uint8) + 1
         Image.fromarray(pixels).save(folder / f"{name}.png")
     return folder
-
-
-def segbench(*words):
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    return done.exit_code, " ".join(done.output.split())
 
 
 def test_evaluate_and_compare_say_so_and_a_file_reads_them(predictions, tmp_path):

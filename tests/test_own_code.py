@@ -4,13 +4,13 @@ import subprocess
 import sys
 
 import pytest
+from command_line import segbench
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
+from toy_world import train_all
 
-from segbench.cli import app
 from segbench.commands import preflight
-from segbench.commands.run import Flags, prepare_run, record_run, unfinished
+from segbench.commands.run import Flags, prepare_run, unfinished
 from segbench.errors import DataError, ExperimentError
 from segbench.files import read_json
 from segbench.runs import trial_files
@@ -81,17 +81,8 @@ def prepared(project):
 def trained(project):
     """Return the folder of a trial of the network, done."""
     run = prepared(project)
-    record_run(run, "segbench run")
-    (trial,) = run.asked.trials.values()
-    workdir = trial_files.trial_folder(run.run_folder, trial.id())
-    protocols = tuple(run.asked.experiment.evaluate.values())
-    assert run_trial(trial, workdir, machine=run.machine, protocols=protocols) == "done"
+    (workdir,) = train_all(run)
     return workdir
-
-
-def segbench(*words):
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    return done.exit_code, " ".join(done.output.split())
 
 
 def test_changed_code_is_another_trial_and_the_old_one_is_named(project):

@@ -6,10 +6,9 @@ import zlib
 
 import numpy as np
 import pytest
+from command_line import invoked
 from PIL import Image, ImageOps
-from typer.testing import CliRunner
 
-from segbench.cli import app
 from segbench.data.labels import image_label
 from segbench.data.photographs import checked_image
 from segbench.data.split import decoded_image, open_split
@@ -297,7 +296,7 @@ def test_predict_warns_once_of_photographs_that_are_nearly_black(toy_run, tmp_pa
         (tmp_path / f"{name}.png").write_bytes(sixteen_bits(dark))
     photographs = [str(tmp_path / name) for name in ("a.png", "b.png")]
     words = ["predict", str(workdir), *photographs, "-o", str(tmp_path / "out"), "--device", "cpu"]
-    done = CliRunner().invoke(app, words)
+    done = invoked(*words)
     assert done.exit_code == 0, done.output
     (said,) = [r.getMessage() for r in caplog.records if "16 bits" in r.getMessage()]
     assert said.startswith(f"{tmp_path}/a.png and 1 more: have 16 bits, and no value above ")
@@ -310,7 +309,7 @@ def test_predict_labels_a_photograph_as_people_see_it(toy_run, tmp_path):
     upright.save(tmp_path / "upright.png", exif=b"")
     photographs = [str(tmp_path / name) for name in ("phone.jpg", "upright.png")]
     words = ["predict", str(workdir), *photographs, "-o", str(tmp_path / "out"), "--device", "cpu"]
-    done = CliRunner().invoke(app, words)
+    done = invoked(*words)
     assert done.exit_code == 0, done.output
     written = sorted((tmp_path / "out").rglob("*.png"))
     assert len(written) == 4

@@ -4,10 +4,10 @@ import sys
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command_line import invoked
+from toy_world import train_all
 
-from segbench.cli import app
-from segbench.commands.run import Flags, prepare_run, record_run
+from segbench.commands.run import Flags, prepare_run
 from segbench.engine.crf import refine, refined_predictions
 from segbench.errors import DataError
 from segbench.files import read_json
@@ -81,7 +81,6 @@ def test_without_the_package_one_sentence_names_the_extra(monkeypatch):
 
 def test_parameters_are_searched_on_held_out_images_alone(toy_run):
     pytest.importorskip("pydensecrf.densecrf")
-    from segbench.work.trial import run_trial
 
     project = toy_run.parents[1]
     experiment = project / "experiments" / "held.yaml"
@@ -92,19 +91,16 @@ def test_parameters_are_searched_on_held_out_images_alone(toy_run):
     )
     flags = Flags(only=("head=fcn32s",), seeds=1, device="cpu", results=toy_run.parent)
     prepared = prepare_run(experiment, flags)
-    record_run(prepared, "held")
-    ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
-    protocols = tuple(prepared.asked.experiment.evaluate.values())
-    assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
-    words = ["crf-search", prepared.run_folder, trial_id, "--samples", 2, "--device", "cpu"]
-    done = CliRunner().invoke(app, list(map(str, words)))
+    (workdir,) = train_all(prepared)
+    words = ["crf-search", prepared.run_folder, workdir.name, "--samples", 2, "--device", "cpu"]
+    done = invoked(*words)
     assert done.exit_code == 0, done.output
     assert "without a CRF" in done.output
     assert "gaussian_width: 3" in done.output
     found = read_json(workdir / "crf_search.json")
     from segbench.data.split import open_split
 
+    trial = trial_files.load_trial(workdir)
     train = set(open_split(trial.dataset, "train", prepared.machine).names)
     held = set(found["images"])
     assert held
@@ -117,7 +113,7 @@ def test_parameters_are_searched_on_held_out_images_alone(toy_run):
 
 def test_a_trial_that_saw_every_training_image_is_not_searched(toy_run):
     workdir = next(trial_files.trial_folders(toy_run))
-    done = CliRunner().invoke(app, ["crf-search", str(toy_run), workdir.name])
+    done = invoked("crf-search", toy_run, workdir.name)
     assert done.exit_code == 2
     said = " ".join(done.output.split())
     assert "parameters are not searched on val, which is reported" in said

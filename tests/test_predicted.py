@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from command_line import segbench
 from PIL import Image
-from typer.testing import CliRunner
 
-from segbench.cli import app
 from segbench.engine.checkpoint import save_weights
 from segbench.files import read_json
 from segbench.runs import trial_files
@@ -32,11 +31,6 @@ CARDS = {
     "merged": {"view": {"merge": {"thing": ["car", "person"]}}},
     "dropped": {"view": {"drop": ["road"]}},
 }
-
-
-def segbench(*words):
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    return done.exit_code, " ".join(done.output.split())
 
 
 def new_card(folder: Path, name: str) -> DatasetCard:

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import invoked
 from jsonschema import Draft202012Validator
-from typer.testing import CliRunner
 
-from segbench.cli import app
 from segbench.commands.reference import ENVIRONMENT, schema_text
 from segbench.errors import CardError
 from segbench.schema.json_schema import RECORDS, field_texts, file_schema, records_of
@@ -71,8 +70,7 @@ def test_the_reference_names_every_variable_that_the_code_reads():
 
 
 def test_the_command_prints_json_and_suggests_a_kind():
-    runner = CliRunner()
-    assert json.loads(runner.invoke(app, ["schema", "dataset"]).stdout)["properties"]["classes"]
-    wrong = runner.invoke(app, ["schema", "datasets"])
+    assert json.loads(invoked("schema", "dataset").stdout)["properties"]["classes"]
+    wrong = invoked("schema", "datasets")
     assert wrong.exit_code == 2
     assert "did you mean 'dataset'" in wrong.output

@@ -7,9 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command_line import invoked
 
-from segbench.cli import app
 from segbench.cli import run as run_module
 from segbench.commands import settle
 from segbench.commands.run import Flags, prepare_run
@@ -38,7 +37,7 @@ claims:
 
 
 def segbench(*words):
-    done = CliRunner().invoke(app, [str(word) for word in words])
+    done = invoked(*words)
     return done.exit_code, done.output
 
 

@@ -10,18 +10,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_data_files import card, folder, machine  # noqa: F401
 from test_report_boards import boards_of
-from toy_world import new_project
+from toy_world import ONE_STEP, new_project, train_all, with_files
 
 from segbench.commands import preflight
 from segbench.commands.evaluate import figures_in_words
-from segbench.commands.run import Flags, prepare_run, record_run
+from segbench.commands.run import Flags, prepare_run
 from segbench.data.photographs import checked_image
 from segbench.data.prepare import prepare
 from segbench.data.prepared import contents_here
 from segbench.data.shared import Part, Shared, _number_of_equal, shared_images, shared_in_words
 from segbench.data.split import open_split
 from segbench.runs import trial_files
-from segbench.work.trial import run_trial
 
 
 def _encoded(pixels, kind, mode="RGB") -> bytes:
@@ -134,44 +133,27 @@ def test_a_holdout_shares_what_stands_twice_in_train(folder, machine):  # noqa: 
     )
 
 
-DATASET = """
-name: toyshapes
-title: images in files
-splits:
-  train: {images: "train/{name}", labels: "train_labels/{name}.png"}
-  val: {images: "val/{name}", labels: "val_labels/{name}.png"}
-classes: [background, circle]
-palette: [[0, 0, 0], [255, 0, 0]]
-background: 0
-licence: CC0
-source: {paper: none}
-"""
-
-
 def test_the_number_is_told_before_a_run_kept_with_its_figures_and_on_the_board(
     tmp_path, toy_cache
 ):
     project = new_project(tmp_path)
-    (project / "datasets" / "toyshapes.yaml").write_text(DATASET)
-    for index in range(4):
-        for split, shown in (("train", index), ("val", index % 3 + 2)):  # val: 2, 3, 4, 2
-            label = np.random.default_rng(shown).integers(0, 2, (32, 32), dtype=np.uint8)
-            for kind, pixels in ((split, label * 200), (f"{split}_labels", label)):
-                (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(tmp_path / "data" / kind / f"{index}.png")
+    shown = {"train": (0, 1, 2, 3), "val": (2, 3, 4, 2)}
+    labels = {
+        split: [
+            np.random.default_rng(seed).integers(0, 2, (32, 32), dtype=np.uint8) for seed in seeds
+        ]
+        for split, seeds in shown.items()
+    }
+    data = with_files(project, labels)
     flags = Flags(
-        only=("head=fcn32s",), settings=("train.stages=[{name: all, steps: 1, optimizer: {lr: 0.1}}]",),
-        seeds=1, cache=toy_cache, data=(tmp_path / "data",), device="cpu", results=tmp_path / "results",
+        only=("head=fcn32s",), settings=(ONE_STEP,), seeds=1, cache=toy_cache, data=(data,),
+        device="cpu", results=tmp_path / "results",
     )  # fmt: skip
     prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
     (told,) = preflight.shared_images(prepared)
     assert told.startswith("toyshapes val: 3 of its 4 images are in train too")
-    record_run(prepared, "segbench run")
-    ((trial_id, trial),) = prepared.asked.trials.items()
-    workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
-    protocols = tuple(prepared.asked.experiment.evaluate.values())
-    assert run_trial(trial, workdir, machine=prepared.machine, protocols=protocols) == "done"
-    shutil.rmtree(tmp_path / "data")
+    (workdir,) = train_all(prepared)
+    shutil.rmtree(data)
     (evaluation,) = trial_files.load_evaluations(workdir)
     assert evaluation.num_trained_on == 3
     assert figures_in_words(evaluation).endswith("on 4 images of val, 3 of them trained on")

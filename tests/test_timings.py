@@ -1,10 +1,9 @@
 """`segbench time`: models measured one after another, and what becomes of their times."""
 
 import pytest
+from command_line import segbench
 from drawn_run import made_run, made_timings, record_run
-from typer.testing import CliRunner
 
-from segbench.cli import app
 from segbench.cli.planning import times_to_measure
 from segbench.commands.run import Flags, prepare_run
 from segbench.errors import ResultError
@@ -26,13 +25,6 @@ claims:
     right: {backbone: googlenet}
     metric: forward_ms
 """
-
-
-def segbench(*words):
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.exit_code, " ".join(done.output.split())
 
 
 def timing(**fields) -> Timing:
