@@ -190,7 +190,11 @@ def test_folders_of_cards_hold_no_python():
 
 
 def test_hugging_face_datasets_is_not_shadowed_by_our_folder():
-    code = "import datasets; assert hasattr(datasets, 'Dataset'), datasets.__path__"
+    code = (
+        "from importlib.metadata import distribution; from importlib.util import find_spec;"
+        "installed = distribution('datasets').locate_file('datasets/__init__.py');"
+        "assert find_spec('datasets').origin == str(installed)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -4,11 +4,10 @@ import csv
 import io
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import invoked
 from drawn_run import made_run
 
 from segbench.commands import compare, listing
@@ -95,7 +94,8 @@ def test_a_backbone_that_meets_no_pretrained_one_is_said_to_be_random(toy_projec
     assert _warning(toy_project, settings=(*BOTH, *apart)) == ALONE
 
 
-def test_check_plan_and_run_say_it_in_one_line(toy_project):
+def test_check_plan_and_run_say_it_in_one_line(toy_project, monkeypatch):
+    monkeypatch.chdir(toy_project)
     assert _warning(toy_project) == WARNING
     file = toy_project / "experiments" / "other.yaml"
     file.write_text(file.read_text().replace("[toynet]", "[toynet, resnet18]"))
@@ -103,11 +103,8 @@ def test_check_plan_and_run_say_it_in_one_line(toy_project):
     assert found.problems == []
     assert f"{file}: {WARNING}" in found.warnings
     for words in (["check"], ["plan"], ["run", "--dry-run"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "segbench", words[0], str(file), *words[1:]],
-            cwd=toy_project, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        done = invoked(words[0], file, *words[1:])
+        assert done.exit_code == 0, done.stderr
         (line,) = [line for line in done.stderr.splitlines() if "weights" in line]
         assert line.removeprefix(f"{file}: ") == WARNING
 

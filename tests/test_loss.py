@@ -136,7 +136,7 @@ def test_a_batch_has_one_loss_on_however_many_ranks(tmp_path, reduction):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join()
     alone = _step(tmp_path / "alone", 8, 1, loss_reduction=reduction, class_weights=WEIGHTS)
     for rank in (0, 1):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=False)

@@ -142,8 +142,11 @@ def test_a_folder_of_yaml_called_datasets_hides_nothing(tmp_path):
         "from segbench.schema.code import look_in, move_current_folder_last",
         "move_current_folder_last()",
         f"look_in([{str(tmp_path)!r}])",
-        "import datasets, numbers",
-        "assert hasattr(datasets, 'Dataset')",
+        "import numbers",
+        "from importlib.metadata import distribution",
+        "from importlib.util import find_spec",
+        "installed = distribution('datasets').locate_file('datasets/__init__.py')",
+        "assert find_spec('datasets').origin == str(installed)",
     ]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],
