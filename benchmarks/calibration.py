@@ -23,7 +23,7 @@ from tabulate import tabulate
 from segbench.metrics.counts import Counts
 from segbench.metrics.mean_iou import mean_iou
 from segbench.metrics.metric import Scored
-from segbench.statistics.inference import Estimate, Sample, Term, direction, estimate
+from segbench.statistics.inference import Estimate, SeedSample, Term, direction, estimate
 from segbench.statistics.power import ALPHA, settle_schedule
 from segbench.statistics.resample import point, samples_of
 
@@ -173,7 +173,7 @@ def _images_only(ours: Estimate) -> Estimate:
         drawn = term.sample.draws
         assert drawn is not None
         without = term.sample.left_out
-        averaged = Sample(
+        averaged = SeedSample(
             term.sample.values.mean(keepdims=True),
             drawn.mean(0, keepdims=True),
             None if without is None else without.mean(0, keepdims=True),

@@ -12,7 +12,7 @@ import argparse
 
 from calibration import SEEDS, measure, real_world, report
 
-from segbench.commands.compare import Asked, counts_of
+from segbench.commands.compare import CompareFlags, counts_of
 from segbench.schema.machine import Machine
 
 SHIFTS = (0.0143, 0.0357)  # of logits: 0.3 and 0.7 points in the drawn worlds
@@ -28,7 +28,10 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--classes", default="")
     options = parser.parse_args()
-    asked, machine = Asked(protocol_name=options.protocol), Machine.from_environment(threads=1)
+    asked, machine = (
+        CompareFlags(protocol_name=options.protocol),
+        Machine.from_environment(threads=1),
+    )
     left, right = (counts_of(side, asked, machine) for side in (options.left, options.right))
     pairs = {
         f"{options.left} twice": (left, left),

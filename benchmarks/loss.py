@@ -22,7 +22,7 @@ from torch import Tensor
 from segbench.engine.loss import image_losses
 from segbench.engine.upsampled_loss import upsampled_losses
 from segbench.models.segmenter import Segmenter, build_segmenter
-from segbench.models.upsampling import Bilinear, Step
+from segbench.models.upsampling import Bilinear, UpsamplingStep
 from segbench.schema.cards import BackboneCard
 from segbench.schema.catalog import built_in_root, read_card
 from segbench.schema.heads import HEADS, Model
@@ -88,7 +88,7 @@ def _measure(name: str, step: Callable[[], None], steps: int) -> None:
 def _loss(images: int, side: int, classes: int, form: str) -> Callable[[], None]:
     coarse = torch.randn(images, classes, side // 8, side // 8, requires_grad=True)
     label = torch.randint(0, classes, (images, side, side))
-    shares = Step(8, 3.5, clamps=True).shares(side // 8, range(side))
+    shares = UpsamplingStep(8, 3.5, clamps=True).shares(side // 8, range(side))
     upsampling = Bilinear(shares, shares)
 
     def step() -> None:

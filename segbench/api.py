@@ -233,14 +233,8 @@ def _flags(options: RunOptions) -> commands.Flags:
     if unknown:
         raise TypeError(f"no such option: {', '.join(sorted(unknown))}")
     settings = [f"{key}={json.dumps(value)}" for key, value in options.get("settings", {}).items()]
-    for name in ("launcher", "workers"):
-        if name in options:
-            settings.append(f"launch.{name}={options[name]}")
-    folders = {
-        name: tuple(map(Path, options[name]))
-        for name in ("cards", "data", "weights")
-        if name in options
-    }
+    settings += [f"launch.launcher={options['launcher']}"] if "launcher" in options else []
+    settings += [f"launch.workers={options['workers']}"] if "workers" in options else []
     return commands.Flags(
         settings=tuple(settings),
         seeds=options.get("seeds"),
@@ -248,5 +242,7 @@ def _flags(options: RunOptions) -> commands.Flags:
         cache=Path(options["cache"]) if "cache" in options else None,
         device=options.get("device", "auto"),
         results=Path(options.get("results", "results")),
-        **folders,
+        cards=tuple(map(Path, options.get("cards", ()))),
+        data=tuple(map(Path, options.get("data", ()))),
+        weights=tuple(map(Path, options.get("weights", ()))),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segbench.commands.run import Flags, Prepared, prepare_run
+from segbench.commands.run import Flags, PreparedRun, prepare_run
 from segbench.metrics.counts import Counted
 from segbench.runs import trial_files
 from segbench.runs.record import record_of, write_run
@@ -112,7 +112,7 @@ def made_run(
     return prepared.run_folder
 
 
-def made_timings(prepared: Prepared) -> Timings:
+def made_timings(prepared: PreparedRun) -> Timings:
     """Return times of every cell that grow with the length of the backbone's name; 5 equal rounds."""
     cells = {
         tuple(cell.axes.values()): Timing(
@@ -133,13 +133,19 @@ def made_timings(prepared: Prepared) -> Timings:
     )  # fmt: skip
 
 
-def record_run(prepared: Prepared) -> None:
+def record_run(prepared: PreparedRun) -> None:
     command = "segbench run experiments/made.yaml"
     write_run(prepared.run_folder, record_of(prepared.asked, command), prepared.whole)
 
 
 def write_done(
-    prepared: Prepared, trial_id: str, trial: Trial, *, quality: float, images: int, log_lines: int
+    prepared: PreparedRun,
+    trial_id: str,
+    trial: Trial,
+    *,
+    quality: float,
+    images: int,
+    log_lines: int,
 ) -> None:
     """Write all files of a trial that is done. The trial's id is the seed of its chance."""
     workdir = trial_files.trial_folder(prepared.run_folder, trial_id)

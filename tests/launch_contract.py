@@ -7,7 +7,7 @@ from launch_faults import result_bytes, results_so_far, wait_until
 from typer.testing import CliRunner
 
 from segbench.cli import app
-from segbench.commands.run import Flags, Prepared, prepare_run
+from segbench.commands.run import Flags, PreparedRun, prepare_run
 from segbench.launch.launchers import cancel_jobs, jobs_of, launcher_named
 from segbench.runs import trial_files
 from segbench.runs.record import load_run
@@ -25,7 +25,7 @@ def contract_project(project: Path) -> Path:
     return project
 
 
-def prepared_in(project: Path, results: str, *settings: str) -> Prepared:
+def prepared_in(project: Path, results: str, *settings: str) -> PreparedRun:
     flags = Flags(settings=(*SETTINGS, *settings), device="cpu", results=project / results)
     return prepare_run(project / "experiments" / "toy.yaml", flags)
 

@@ -8,7 +8,7 @@ from segbench.claims.correlation import RankCorrelation, rank_correlation
 from segbench.claims.judge import judge
 from segbench.metrics.counts import Counts
 from segbench.schema.claims import Correlate
-from segbench.statistics.observations import Cell, Observation, cells_of
+from segbench.statistics.observations import Observation, ObservedCell, cells_of
 
 CLAIM = Correlate(says="frequent is easier", by="training_pixels", average=True)
 
@@ -27,7 +27,7 @@ def observation(
     )  # fmt: skip
 
 
-def cell(ious: list[float], amounts: list[float], **axes: str) -> Cell:
+def cell(ious: list[float], amounts: list[float], **axes: str) -> ObservedCell:
     return cells_of([observation(ious, amounts, seed=s, **axes) for s in range(4)])[0]
 
 

@@ -19,7 +19,7 @@ from segbench.metrics.mean_iou import mean_iou
 from segbench.metrics.metric import Scored
 from segbench.report.claims_page import render_comparison
 from segbench.statistics.inference import (
-    Sample,
+    SeedSample,
     Term,
     direction,
     estimate,
@@ -41,8 +41,8 @@ from segbench.statistics.resample import image_draws, left_out, point
 
 def seeds_only(left, right, **keywords):
     terms = (
-        Term(1.0, Sample(np.asarray(left, float)), "a"),
-        Term(-1.0, Sample(np.asarray(right, float)), "b"),
+        Term(1.0, SeedSample(np.asarray(left, float)), "a"),
+        Term(-1.0, SeedSample(np.asarray(right, float)), "b"),
     )
     return estimate(terms, **keywords)
 
@@ -68,7 +68,10 @@ def test_without_images_the_interval_is_welchs():
 
 
 def test_one_training_scored_twice_is_a_paired_t_test():
-    terms = (Term(1.0, Sample(np.array(LEFT)), "same"), Term(-1.0, Sample(np.array(RIGHT)), "same"))
+    terms = (
+        Term(1.0, SeedSample(np.array(LEFT)), "same"),
+        Term(-1.0, SeedSample(np.array(RIGHT)), "same"),
+    )
     result = estimate(terms)
     theirs: Any = stats.ttest_rel(LEFT, RIGHT)
     assert 2 * result.p_above(0.0) == pytest.approx(theirs.pvalue, rel=1e-12)
@@ -89,7 +92,10 @@ def test_an_exact_permutation_counts_all_exchanges():
 
 
 def test_a_permutation_of_pairs_changes_signs():
-    terms = (Term(1.0, Sample(np.array(LEFT)), "same"), Term(-1.0, Sample(np.array(RIGHT)), "same"))
+    terms = (
+        Term(1.0, SeedSample(np.array(LEFT)), "same"),
+        Term(-1.0, SeedSample(np.array(RIGHT)), "same"),
+    )
     gaps = np.array(LEFT) - RIGHT
     means = [np.mean(gaps * signs) for signs in itertools.product((1, -1), repeat=5)]
     expected = np.mean(np.array(means) >= gaps.mean() - 1e-9)
@@ -107,7 +113,7 @@ def test_three_seeds_a_side_have_no_exchange_that_says_anything():
 
 def test_an_average_over_two_data_sets_has_no_exact_exchange():
     terms = [
-        Term(sign / 2, Sample(np.array(values)), name)
+        Term(sign / 2, SeedSample(np.array(values)), name)
         for sign, values, name in (
             (1, LEFT, "a1"),
             (-1, RIGHT, "b1"),
@@ -133,7 +139,8 @@ def test_cells_that_are_averaged_vary_as_much_as_their_mean_does_over_seeds(shar
             )
             means.append(values.mean(axis=0))
             terms += [
-                Term(sign / heads, Sample(own), f"{side}{head}") for head, own in enumerate(values)
+                Term(sign / heads, SeedSample(own), f"{side}{head}")
+                for head, own in enumerate(values)
             ]
         result = estimate(terms, resamples=400)
         theirs = stats.ttest_ind(*means, equal_var=False)
@@ -150,7 +157,7 @@ def test_one_training_scored_in_two_ways_is_paired_in_every_head_of_an_average()
     base = rng.normal(size=(2, 5))
     gains = np.array([[1.0, 1.1, 0.9, 1.0, 1.05], [2.0, 2.2, 1.9, 2.0, 2.1]])
     terms = [
-        Term(sign / 2, Sample(values), f"head{head}")
+        Term(sign / 2, SeedSample(values), f"head{head}")
         for head in range(2)
         for sign, values in ((1, base[head] + gains[head]), (-1, base[head]))
     ]
@@ -161,7 +168,7 @@ def test_one_training_scored_in_two_ways_is_paired_in_every_head_of_an_average()
 
 
 def test_cells_on_one_side_with_other_numbers_of_seeds_are_refused():
-    terms = [Term(0.5, Sample(np.arange(n, dtype=float)), f"head{n}") for n in (4, 5)]
+    terms = [Term(0.5, SeedSample(np.arange(n, dtype=float)), f"head{n}") for n in (4, 5)]
     with pytest.raises(ValueError, match="must have the same seeds"):
         estimate(terms)
 
@@ -215,7 +222,7 @@ def test_figures_without_one_image_each_are_those_of_the_other_images(metric):
 def test_of_a_mean_over_images_the_image_variance_is_the_textbook_s():
     values = np.random.default_rng(0).normal(size=40)
     without = (values.sum() - values) / 39
-    term = Term(1.0, Sample(np.array([values.mean()]), np.zeros((1, 50)), without[None]), "a")
+    term = Term(1.0, SeedSample(np.array([values.mean()]), np.zeros((1, 50)), without[None]), "a")
     assert estimate([term], resamples=50).image_variance == pytest.approx(values.var(ddof=1) / 40)
 
 
@@ -224,10 +231,12 @@ def test_images_of_which_two_carry_all_the_variance_leave_next_to_no_degree_of_f
     without[0, :2] = 1, -1
     draws = np.random.default_rng(0).normal(size=(1, 500))
     assert estimate(
-        [Term(1.0, Sample(np.zeros(1), draws, without), "a")], resamples=500
+        [Term(1.0, SeedSample(np.zeros(1), draws, without), "a")], resamples=500
     ).df == pytest.approx(2.0)
     without = np.random.default_rng(0).normal(size=(1, 1000))
-    assert estimate([Term(1.0, Sample(np.zeros(1), draws, without), "a")], resamples=500).df > 300
+    assert (
+        estimate([Term(1.0, SeedSample(np.zeros(1), draws, without), "a")], resamples=500).df > 300
+    )
 
 
 @pytest.mark.parametrize("images", [3, 5])
@@ -348,8 +357,8 @@ def test_the_hierarchical_variance_is_unbiased():
         values = np.array([point(model, "mean_iou") for model in models])
         result = estimate(
             (
-                Term(1.0, Sample(values[:4], draws[:4]), "a"),
-                Term(-1.0, Sample(values[4:], draws[4:]), "b"),
+                Term(1.0, SeedSample(values[:4], draws[:4]), "a"),
+                Term(-1.0, SeedSample(values[4:], draws[4:]), "b"),
             ),
             resamples=100,
         )
@@ -437,7 +446,7 @@ def test_seeds_settle_nothing_where_one_image_carries_what_is_known():
     rng = np.random.default_rng(0)
     draws = rng.normal(0, 1, (1, 2000))
     terms = [
-        Term(sign, Sample(rng.normal(mean, 1, 5), np.repeat(draws, 5, axis=0) * sign), name)
+        Term(sign, SeedSample(rng.normal(mean, 1, 5), np.repeat(draws, 5, axis=0) * sign), name)
         for sign, mean, name in ((1.0, 8.0, "a"), (-1.0, 0.0, "b"))
     ]
     result = estimate(terms, resamples=2000)
@@ -501,10 +510,10 @@ def test_what_seeds_show_already_does_not_come_in_again_with_the_images(image_sd
     rng = np.random.default_rng(0)
     values = rng.normal(50, 1, 5)
     draws = values[:, None] + image_sd * rng.normal(size=4000) + rng.normal(0, 1.5, (5, 4000))
-    result = estimate((Term(1.0, Sample(values, draws), "a"),), resamples=4000)
+    result = estimate((Term(1.0, SeedSample(values, draws), "a"),), resamples=4000)
     assert result.seed_variance == pytest.approx(np.var(values, ddof=1) / 5)
     assert result.image_variance == pytest.approx(image_sd**2, abs=0.03)  # not + 1.5**2 / 5
-    fixed = estimate((Term(1.0, Sample(values[:1], draws[:1]), "a"),), resamples=4000)
+    fixed = estimate((Term(1.0, SeedSample(values[:1], draws[:1]), "a"),), resamples=4000)
     assert fixed.image_variance == pytest.approx(image_sd**2 + 1.5**2, rel=0.06)
 
 

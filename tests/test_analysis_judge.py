@@ -24,7 +24,7 @@ from segbench.schema.claims import (
     Value,
 )
 from segbench.statistics.inference import holm
-from segbench.statistics.observations import Cell, Observation, cells_of
+from segbench.statistics.observations import Observation, ObservedCell, cells_of
 from segbench.statistics.power import (
     STATED_SPREAD,
     Spread,
@@ -560,7 +560,7 @@ def test_the_band_of_a_planned_equivalence_is_shown_four_times_in_five():
     assert np.mean(2 * np.maximum(above, below) <= 0.05) == pytest.approx(0.8, abs=0.015)
 
 
-def planned(seeds: int) -> list[Cell]:
+def planned(seeds: int) -> list[ObservedCell]:
     """Return the cells of two models on two data sets, of 3 and 6 classes."""
     observations = [
         one

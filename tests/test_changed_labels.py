@@ -10,7 +10,7 @@ from PIL import Image
 from toy_world import ONE_STEP, new_project, train_all, with_files
 
 from segbench.commands.run import Flags, prepare_run
-from segbench.data.prepare import prepare
+from segbench.data.prepare import prepare_dataset
 from segbench.data.split import open_split
 from segbench.errors import DataError
 from segbench.runs import trial_files
@@ -58,7 +58,7 @@ def changed(run_once, tmp_path, monkeypatch):
     machine = prepared.machine.revised(cache=str(tmp_path / "cache"))
     monkeypatch.setenv("SEGBENCH_CACHE", machine.cache)
     monkeypatch.setenv("SEGBENCH_CARDS", str(prepared.run_folder.parents[1]))
-    prepare(card, machine)
+    prepare_dataset(card, machine)
     paths = sorted((prepared.run_folder.parents[1] / "data").glob("*_labels/*.png"))
     before = {path: path.read_bytes() for path in paths}
     for path in paths:
@@ -109,7 +109,7 @@ def test_evaluate_and_compare_refuse_them_with_exit_code_2(changed, tmp_path):
 
 def test_figures_of_labels_that_were_converted_again_are_not_given_as_todays(changed):
     _, workdir, card, machine = changed
-    prepare(card, machine)
+    prepare_dataset(card, machine)
     with pytest.raises(DataError, match="was scored on other files of toyshapes val than are here"):
         score_trial(workdir, Protocol(), machine)
     gone = Machine(data=(), cache=str(workdir / "no_cache"))

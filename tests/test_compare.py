@@ -11,7 +11,7 @@ from PIL import Image
 from segbench.data.split import open_split
 from segbench.metrics.mean_iou import mean_iou
 from segbench.runs import trial_files
-from segbench.runs.observed import load_counts
+from segbench.runs.observed import counts_of_evaluation
 from segbench.runs.record import load_rows, load_run
 from segbench.schema.catalog import Catalog
 from segbench.schema.machine import Machine
@@ -37,7 +37,9 @@ def test_cells_of_a_run_are_compared_with_all_their_seeds(made):
     counts = {"resnet18": [], "googlenet": []}
     for row in load_rows(made, record):
         if row.cell.axes["head"] == "fcn8s" and row.cell.axes["dataset"] == "few":
-            counts[row.cell.axes["backbone"]].append(load_counts(made, row, "native").as_counts())
+            counts[row.cell.axes["backbone"]].append(
+                counts_of_evaluation(made, row, "native").as_counts()
+            )
     expected = compare_two(counts["resnet18"], counts["googlenet"])
     assert f"{expected.left:.2f} - {expected.right:.2f} = +{expected.difference:.1f}" in said
     ious = [100 * mean_iou(one.sums) for one in counts["resnet18"]]
@@ -59,7 +61,7 @@ def test_the_same_weights_under_two_protocols_are_paired(made):
 def test_counts_of_anybody_are_compared_in_dense_files(made, tmp_path):
     record = load_run(made)
     rows = [r for r in load_rows(made, record) if r.cell.axes["dataset"] == "few" and r.is_done]
-    stored = [load_counts(made, row, "native") for row in (rows[0], rows[-1])]
+    stored = [counts_of_evaluation(made, row, "native") for row in (rows[0], rows[-1])]
     for name, one in zip("ab", stored, strict=True):
         arrays = {"tp": one.tp, "label": one.label, "pred": one.pred}
         np.savez(tmp_path / f"{name}.npz", names=np.array(one.names), **arrays)

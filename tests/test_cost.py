@@ -10,7 +10,7 @@ from segbench.engine.cost import FLOPS_SIDE, forward_flops
 from segbench.engine.device import peak_memory_mib, reset_peak_memory
 from segbench.models.segmenter import build_segmenter
 from segbench.runs import trial_files
-from segbench.runs.observed import facts_of, load_counts, observed, shared_times
+from segbench.runs.observed import counts_of_evaluation, facts_of, observed, shared_times
 from segbench.runs.record import load_rows, load_run
 from segbench.schema.cards import BackboneCard
 from segbench.schema.catalog import built_in_root, read_card
@@ -55,7 +55,7 @@ def test_a_trial_puts_its_costs_and_its_training_classes_on_file(toy_run):
     trial = trial_files.load_trial(workdir)
     split = open_split(trial.dataset, "train", Machine(cache=str(toy_run.parents[2] / "cache")))
     labels = np.concatenate([split.label(i).numpy().ravel() for i in range(len(split))])
-    seen = observed(row, "native", load_counts(toy_run, row, "native"))
+    seen = observed(row, "native", counts_of_evaluation(toy_run, row, "native"))
     assert seen.training_pixels is not None
     assert seen.training_images is not None
     assert seen.training_pixels.tolist() == [int((labels == index).sum()) for index in range(3)]

@@ -18,7 +18,7 @@ from PIL import Image
 from segbench.data import unpack as unpack_module
 from segbench.data.download import download
 from segbench.data.layout import archive_file, download_folder, own_folder
-from segbench.data.prepare import preflight, prepare
+from segbench.data.prepare import preflight, prepare_dataset
 from segbench.data.split import open_split
 from segbench.data.unpack import unpack
 from segbench.errors import DataError
@@ -319,11 +319,11 @@ def test_half_an_unpacked_archive_is_not_taken_for_the_data_set(tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(unpack_module, "_copy", die_early)
         with pytest.raises(KeyboardInterrupt):
-            prepare(card, machine)
+            prepare_dataset(card, machine)
     assert len(preflight([(card, "val")], machine)) == 1
     with pytest.raises(DataError, match="no files here"):
         open_split(card, "val", machine)
-    assert prepare(card, machine) == "ready: val 5 images"
+    assert prepare_dataset(card, machine) == "ready: val 5 images"
     assert len(open_split(card, "val", machine)) == 5
 
 
@@ -333,7 +333,7 @@ def test_nothing_of_a_refused_archive_is_used(tmp_path):
     pairs(path, 2, "../../outside")
     for _ in range(2):
         with pytest.raises(DataError, match="nothing of it is used"):
-            prepare(card, machine)
+            prepare_dataset(card, machine)
     assert len(preflight([(card, "val")], machine)) == 1
 
 
@@ -343,10 +343,10 @@ def test_archives_of_one_name_do_not_meet_and_lost_files_are_unpacked_again(tmp_
         card, machine, path = local_card(tmp_path, name, archive)
         assert not path.exists()  # else the other card's archive would be taken for this one's
         pairs(path, number)
-        assert prepare(card, machine) == f"ready: val {number} images"
+        assert prepare_dataset(card, machine) == f"ready: val {number} images"
     shutil.rmtree(download_folder(card, machine))
     shutil.rmtree(tmp_path / "cache" / "arrow")
-    assert prepare(card, machine) == "ready: val 3 images"
+    assert prepare_dataset(card, machine) == "ready: val 3 images"
 
 
 def test_cards_whose_files_lie_alike_never_take_each_others(tmp_path):
@@ -357,7 +357,7 @@ def test_cards_whose_files_lie_alike_never_take_each_others(tmp_path):
         with pytest.raises(DataError, match="no files here"):
             open_split(card, "val", machine)
         pairs(path, number)
-        assert prepare(card, machine) == f"ready: val {number} images"
+        assert prepare_dataset(card, machine) == f"ready: val {number} images"
     derived = card.revised(name="wood")
     assert len(open_split(derived, "val", machine)) == 3
     shutil.copytree(download_folder(card, machine), own_folder(derived, machine))

@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from segbench.data.chosen import fingerprint_here
-from segbench.data.prepare import preflight, prepare
+from segbench.data.prepare import preflight, prepare_dataset
 from segbench.data.split import open_split
 from segbench.errors import DataError
 from segbench.schema.cards import DatasetCard
@@ -208,7 +208,7 @@ def test_files_that_were_changed_since_they_were_converted_are_told(folder, mach
     (sentence,) = preflight([(card(), "val")], machine)
     assert f"street val: files under {folder} were changed since they were converted" in sentence
     assert "`segbench prepare street` with the same --data converts them again" in sentence
-    prepare(card(), machine, download_missing=False)
+    prepare_dataset(card(), machine, download_missing=False)
     assert preflight([(card(), "val")], machine) == []
     assert fingerprint_here(card(), "val", machine, max_images=None) != before
     assert fingerprint_here(card(), "test", machine, max_images=None) is None
@@ -230,7 +230,9 @@ def test_arrow_files_do_without_the_raw_ones(folder, machine):
     folder.rename(folder.with_name("elsewhere"))
     assert preflight([(card(), "val")], machine) == []
     assert open_split(card(), "val", machine).fingerprint == before.fingerprint
-    assert "val 3 images; not here: train" in prepare(card(), machine, download_missing=False)
+    assert "val 3 images; not here: train" in prepare_dataset(
+        card(), machine, download_missing=False
+    )
     assert len(preflight([(card(), "train")], machine)) == 1
 
 
@@ -250,11 +252,11 @@ def test_a_new_image_is_seen_at_once_and_a_changed_one_by_prepare(folder, machin
     first = open_split(card(), "val", machine)
     path = folder / "masks" / "val" / "im0.png"
     path.write_bytes((folder / "masks" / "train" / "im0.png").read_bytes() + b"\0")
-    prepare(card(), machine, download_missing=False)
+    prepare_dataset(card(), machine, download_missing=False)
     second = open_split(card(), "val", machine)
     assert second.fingerprint != first.fingerprint
     made = [p.stat().st_mtime_ns for p in (folder.parent / "cache").rglob("*.arrow")]
-    prepare(card(), machine, download_missing=False)
+    prepare_dataset(card(), machine, download_missing=False)
     assert made == [p.stat().st_mtime_ns for p in (folder.parent / "cache").rglob("*.arrow")]
     for kind, suffix in (("photos", "jpg"), ("masks", "png")):
         source = folder / kind / "val" / f"im2.{suffix}"
@@ -274,7 +276,7 @@ def test_a_torn_note_beside_the_arrow_files_is_made_again_by_prepare(folder, mac
     before = open_split(card(), "val", machine).fingerprint
     (path,) = (tmp_path / "cache").rglob("about.json")
     path.write_bytes(path.read_bytes()[:40])
-    prepare(card(), machine, download_missing=False)
+    prepare_dataset(card(), machine, download_missing=False)
     assert open_split(card(), "val", machine).fingerprint == before
 
 
@@ -321,7 +323,7 @@ def test_without_files_one_sentence_says_which_where_and_the_command(tmp_path):
     (sentence,) = preflight([(fetched, "val")], machine)
     assert "with --data, or run `segbench prepare street` on a machine with" in sentence
     with pytest.raises(DataError, match="no files here"):
-        prepare(card(), machine, download_missing=False)
+        prepare_dataset(card(), machine, download_missing=False)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -549,7 +551,7 @@ def test_a_link_to_nothing_is_a_missing_file_before_anything_is_read(folder, mac
     path.unlink()
     path.symlink_to(target)
     with pytest.raises(DataError) as caught:
-        prepare(card(), machine, download_missing=False)
+        prepare_dataset(card(), machine, download_missing=False)
     assert f"street train: missing files: {path} (a link to nothing); add them" in str(caught.value)
     assert preflight([(card(), "train")], machine) == [str(caught.value)]
     target.write_bytes(raw)
@@ -570,7 +572,7 @@ def test_prepare_names_what_is_wrong_with_every_split(folder, machine):
         (folder / "photos" / split / "im0.jpg").write_bytes(b"not an image")
         (folder / "photos" / split / "im1.jpg").write_bytes(b"")
     with pytest.raises(DataError) as caught:
-        prepare(card(), machine, download_missing=False)
+        prepare_dataset(card(), machine, download_missing=False)
     said = str(caught.value).splitlines()
     assert said == [
         f"{folder / 'photos' / split / name}.jpg: {what}; mend or replace the file"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from segbench.commands.run import Flags, prepare_run
-from segbench.engine.evaluate import count
+from segbench.engine.evaluate import count_predictions
 from segbench.metrics.counts import Counts
 from segbench.metrics.mean_accuracy import MeanAccuracy
 from segbench.metrics.mean_iou import mean_iou
@@ -46,7 +46,7 @@ def counted(pairs: list[tuple[NDArray, NDArray]], protocol: Protocol) -> Counts:
         (str(index), torch.from_numpy(prediction), torch.from_numpy(label))
         for index, (prediction, label) in enumerate(pairs)
     )
-    return count(named, num_classes=CLASSES, protocol=protocol).as_counts()
+    return count_predictions(named, num_classes=CLASSES, protocol=protocol).as_counts()
 
 
 @settings(max_examples=50, deadline=None)

@@ -8,7 +8,7 @@ from scipy import ndimage
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from segbench.engine.counting import boundary_counts, boundary_width_px
-from segbench.engine.evaluate import count
+from segbench.engine.evaluate import count_predictions
 from segbench.runs.trial_files import evaluation_of, load_counts, write_counts
 from segbench.schema.cards import DatasetCard, Source, Split
 from segbench.schema.protocol import Protocol
@@ -45,7 +45,7 @@ def random_split(seed):
 
 def ours(num_classes, pairs, **fields):
     protocol = Protocol(**fields)
-    counts = count(pairs, num_classes=num_classes, protocol=protocol)
+    counts = count_predictions(pairs, num_classes=num_classes, protocol=protocol)
     return evaluation_of(
         counts, trial_id="x", protocol=protocol, dataset=card(num_classes), split_fingerprint="f"
     )
@@ -237,7 +237,7 @@ def test_boundary_iou_is_1_for_the_label_and_falls_faster_than_iou_for_a_shifted
 
 def test_boundary_counts_are_kept_for_every_image(tmp_path):
     pairs = random_split(3)[1]
-    counted = count(pairs, num_classes=8, protocol=Protocol(boundary=0.02))
+    counted = count_predictions(pairs, num_classes=8, protocol=Protocol(boundary=0.02))
     write_counts(tmp_path / "counts.npz", counted)
     read = load_counts(tmp_path / "counts.npz")
     assert read.boundary is not None

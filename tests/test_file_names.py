@@ -11,14 +11,14 @@ from PIL import Image
 from test_data_files import card, save
 
 from segbench.data.layout import image_names
-from segbench.data.prepare import preflight, prepare
+from segbench.data.prepare import preflight, prepare_dataset
 from segbench.errors import DataError
 from segbench.files import check_file_names
 from segbench.metrics.counts import Counted
 from segbench.runs import trial_files
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
-from segbench.work.label_images import Asked, label_images
+from segbench.work.label_images import LabelFlags, label_images
 from segbench.work.predictions import score_predictions
 from segbench.work.reading import as_labels
 
@@ -77,7 +77,7 @@ def test_a_split_with_such_a_name_is_refused_before_anything_is_read(machine, tm
     )
     assert preflight([(card(), "train"), (card(), "val")], machine) == [sentence]
     with pytest.raises(DataError) as told:
-        prepare(card(), machine)
+        prepare_dataset(card(), machine)
     assert str(told.value) == sentence
     assert str(told.value).isprintable()
 
@@ -101,4 +101,6 @@ def test_predictions_and_photographs_with_such_a_name_are_refused(machine, tmp_p
             folder, card(), Protocol(), machine, name="theirs", reading=as_labels(card())
         )
     with pytest.raises(DataError, match=told):
-        label_images(tmp_path / "model", Asked(tmp_path / "out", (folder,)), Protocol(), machine)
+        label_images(
+            tmp_path / "model", LabelFlags(tmp_path / "out", (folder,)), Protocol(), machine
+        )

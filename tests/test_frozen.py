@@ -15,7 +15,7 @@ from segbench.runs import trial_files
 from segbench.schema.catalog import Catalog, built_in_root
 from segbench.schema.experiment import read_experiment
 from segbench.schema.heads import HEADS, Model
-from segbench.schema.recipe import Optimizer, Stage
+from segbench.schema.recipe import Optimizer, TrainStage
 from segbench.schema.sweep import expand
 from segbench.work.trial import run_trial
 
@@ -34,7 +34,7 @@ train:
 
 
 def _frozen(segmenter: Segmenter, *what: str) -> Segmenter:
-    stage = Stage(name="s", steps=1, frozen=what, optimizer=Optimizer(lr=0.1))  # type: ignore[arg-type]
+    stage = TrainStage(name="s", steps=1, frozen=what, optimizer=Optimizer(lr=0.1))  # type: ignore[arg-type]
     set_frozen(segmenter, stage, segmenter.parameter_kinds())
     return segmenter
 

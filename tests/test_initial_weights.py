@@ -227,7 +227,7 @@ def test_a_folder_without_the_trials_own_files_is_shown_without_weights(mixed, t
 
 def test_compare_says_what_its_sides_started_from(mixed):
     def told(left: str, right: str) -> list[str]:
-        asked = compare.Asked(protocol_name="native")
+        asked = compare.CompareFlags(protocol_name="native")
         sides = (f"{mixed}:backbone={left}", f"{mixed}:backbone={right}")
         machine = Machine(cache=str(mixed / "cache"))
         found = compare.compare_results(*sides, asked, machine, lambda *_: None)

@@ -17,7 +17,7 @@ from segbench.errors import ExperimentError, LaunchError
 from segbench.launch.base import Work
 from segbench.launch.slurm import queue as slurm_queue
 from segbench.launch.slurm.launcher import arrays_of, sbatch_options, with_gpus
-from segbench.launch.slurm.queue import cancel_jobs
+from segbench.launch.slurm.queue import cancel_slurm_jobs
 from segbench.leases import claim, fruitless_attempts
 from segbench.runs.record import load_run, record_of, write_run
 from segbench.runs.status import ClusterJob, TrialStatus, statuses
@@ -81,7 +81,7 @@ def test_the_ends_of_jobs_are_told_apart(tmp_path, answers, word):
     submitted(tmp_path, ("a",), ("b",))
     answers("squeue", "7|0|RUNNING|None|x|n1")
     answers("sacct", f"7_1|{word}|0:15|n2\n7_1.batch|COMPLETED|0:0|n2")
-    jobs = slurm_queue.jobs_of(tmp_path)
+    jobs = slurm_queue.slurm_jobs_of(tmp_path)
     assert jobs["a"][:3] == ("7_0", "running", "job 7_0 running (on n1)")
     assert jobs["b"].state == word.lower()
     assert jobs["b"].message == f"job 7_1 ended on n2 as {word}, exit 0:15"
@@ -93,7 +93,7 @@ def test_without_accounting_the_controller_is_asked_and_what_it_forgot_is_lost(t
         "scontrol",
         "JobId=8 ArrayJobId=7 ArrayTaskId=0 JobName=x JobState=NODE_FAIL ExitCode=1:0 NodeList=n1",
     )
-    jobs = slurm_queue.jobs_of(tmp_path)
+    jobs = slurm_queue.slurm_jobs_of(tmp_path)
     assert (jobs["a"].state, jobs["b"].state) == ("node_fail", "lost")
 
 
@@ -102,20 +102,20 @@ def test_a_job_whose_step_was_out_of_memory_is_called_so_though_slurm_says_faile
 ):
     submitted(tmp_path, ("a",), ("b",))
     answers("sacct", "7_0|FAILED|1:0|n1\n7_0.batch|FAILED|1:0|n1\n7_0.0|OUT_OF_MEMORY|0:125|n1")
-    jobs = slurm_queue.jobs_of(tmp_path)
+    jobs = slurm_queue.slurm_jobs_of(tmp_path)
     assert jobs["a"].message == "job 7_0 ended on n1 as OUT_OF_MEMORY, exit 0:125"
     assert (jobs["a"].state, jobs["b"].state) == ("out_of_memory", "lost")
     answers("sacct", "", 1)
     shown = "JobId=8 ArrayJobId=7 ArrayTaskId=1 JobState=FAILED ExitCode=1:0 DerivedExitCode=0:125"
     answers("scontrol", f"{shown} NodeList=n2")
-    assert slurm_queue.jobs_of(tmp_path)["b"].state == "out_of_memory"
+    assert slurm_queue.slurm_jobs_of(tmp_path)["b"].state == "out_of_memory"
 
 
 def test_what_the_accounts_lack_the_controller_is_asked_for(tmp_path, answers):
     submitted(tmp_path, ("a",), ("b",))
     answers("sacct", "7_0|TIMEOUT|0:0|n1")
     answers("scontrol", "JobId=9 ArrayJobId=7 ArrayTaskId=1 JobState=PREEMPTED NodeList=n1")
-    jobs = slurm_queue.jobs_of(tmp_path)
+    jobs = slurm_queue.slurm_jobs_of(tmp_path)
     assert (jobs["a"].state, jobs["b"].state) == ("timeout", "preempted")
 
 
@@ -125,9 +125,9 @@ def test_what_was_cancelled_before_it_began_is_remembered_though_slurm_forgets_i
     submitted(tmp_path, ("a",), ("b",), job_id="9")
     answers("squeue", "9|0|PENDING|Priority|x|\n9|1|PENDING|Priority|x|")
     answers("scancel", "")
-    assert cancel_jobs(tmp_path, {"a"}) == ["9_0"]
+    assert cancel_slurm_jobs(tmp_path, {"a"}) == ["9_0"]
     answers("squeue", "")
-    jobs = slurm_queue.jobs_of(tmp_path)
+    jobs = slurm_queue.slurm_jobs_of(tmp_path)
     assert (jobs["a"].state, jobs["b"].state) == ("cancelled", "lost")
     assert jobs["a"].message == "job 9_0 ended as CANCELLED, exit 0:0"
 
@@ -142,13 +142,13 @@ def test_a_queue_that_cannot_be_asked_is_an_error_and_no_guess(tmp_path, answers
     submitted(tmp_path, ("a",))
     answers("squeue", "", 1)
     with pytest.raises(LaunchError, match="squeue"):
-        slurm_queue.jobs_of(tmp_path)
+        slurm_queue.slurm_jobs_of(tmp_path)
 
 
 def test_a_submission_whose_answer_was_lost_is_found_by_its_name(tmp_path, answers):
     lost = submitted(tmp_path, ("a",), ("b",), job_id=None)
     answers("squeue", f"12|1|PENDING|Resources|{lost.job_name}|")
-    assert slurm_queue.jobs_of(tmp_path)["b"].job_id == "12_1"
+    assert slurm_queue.slurm_jobs_of(tmp_path)["b"].job_id == "12_1"
     assert slurm_queue.submissions(tmp_path)[0].job_id == "12"
 
 
@@ -160,11 +160,11 @@ def test_of_several_submissions_the_latest_number_counts_and_refused_ones_do_not
     slurm_queue.write_submission(tmp_path, old.revised(submitted=when))  # a clock that jumped
     submitted(tmp_path, ("a",), job_id="10")
     answers("sacct", "9|FAILED|1:0|n1\n10|TIMEOUT|0:0|n1")
-    assert slurm_queue.jobs_of(tmp_path)["a"].job_id == "10"
+    assert slurm_queue.slurm_jobs_of(tmp_path)["a"].job_id == "10"
     refused = slurm_queue.new_submission(tmp_path, [("a",)])
     slurm_queue.write_submission(tmp_path, refused.revised(refused="no"))
     answers("squeue", "9|N/A|PENDING|Priority|x|")
-    assert slurm_queue.jobs_of(tmp_path)["a"].job_id == "9", "what is in the queue wins"
+    assert slurm_queue.slurm_jobs_of(tmp_path)["a"].job_id == "9", "what is in the queue wins"
 
 
 def test_all_jobs_of_a_trial_are_cancelled(tmp_path, answers):
@@ -172,8 +172,8 @@ def test_all_jobs_of_a_trial_are_cancelled(tmp_path, answers):
     submitted(tmp_path, ("a",), job_id="10")
     answers("squeue", "9|0|RUNNING|None|x|n1\n9|1|PENDING|None|x|\n10|N/A|PENDING|Priority|x|")
     answers("scancel", "")
-    assert cancel_jobs(tmp_path, {"a"}) == ["10", "9_0"]
-    assert cancel_jobs(tmp_path) == ["10", "9_0", "9_1"]
+    assert cancel_slurm_jobs(tmp_path, {"a"}) == ["10", "9_0"]
+    assert cancel_slurm_jobs(tmp_path) == ["10", "9_0", "9_1"]
 
 
 def test_a_torn_record_is_named(tmp_path, answers):
@@ -181,7 +181,7 @@ def test_a_torn_record_is_named(tmp_path, answers):
     path = tmp_path / "jobs" / f"slurm-{submission.key}.json"
     path.write_text(path.read_text()[:30])
     with pytest.raises(LaunchError, match=f"{path.name}: is damaged"):
-        slurm_queue.jobs_of(tmp_path)
+        slurm_queue.slurm_jobs_of(tmp_path)
 
 
 def status_with(toy_project, job: ClusterJob) -> TrialStatus:

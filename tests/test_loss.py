@@ -20,8 +20,8 @@ from segbench.models.segmenter import Segmenter
 from segbench.schema.cards import IGNORE_INDEX, Input
 from segbench.schema.heads import Head
 from segbench.schema.machine import Monitor
-from segbench.schema.recipe import Optimizer, Recipe, Stage, TrainImages
-from segbench.work.phases import Work, new_segmenter
+from segbench.schema.recipe import Optimizer, Recipe, TrainImages, TrainStage
+from segbench.work.phases import TrialContext, new_segmenter
 from segbench.work.training import _validation_loss
 
 CLASSES, IMAGES = 3, 8
@@ -84,7 +84,7 @@ def _step(folder: Path, batch_size: int, accumulate: int, **fields) -> _Step:
     weights = fields.pop("class_weights", None)
     recipe = Recipe(
         images=TrainImages(squash=(18, 16)), batch_size=batch_size, accumulate=accumulate,
-        stages=(Stage(name="all", steps=1, optimizer=Optimizer(lr=1e-3)),), **fields,
+        stages=(TrainStage(name="all", steps=1, optimizer=Optimizer(lr=1e-3)),), **fields,
     )  # fmt: skip
     hooks = Hooks(on_step=lambda *_: None, should_stop=lambda: False)
     loss = train(
@@ -187,7 +187,7 @@ def test_the_validation_loss_is_the_trainings(toy_project, tmp_path, weights):
     expected["sum"] *= 4 / 2  # 2 images here, a step has 4
     for reduction, loss in expected.items():
         asked = trial.revised(train=trial.train.revised(loss_reduction=reduction))
-        work = Work(
+        work = TrialContext(
             asked, tmp_path, prepared.machine, torch.device("cpu"),
             lambda **_: None, lambda: False, None,
         )  # fmt: skip

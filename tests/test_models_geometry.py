@@ -11,7 +11,7 @@ from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from segbench.errors import CardError
-from segbench.models.geometry import Window, pad_aligned, stage_coordinates
+from segbench.models.geometry import AxisKernel, pad_aligned, stage_coordinates
 from segbench.models.segmenter import build_segmenter
 from segbench.models.trunk import Trunk, build_trunk
 from segbench.schema.cards import BackboneCard, Stage
@@ -213,7 +213,7 @@ def test_the_original_googlenet_has_the_receptive_field_of_table_1():
         network, {"inception5b": "last"}, suppress_diff_warning=True
     )
     last = stage_coordinates(fx.GraphModule(extractor, extractor.eval_graph))["last"]
-    after_pooling = last.after(Window(kernel=7, stride=1, padding=0, dilation=1))
+    after_pooling = last.after(AxisKernel(kernel=7, stride=1, padding=0, dilation=1))
     assert after_pooling.receptive_field == 907
 
 

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from segbench.errors import CardError
 from segbench.models.geometry import Coordinates
-from segbench.models.upsampling import FixedUpsampling, LearnedUpsampling, Step, StretchedUpsampling
+from segbench.models.upsampling import (
+    FixedUpsampling,
+    LearnedUpsampling,
+    StretchedUpsampling,
+    UpsamplingStep,
+)
 
 DELTAS = (-11.0, -3.25, -0.5, 0.0, 0.5, 1.75, 3.5, 6.5, 12.5)
 
@@ -30,7 +35,7 @@ def _interpolated(values: np.ndarray, place: float, *, clamps: bool) -> float:
     return value
 
 
-def _naive(coarse: np.ndarray, step: Step, rows: range, columns: range) -> np.ndarray:
+def _naive(coarse: np.ndarray, step: UpsamplingStep, rows: range, columns: range) -> np.ndarray:
     wide = np.array(
         [
             [
@@ -59,7 +64,7 @@ def _naive(coarse: np.ndarray, step: Step, rows: range, columns: range) -> np.nd
 def test_fixed_upsampling_is_linear_interpolation_at_any_offset(
     factor, delta, clamps, size, window
 ):
-    step = Step(factor, delta, clamps)
+    step = UpsamplingStep(factor, delta, clamps)
     coarse = torch.randn(1, 1, *size, dtype=torch.float64)
     rows, columns = range(window[0], window[0] + window[1], window[2]), range(window[1])
     ours = FixedUpsampling(step)(coarse, rows, columns)[0, 0].numpy()
@@ -69,7 +74,7 @@ def test_fixed_upsampling_is_linear_interpolation_at_any_offset(
 @pytest.mark.parametrize("factor", [2, 8, 32])
 def test_half_pixel_offsets_give_torch_s_own_interpolation(factor):
     coarse = torch.randn(2, 3, 5, 4)
-    step = Step(factor, (factor - 1) / 2, clamps=True)
+    step = UpsamplingStep(factor, (factor - 1) / 2, clamps=True)
     ours = FixedUpsampling(step)(coarse, range(5 * factor), range(4 * factor))
     torch.testing.assert_close(
         ours, F.interpolate(coarse, scale_factor=factor, mode="bilinear", align_corners=False)
@@ -99,7 +104,7 @@ def test_stretched_upsampling_is_torch_s_own_interpolation_at_any_sizes(coarse, 
     every=st.integers(1, 3),
 )
 def test_learned_upsampling_starts_as_the_fixed_one(factor, delta, clamps, size, every):
-    step = Step(factor, delta, clamps)
+    step = UpsamplingStep(factor, delta, clamps)
     coarse = torch.randn(2, 3, *size)
     rows, columns = (step.shared(n, n * factor + 3)[::every] for n in size)
     if not len(rows) or not len(columns):
@@ -115,7 +120,7 @@ def test_learned_upsampling_starts_as_the_fixed_one(factor, delta, clamps, size,
     [(32, 12.5, 64, 31.5), (16, 8.5, 32, 15.5), (2, 6.5, 4, 1.5), (32, 13.0, 63, 31.0)],
 )
 def test_kernels_have_the_sizes_of_the_paper_s_deconvolutions(factor, delta, taps, centre):
-    step = Step(factor, delta, clamps=False)
+    step = UpsamplingStep(factor, delta, clamps=False)
     assert (step.taps, step.centre) == (taps, centre)
     kernel = step.kernel()
     assert kernel[0] > 0
@@ -126,7 +131,7 @@ def test_kernels_have_the_sizes_of_the_paper_s_deconvolutions(factor, delta, tap
 
 
 def test_learned_kernels_mix_classes_and_are_trained():
-    upsampling = LearnedUpsampling(Step(2, 0.5, clamps=True), torch.eye(4))
+    upsampling = LearnedUpsampling(UpsamplingStep(2, 0.5, clamps=True), torch.eye(4))
     upsampling(torch.randn(1, 4, 3, 3), range(6), range(6)).square().sum().backward()
     assert upsampling.weight.shape == (4, 4, 4, 4)
     assert upsampling.weight.grad is not None
@@ -135,4 +140,4 @@ def test_learned_kernels_mix_classes_and_are_trained():
 
 def test_strides_that_do_not_divide_are_refused():
     with pytest.raises(CardError, match="stride 12 is not a multiple of stride 8"):
-        Step.between(Coordinates(12), Coordinates(8), clamps=True)
+        UpsamplingStep.between(Coordinates(12), Coordinates(8), clamps=True)

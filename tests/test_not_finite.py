@@ -24,7 +24,7 @@ from segbench.schema.catalog import Catalog, read_card
 from segbench.schema.heads import HEADS, Model
 from segbench.schema.machine import Monitor
 from segbench.schema.protocol import Protocol, Sliding
-from segbench.schema.recipe import Optimizer, Recipe, Stage, TrainImages
+from segbench.schema.recipe import Optimizer, Recipe, TrainImages, TrainStage
 from segbench.schema.sweep import expand
 from segbench.work.trial import run_trial
 
@@ -155,7 +155,7 @@ def _trained(tmp_path: Path, steps: int) -> list[dict]:
 
     recipe = Recipe(
         images=TrainImages(squash=(33, 33)), batch_size=1, precision="fp16",
-        stages=(Stage(name="all", steps=steps, optimizer=Optimizer(lr=1e-4)),),
+        stages=(TrainStage(name="all", steps=steps, optimizer=Optimizer(lr=1e-4)),),
     )  # fmt: skip
     train(
         _segmenter(), recipe, source, folder=tmp_path, monitor=Monitor(log_every_steps=5),

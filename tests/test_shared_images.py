@@ -16,9 +16,9 @@ from segbench.commands import preflight
 from segbench.commands.evaluate import figures_in_words
 from segbench.commands.run import Flags, prepare_run
 from segbench.data.photographs import checked_image
-from segbench.data.prepare import prepare
+from segbench.data.prepare import prepare_dataset
 from segbench.data.prepared import contents_here
-from segbench.data.shared import Part, Shared, _number_of_equal, shared_images, shared_in_words
+from segbench.data.shared import Shared, SplitPart, _number_of_equal, shared_images, shared_in_words
 from segbench.data.split import open_split
 from segbench.runs import trial_files
 
@@ -96,15 +96,15 @@ def test_shared_images_are_counted_before_and_after_conversion_and_told_by_prepa
     with Image.open(source) as image:
         image.save(folder / "photos" / "val" / "other.png")
     shutil.copy(folder / "masks" / "train" / "im2.png", folder / "masks" / "val" / "other.png")
-    train, val = Part(card(), "train"), Part(card(), "val")
+    train, val = SplitPart(card(), "train"), SplitPart(card(), "val")
     assert shared_images(train, val, machine) is None
     told = "street val: {} of its 3 images are in train too, so figures on it are too high; take them out"
     assert shared_in_words(train, val, machine).startswith(told.format(2))  # by bytes
-    assert told.format(3) in prepare(card(), machine)  # by pixels
+    assert told.format(3) in prepare_dataset(card(), machine)  # by pixels
     assert shared_images(train, val, machine) == Shared(3, 3)
     assert shared_in_words(train, val, machine).startswith(told.format(3))
     assert shared_in_words(train, train, machine) == ""
-    assert shared_images(train, Part(card(), "val", 1), machine) == Shared(1, 1)
+    assert shared_images(train, SplitPart(card(), "val", 1), machine) == Shared(1, 1)
     assert shared_images(val, train, machine) == Shared(3, 6)
 
 
@@ -113,8 +113,8 @@ def test_splits_without_a_shared_image_ask_for_no_sentence(folder, machine):  # 
         with Image.open(path) as image:
             plain = Image.new("RGB", image.size, "red")
         plain.save(path)
-    assert shared_in_words(Part(card(), "train"), Part(card(), "val"), machine) == ""
-    assert prepare(card(), machine) == "ready: train 6 images, val 3 images"
+    assert shared_in_words(SplitPart(card(), "train"), SplitPart(card(), "val"), machine) == ""
+    assert prepare_dataset(card(), machine) == "ready: train 6 images, val 3 images"
 
 
 def test_a_holdout_shares_what_stands_twice_in_train(folder, machine):  # noqa: F811
@@ -128,7 +128,7 @@ def test_a_holdout_shares_what_stands_twice_in_train(folder, machine):  # noqa: 
     pictures = {part: {name[-1] for name in found} for part, found in names.items()}
     expected = sum(name[-1] in pictures["train"] for name in names["holdout"])
     assert expected > 0
-    assert shared_images(Part(held, "train"), Part(held, "holdout"), machine) == Shared(
+    assert shared_images(SplitPart(held, "train"), SplitPart(held, "holdout"), machine) == Shared(
         expected, len(names["holdout"])
     )
 
@@ -150,7 +150,7 @@ def test_the_number_is_told_before_a_run_kept_with_its_figures_and_on_the_board(
         device="cpu", results=tmp_path / "results",
     )  # fmt: skip
     prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
-    (told,) = preflight.shared_images(prepared)
+    (told,) = preflight.shared_images_in_words(prepared)
     assert told.startswith("toyshapes val: 3 of its 4 images are in train too")
     (workdir,) = train_all(prepared)
     shutil.rmtree(data)

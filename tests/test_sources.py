@@ -15,7 +15,7 @@ from segbench.data.photographs import digest_of_pixels
 from segbench.data.prepare import preflight
 from segbench.data.prepared import contents_here, open_prepared, prepared_folder
 from segbench.data.sources import SOURCE_KINDS, source_of
-from segbench.data.sources.base import Row
+from segbench.data.sources.base import CheckedPair
 from segbench.errors import DataError, ExperimentError
 from segbench.files import digest
 from segbench.runs import trial_files
@@ -111,7 +111,7 @@ def test_a_source_gives_the_same_checked_rows_each_time(project, kind):
         again = list(source_of(asked, split, machine).rows())
         assert rows
         for row, other in zip(rows, again, strict=True):
-            assert isinstance(row, Row)
+            assert isinstance(row, CheckedPair)
             assert (row.name, row.image, row.image_digest) == other[:2] + other[3:]
             assert (row.label == other.label).all()
             assert row.label.dtype == np.uint8

@@ -20,7 +20,7 @@ from segbench.engine.train import (
 )
 from segbench.models.segmenter import Segmenter
 from segbench.schema.machine import Monitor
-from segbench.schema.recipe import Optimizer, Recipe, Stage, TrainImages
+from segbench.schema.recipe import Optimizer, Recipe, TrainImages, TrainStage
 
 NAMES = ["sgd", "adam", "adamw"]
 
@@ -34,7 +34,7 @@ def _batches(first: int, last: int):
 
 def _recipe(name: str, **fields) -> Recipe:
     optimizer = Optimizer(name=name, lr=1e-2, weight_decay=1e-2, bias_lr_factor=2)
-    stage = Stage(name="all", steps=6, optimizer=optimizer)
+    stage = TrainStage(name="all", steps=6, optimizer=optimizer)
     return Recipe(images=TrainImages(squash=(16, 16)), batch_size=2, stages=(stage,), **fields)
 
 

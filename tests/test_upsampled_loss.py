@@ -9,15 +9,15 @@ from torch import Tensor
 from segbench.engine import upsampled_loss
 from segbench.engine.loss import image_losses
 from segbench.engine.upsampled_loss import upsampled_losses
-from segbench.models.upsampling import Bilinear, Step, StretchedUpsampling
+from segbench.models.upsampling import Bilinear, StretchedUpsampling, UpsamplingStep
 from segbench.schema.cards import IGNORE_INDEX
 
-CLAMPED = Step(8, 3.5, clamps=True)
-FADING = Step(8, -11.0, clamps=False)  # rows and columns that no feature reaches
+CLAMPED = UpsamplingStep(8, 3.5, clamps=True)
+FADING = UpsamplingStep(8, -11.0, clamps=False)  # rows and columns that no feature reaches
 
 
 def _upsampling(
-    kind: Step | None, size: tuple[int, int], fine: tuple[int, int], every: int
+    kind: UpsamplingStep | None, size: tuple[int, int], fine: tuple[int, int], every: int
 ) -> Bilinear:
     if kind is None:
         return StretchedUpsampling().bilinear(size, fine, every=every)
@@ -26,7 +26,12 @@ def _upsampling(
 
 
 def _case(
-    kind: Step | None, fine: tuple[int, int], classes: int, *, images: int = 3, every: int = 1
+    kind: UpsamplingStep | None,
+    fine: tuple[int, int],
+    classes: int,
+    *,
+    images: int = 3,
+    every: int = 1,
 ) -> tuple[Tensor, Bilinear, Tensor]:
     """Return a coarse map, its upsampling and labels with void: the last image is nothing else."""
     generator = torch.Generator().manual_seed(0)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:  # who imports this may not have set the number of torch's threads yet
-    from segbench.commands.run import Prepared
+    from segbench.commands.run import PreparedRun
 
 TOY = """
 question: Does the toy sweep run?
@@ -105,7 +105,7 @@ def with_files(project: Path, labels: Mapping[str, list[np.ndarray]], more: str 
     return data
 
 
-def train_all(prepared: Prepared, command: str = "segbench run") -> list[Path]:
+def train_all(prepared: PreparedRun, command: str = "segbench run") -> list[Path]:
     """Record the run and do its trials in this process; return their folders."""
     from segbench.commands.run import record_run
     from segbench.runs.trial_files import trial_folder

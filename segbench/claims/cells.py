@@ -10,10 +10,12 @@ from segbench.claims.verdict import Region
 from segbench.metrics import words_of
 from segbench.schema.claims import AnyClaim, Side
 from segbench.statistics.inference import sides_of
-from segbench.statistics.observations import Cell
+from segbench.statistics.observations import ObservedCell
 
 _ANYWHERE = Region()
-Combination = Mapping[str, Sequence[Cell]]  # its cells, by the `side_key` of what they differ in
+Combination = Mapping[
+    str, Sequence[ObservedCell]
+]  # its cells, by the `side_key` of what they differ in
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Step:
     """One effect: weighted cells, where the claim puts it, or why it cannot be formed."""
 
     label: str = ""
-    weights: tuple[tuple[float, Cell], ...] = ()
+    weights: tuple[tuple[float, ObservedCell], ...] = ()
     region: Region = _ANYWHERE
     offset: float = 0.0
     problem: str = ""
@@ -40,12 +42,14 @@ class Step:
         return tuple(total**2 for total in found.values())
 
 
-def compared(claim: AnyClaim, cells: Sequence[Cell]) -> list[Cell]:
+def compared(claim: AnyClaim, cells: Sequence[ObservedCell]) -> list[ObservedCell]:
     """Return the cells that the claim speaks of: those on a side, all where it has no sides."""
     return [cell for cell in cells if claim.asks_of(cell.axes)]
 
 
-def judgements(claim: AnyClaim, cells: Sequence[Cell]) -> Iterable[tuple[str, list[Combination]]]:
+def judgements(
+    claim: AnyClaim, cells: Sequence[ObservedCell]
+) -> Iterable[tuple[str, list[Combination]]]:
     """Yield for each judgement its label and the combinations that it averages.
 
     A combination is the cells that agree on all axes but those along which the claim compares,
@@ -60,7 +64,7 @@ def judgements(claim: AnyClaim, cells: Sequence[Cell]) -> Iterable[tuple[str, li
     outer = [] if claim.average else varying
     if claim.within is not None:
         outer = [axis for axis in claim.within if axis in varying]
-    groups: dict[tuple[str, ...], dict[tuple[str, ...], dict[str, list[Cell]]]] = {}
+    groups: dict[tuple[str, ...], dict[tuple[str, ...], dict[str, list[ObservedCell]]]] = {}
     for cell in cells:
         judged = tuple(cell.axes.get(axis, "") for axis in outer)
         inner = tuple(cell.axes.get(axis, "") for axis in varying)
@@ -76,7 +80,7 @@ def side_key(side: Side) -> str:
     return str(sorted(side.items()))
 
 
-def cells_in(combinations: Sequence[Combination]) -> list[Cell]:
+def cells_in(combinations: Sequence[Combination]) -> list[ObservedCell]:
     """Return the cells of all combinations, those on all sides of each."""
     return [cell for sides in combinations for group in sides.values() for cell in group]
 
@@ -96,7 +100,7 @@ def unit_of_metric(metric: str) -> str:
     return _UNITS.get(metric, "points")
 
 
-def in_words(metric: str) -> str:
+def metric_in_words(metric: str) -> str:
     """Return what a metric or fact is called in a sentence."""
     return _WORDS.get(metric) or words_of(metric)
 

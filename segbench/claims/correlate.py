@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from segbench.claims.cells import Combination, Step, cells_in, in_words
+from segbench.claims.cells import Combination, Step, cells_in, metric_in_words
 from segbench.claims.correlation import rank_correlation
 from segbench.claims.kind import Kind
 from segbench.claims.parts import Bench
 from segbench.claims.verdict import Part, Region
 from segbench.schema.claims import Correlate
-from segbench.statistics.observations import Cell
+from segbench.statistics.observations import ObservedCell
 from segbench.statistics.power import Spread, detectable_correlation
 
 
@@ -29,7 +29,7 @@ class CorrelateKind(Kind[Correlate]):
         del claim
         return False
 
-    def lacks(self, claim: Correlate, cell: Cell) -> str:
+    def lacks(self, claim: Correlate, cell: ObservedCell) -> str:
         """See `Kind`."""
         is_known = getattr(cell.observations[0], claim.by) is not None
         return "" if is_known else f"{claim.by} of its classes are not recorded"
@@ -50,7 +50,7 @@ class CorrelateKind(Kind[Correlate]):
         sets pooled: a variant that thins or merges classes is a data set of its own.
         """
         cells = [cell for _, cell in step.weights]
-        by_dataset: dict[tuple[object, ...], list[Cell]] = {}
+        by_dataset: dict[tuple[object, ...], list[ObservedCell]] = {}
         for cell in cells:
             first = cell.observations[0]
             amounts = np.asarray(getattr(first, claim.by)).tobytes()
@@ -109,7 +109,7 @@ class CorrelateKind(Kind[Correlate]):
     def asked(self, claim: Correlate) -> str:
         """See `Kind`."""
         lies = self.region(claim).in_words()
-        return f"the rank correlation of a class's IoU with {in_words(claim.by)} lies {lies}"
+        return f"the rank correlation of a class's IoU with {metric_in_words(claim.by)} lies {lies}"
 
     def questions(self, claim: Correlate) -> tuple[str, str]:
         """See `Kind`."""

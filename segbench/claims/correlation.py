@@ -18,7 +18,7 @@ from scipy import stats
 
 from segbench.metrics.counts import Floats, kept_classes, per_class_iou
 from segbench.statistics.inference import LEVEL
-from segbench.statistics.observations import Cell
+from segbench.statistics.observations import ObservedCell
 
 INTERVAL_RESAMPLES = 2_000  # ranking is slow, and an interval needs no far tail
 
@@ -55,7 +55,7 @@ class RankCorrelation:
 
 
 def rank_correlation(
-    datasets: Sequence[Sequence[Cell]],
+    datasets: Sequence[Sequence[ObservedCell]],
     by: str,
     classes: Sequence[str] = (),
     *,
@@ -123,7 +123,7 @@ def _pooled(rhos: Sequence[Floats], sizes: Sequence[int]) -> Floats:
 
 
 def _amount_and_ious(
-    cells: Sequence[Cell], by: str, classes: Sequence[str]
+    cells: Sequence[ObservedCell], by: str, classes: Sequence[str]
 ) -> tuple[tuple[str, ...], Floats, Sequence[Floats]]:
     """Return names, (C,) training amounts and each cell's (n, C) IoUs, of the labelled classes."""
     first = cells[0].observations[0]

@@ -23,8 +23,8 @@ from segbench.claims.verdict import QUESTIONS, Outcome, Part, Verdict
 from segbench.schema.claims import AnyClaim
 from segbench.statistics.inference import MIN_SEEDS, holm
 from segbench.statistics.observations import (
-    Cell,
     Observation,
+    ObservedCell,
     Samples,
     cells_of,
     is_blank,
@@ -61,7 +61,7 @@ def judge(
 
 def _prepare(claims: Sequence[AnyClaim], bench: "Bench") -> None:
     """Draw each metric once for all cells that any claim asks for."""
-    wanted: dict[tuple, list[Cell]] = {}
+    wanted: dict[tuple, list[ObservedCell]] = {}
     for claim in claims:
         kind = kind_of(claim)
         if metric := kind.metric(claim):

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from segbench.claims.cells import (
     Combination,
     Step,
-    in_words,
+    metric_in_words,
     side_in_words,
     side_key,
     unit_of_metric,
@@ -21,7 +21,7 @@ from segbench.errors import CardError
 from segbench.schema.claims import EXACT_FACTS, TIMED_FACTS, BaseClaim, MeasuredClaim, Side, is_fact
 from segbench.schema.code import code_in_use, difference
 from segbench.schema.metric_names import is_own, needs_boundary, own_metric
-from segbench.statistics.observations import Cell
+from segbench.statistics.observations import ObservedCell
 from segbench.statistics.power import Spread
 
 AnyAsked = TypeVar("AnyAsked", bound=BaseClaim)
@@ -49,7 +49,7 @@ class Kind(ABC, Generic[AnyAsked]):
         """Return whether the claim speaks of other images than those that were scored."""
 
     @abstractmethod
-    def lacks(self, claim: AnyAsked, cell: Cell) -> str:
+    def lacks(self, claim: AnyAsked, cell: ObservedCell) -> str:
         """Return why the cell cannot be asked, empty where it can; classes are looked at before."""
 
     @abstractmethod
@@ -135,7 +135,7 @@ class Measured(Kind[AnyMeasured]):
         """See `Kind`: a cost is measured, images do not enter it."""
         return not is_fact(claim.metric)
 
-    def lacks(self, claim: AnyMeasured, cell: Cell) -> str:
+    def lacks(self, claim: AnyMeasured, cell: ObservedCell) -> str:
         """See `Kind`: counts of boundaries, or the facts that the claim reads."""
         if needs_boundary(claim.metric) and cell.observations[0].counts.boundary is None:
             return "its protocol counts no boundaries"
@@ -177,7 +177,7 @@ class Measured(Kind[AnyMeasured]):
     def what(self, claim: AnyMeasured) -> str:
         """Return the metric in words, with the classes that it runs over."""
         over = f" over {', '.join(claim.classes)}" if claim.classes else ""
-        return in_words(claim.metric) + over
+        return metric_in_words(claim.metric) + over
 
 
 class Sides(Measured[AnyMeasured]):
@@ -228,7 +228,7 @@ def _not_recorded(fact: str) -> str:
     return f"was not measured without other trials beside it (`{TIMED_FACTS[fact]}` measures it)"
 
 
-def _other_metric(name: str, cell: Cell) -> str:
+def _other_metric(name: str, cell: ObservedCell) -> str:
     """Return why a metric of the user's own cannot be read off the cell's counts as it was scored."""
     try:
         needs_boundary = own_metric(name).needs_boundary

@@ -15,7 +15,7 @@ from segbench.claims.value import ValueKind
 from segbench.errors import CardError
 from segbench.schema.claims import AnyClaim, OwnClaim
 from segbench.schema.code import code_in_use, difference, look_in, trusted_function
-from segbench.statistics.observations import Cell
+from segbench.statistics.observations import ObservedCell
 
 KINDS: dict[str, Kind[Any]] = {
     "compare": CompareKind(),
@@ -73,7 +73,7 @@ def is_count(claim: AnyClaim) -> bool:
     return kind_of(claim).is_count(claim)
 
 
-def usable(claim: AnyClaim, cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
+def usable(claim: AnyClaim, cells: Sequence[ObservedCell]) -> tuple[list[ObservedCell], list[str]]:
     """Return the cells that have what the claim asks of them, and why the others are left out."""
     usable, problems = [], []
     for cell in compared(claim, cells):

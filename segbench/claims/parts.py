@@ -17,7 +17,7 @@ from segbench.statistics.inference import (
     permutation_p,
     tails,
 )
-from segbench.statistics.observations import Cell, Samples
+from segbench.statistics.observations import ObservedCell, Samples
 from segbench.statistics.power import (
     Spread,
     detectable,
@@ -32,7 +32,7 @@ from segbench.statistics.power import (
 class Bench:
     """What every claim is judged with. alpha: the strictest level that Holm may ask for."""
 
-    cells: Sequence[Cell]
+    cells: Sequence[ObservedCell]
     samples: Samples
     alpha: float
 
@@ -87,7 +87,7 @@ def _initial_weights(step: Step) -> str:
     return f"{', '.join(more)} against {', '.join(less)}"
 
 
-def _count_part(label: str, terms: Sequence, step: Step, cells: tuple[Cell, ...]) -> Part:
+def _count_part(label: str, terms: Sequence, step: Step, cells: tuple[ObservedCell, ...]) -> Part:
     effect = sum(term.weight * float(term.sample.values[0]) for term in terms)
     inside = step.region.lower < effect < step.region.upper
     sizes = [len(term.sample.values) for term in terms]
@@ -100,7 +100,7 @@ def _tested(
     label: str,
     result: Estimate,
     region: Region,
-    cells: tuple[Cell, ...],
+    cells: tuple[ObservedCell, ...],
     *,
     alpha: float,
     power: float,

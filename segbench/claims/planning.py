@@ -19,7 +19,7 @@ from segbench.metrics.counts import Counts
 from segbench.schema.claims import AnyClaim, Fact, is_fact
 from segbench.schema.sweep import Plan
 from segbench.statistics.inference import MIN_SEEDS
-from segbench.statistics.observations import Cell, Observation, cells_of
+from segbench.statistics.observations import Observation, ObservedCell, cells_of
 from segbench.statistics.power import (
     ALPHA,
     STATED_SPREAD,
@@ -48,7 +48,7 @@ class PlannedClaim:
     is_measured: bool = False
 
 
-def planned_cells(plan: Plan) -> list[Cell]:
+def planned_cells(plan: Plan) -> list[ObservedCell]:
     """Return the cells that results will have, without results; of facts only classes are known."""
     unknown = dict.fromkeys(get_args(Fact), math.nan)
     none = np.zeros((0, 1), dtype=np.int64)
@@ -83,7 +83,7 @@ _NONE_YET = np.zeros(0)
 
 def plan_claims(
     claims: Sequence[AnyClaim],
-    cells: Sequence[Cell],
+    cells: Sequence[ObservedCell],
     *,
     spread: Spread = STATED_SPREAD,
     measured: Sequence[tuple[AnyClaim, Spread]] = (),
@@ -131,7 +131,9 @@ def _hardness(spread: Spread) -> float:
     return minimum_detectable_effect(spread, MIN_SEEDS)
 
 
-def _planned(claim: AnyClaim, cells: Sequence[Cell], spread: Spread, alpha: float) -> PlannedClaim:
+def _planned(
+    claim: AnyClaim, cells: Sequence[ObservedCell], spread: Spread, alpha: float
+) -> PlannedClaim:
     compared, missing = usable(claim, cells)
     kind = kind_of(claim)
     steps = [
@@ -181,7 +183,7 @@ def _too_wide(claim: AnyClaim, found: float | None, seeds: int, alpha: float) ->
 
 
 @dataclass(frozen=True)
-class TopUp:
+class WantedSeeds:
     """A cell that needs more seeds: its axes without the protocol, and how many in all."""
 
     axes: dict[str, str]
@@ -194,7 +196,7 @@ class TopUp:
 class SettlePlan:
     """What `run --settle` does next. given_up: sentences on claims that seeds will not settle."""
 
-    top_ups: tuple[TopUp, ...]
+    top_ups: tuple[WantedSeeds, ...]
     given_up: tuple[str, ...]
 
 
@@ -205,7 +207,7 @@ def settle_plan(verdicts: Sequence[Verdict], schedule: Sequence[int]) -> SettleP
         ValueError: a verdict was judged at another level than so many looks ask for.
     """
     looks = len(schedule)
-    wanted: dict[str, tuple[Cell, list[str]]] = {}
+    wanted: dict[str, tuple[ObservedCell, list[str]]] = {}
     given_up = []
     for verdict in verdicts:
         if not math.isclose(verdict.alpha, ALPHA / looks):
@@ -254,15 +256,15 @@ def _hopeless(verdict: Verdict, schedule: Sequence[int]) -> str:
 
 
 def _top_ups(
-    wanted: dict[str, tuple[Cell, list[str]]], schedule: Sequence[int]
-) -> tuple[TopUp, ...]:
+    wanted: dict[str, tuple[ObservedCell, list[str]]], schedule: Sequence[int]
+) -> tuple[WantedSeeds, ...]:
     top_ups = []
     for cell, says in wanted.values():
         now = len(cell.seeds)
         following = next((seeds for seeds in schedule if seeds > now), None)
         if following is not None:
             axes = {axis: value for axis, value in cell.axes.items() if axis != "protocol"}
-            top_ups.append(TopUp(axes, now, following, tuple(dict.fromkeys(says))))
+            top_ups.append(WantedSeeds(axes, now, following, tuple(dict.fromkeys(says))))
     return tuple(top_ups)
 
 

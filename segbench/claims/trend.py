@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from segbench.claims.cells import Combination, Step, cells_in, in_words
+from segbench.claims.cells import Combination, Step, cells_in, metric_in_words
 from segbench.claims.kind import Measured
 from segbench.claims.verdict import Part, Region
 from segbench.schema.claims import Trend, is_fact
-from segbench.statistics.observations import Cell
+from segbench.statistics.observations import ObservedCell
 
 
 class TrendKind(Measured[Trend]):
@@ -37,7 +37,7 @@ class TrendKind(Measured[Trend]):
     def unit(self, claim: Trend) -> str:
         """See `Kind`."""
         per = "doubling" if claim.scale == "log" else "unit"
-        return f"{super().unit(claim)} per {per} of {in_words(claim.along)}"
+        return f"{super().unit(claim)} per {per} of {metric_in_words(claim.along)}"
 
     def asked(self, claim: Trend) -> str:
         """See `Kind`."""
@@ -56,9 +56,9 @@ class TrendKind(Measured[Trend]):
         ]
 
 
-def _steps(claim: Trend, cells: Sequence[Cell], levels: Sequence[float]) -> Iterable[Step]:
+def _steps(claim: Trend, cells: Sequence[ObservedCell], levels: Sequence[float]) -> Iterable[Step]:
     """Yield each level's mean less that of the level below it."""
-    by_level: dict[float, list[Cell]] = {}
+    by_level: dict[float, list[ObservedCell]] = {}
     for level, cell in sorted(zip(levels, cells, strict=True), key=lambda pair: pair[0]):
         by_level.setdefault(level, []).append(cell)
     region = Region.beyond(0.0, rises=claim.direction == "rises")
@@ -68,7 +68,7 @@ def _steps(claim: Trend, cells: Sequence[Cell], levels: Sequence[float]) -> Iter
         yield Step(label, tuple(pair), region)
 
 
-def _level(claim: Trend, cell: Cell) -> float:
+def _level(claim: Trend, cell: ObservedCell) -> float:
     if is_fact(claim.along):
         return cell.observations[0].facts[claim.along]
     return float(cell.axes[claim.along])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from segbench.schema.claims import AnyClaim
-from segbench.statistics.observations import Cell
+from segbench.statistics.observations import ObservedCell
 from segbench.statistics.pairwise import ClassDifference
 from segbench.statistics.power import ALPHA
 
@@ -76,7 +76,7 @@ class Part:
     test: str
     seeds: tuple[int, int]
     region: Region
-    cells: tuple[Cell, ...]
+    cells: tuple[ObservedCell, ...]
     seed_variance: float | None = None
     image_variance: float | None = None
     image_df: float = math.inf

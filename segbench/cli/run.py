@@ -139,7 +139,7 @@ def _work_off(
 
     if left and (missing := preflight.missing_files(prepared)):
         fail("\n".join(missing))
-    for sentence in preflight.shared_images(prepared) if left else ():
+    for sentence in preflight.shared_images_in_words(prepared) if left else ():
         ERR.print(sentence)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a ctrl-C
     record = record_run(prepared, command)

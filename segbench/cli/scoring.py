@@ -75,7 +75,9 @@ def evaluate_command(
     from segbench.schema.catalog import Catalog
     from segbench.schema.machine import Machine
 
-    asked = work.Asked(tuple(settings or ()), split, protocol, name, other_code, tuple(cards or ()))
+    asked = work.EvaluateFlags(
+        tuple(settings or ()), split, protocol, name, other_code, tuple(cards or ())
+    )
     machine = Machine.from_environment(
         data=data or (), cache=cache, device=device, threads=threads,
         code_folders=Catalog.on_path(tuple(cards or ())).code_folders,
@@ -143,12 +145,12 @@ def compare_command(
 ) -> None:
     """Compare two result sets of anybody on the same images: difference, interval, p, each class."""
     from segbench.commands import evaluate as work
-    from segbench.commands.compare import Asked, compare_results
+    from segbench.commands.compare import CompareFlags, compare_results
     from segbench.files import write_text
     from segbench.report.claims_page import render_comparison
     from segbench.schema.machine import Machine
 
-    asked = Asked(
+    asked = CompareFlags(
         dataset=dataset, encoding=work.said_encoding(encoding, mapping), metric=metric,
         has_seeds=seeds, protocol_name=protocol,
         settings=tuple(settings or ()), split=split, cards=tuple(cards or ()),
@@ -251,14 +253,14 @@ def predict_command(
     from segbench.commands.export import find_model, first_protocol
     from segbench.schema.catalog import Catalog
     from segbench.schema.machine import Machine
-    from segbench.work.label_images import Asked, as_predicted, label_images
+    from segbench.work.label_images import LabelFlags, as_predicted, label_images
 
     folder = find_model(model)
     machine = Machine.from_environment(
         data=data or (), cache=cache, device=device, threads=threads,
         code_folders=Catalog.on_path(tuple(cards or ())).code_folders,
     )  # fmt: skip
-    asked = Asked(
+    asked = LabelFlags(
         out, tuple(images or ()), split,
         with_crf=crf, with_probabilities=probabilities, with_other_code=other_code,
     )  # fmt: skip

@@ -36,12 +36,12 @@ def time_command(
     """
     from segbench.schema.catalog import Catalog
     from segbench.schema.machine import Machine
-    from segbench.work.time_cells import Asked, time_run
+    from segbench.work.time_cells import TimeFlags, time_run
 
     sides = re.fullmatch(r"([0-9]+)x([0-9]+)", size)
     if sides is None or not (int(sides[1]) and int(sides[2])):
         fail(f"--size {size}: expected height and width in pixels, such as 500x500")
-    asked = Asked(
+    asked = TimeFlags(
         only=tuple(only or ()), rounds=rounds, passes=passes,
         size=(int(sides[1]), int(sides[2])), with_training=training,
     )  # fmt: skip

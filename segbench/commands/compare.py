@@ -26,7 +26,7 @@ from segbench.errors import CardError, ExperimentError, ResultError
 from segbench.metrics import metric_named
 from segbench.metrics.counts import Counts, foreground_of
 from segbench.runs import trial_files
-from segbench.runs.observed import load_counts
+from segbench.runs.observed import counts_of_evaluation
 from segbench.runs.record import Row, load_rows, load_run
 from segbench.runs.starts import start_name
 from segbench.runs.trial_files import Evaluation
@@ -42,7 +42,7 @@ Progress = Callable[[str, int, int], None]  # (what, done, of)
 
 
 @dataclass(frozen=True)
-class Asked:
+class CompareFlags:
     """What the flags of `segbench compare` say.
 
     encoding: label, index or a mapping file. settings and split: how predictions are scored.
@@ -88,7 +88,7 @@ class _Seed(NamedTuple):
 
 
 def compare_results(
-    left: str, right: str, asked: Asked, machine: Machine, progress: Progress
+    left: str, right: str, asked: CompareFlags, machine: Machine, progress: Progress
 ) -> Compared:
     """Return how two result sets differ on the same images.
 
@@ -130,7 +130,7 @@ def compare_results(
     return Compared(comparison, tuple(_notes(sides, protocols, shared)))
 
 
-def counts_of(text: str, asked: Asked, machine: Machine) -> list[Counts]:
+def counts_of(text: str, asked: CompareFlags, machine: Machine) -> list[Counts]:
     """Return the counts of every seed of a side; raises as `compare_results` does."""
     card = None if asked.dataset is None else Catalog.on_path(asked.cards).dataset(asked.dataset)
     return [seed.counts for seed in _side(text, asked, card, machine, lambda *_: None)]
@@ -173,7 +173,7 @@ def _twice(side: Sequence[_Seed]) -> int:
 
 
 def _side(
-    text: str, asked: Asked, card: DatasetCard | None, machine: Machine, progress: Progress
+    text: str, asked: CompareFlags, card: DatasetCard | None, machine: Machine, progress: Progress
 ) -> list[_Seed]:
     path = Path(text)
     if not path.exists() and ":" in text:
@@ -197,7 +197,7 @@ def _side(
 
 
 def _one(
-    path: Path, asked: Asked, card: DatasetCard | None, machine: Machine, progress: Progress
+    path: Path, asked: CompareFlags, card: DatasetCard | None, machine: Machine, progress: Progress
 ) -> _Seed:
     if path.is_file():
         return _of_file(path, asked, card)
@@ -219,7 +219,7 @@ def _one(
     return seed._replace(note="; ".join(found.remarks(shown)))
 
 
-def _of_file(path: Path, asked: Asked, card: DatasetCard | None) -> _Seed:
+def _of_file(path: Path, asked: CompareFlags, card: DatasetCard | None) -> _Seed:
     """Return counts of segbench with the figures' file beside them, or counts of anybody."""
     counts = _foreign_counts(path)
     if counts is None:
@@ -282,7 +282,7 @@ def _whole(path: Path, key: str, array: np.ndarray) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _of_trial(workdir: Path, asked: Asked) -> _Seed:
+def _of_trial(workdir: Path, asked: CompareFlags) -> _Seed:
     trial = trial_files.load_trial(workdir)
     found = {e.protocol.name: e for e in trial_files.load_evaluations(workdir)}
     name = _protocol_name(str(workdir), tuple(found), asked)
@@ -293,7 +293,7 @@ def _of_trial(workdir: Path, asked: Asked) -> _Seed:
     )
 
 
-def _cells_of_run(folder: Path, selector: str, asked: Asked) -> list[_Seed]:
+def _cells_of_run(folder: Path, selector: str, asked: CompareFlags) -> list[_Seed]:
     record = load_run(folder)
     axes = {a: sorted({cell.axes[a] for cell in record.cells}) for a in record.axis_names}
     wanted = dict(
@@ -320,12 +320,12 @@ def _cells_of_run(folder: Path, selector: str, asked: Asked) -> list[_Seed]:
 
 
 def _of_row(folder: Path, row: Row, name: str) -> _Seed:
-    counts = load_counts(folder, row, name).as_counts()
+    counts = counts_of_evaluation(folder, row, name).as_counts()
     start = start_name(trial_files.trial_folder(folder, row.cell.trial_id))
     return _seed(counts, row.evaluations[name])._replace(training=row.cell.trial_id, start=start)
 
 
-def _protocol_name(where: str, known: tuple[str, ...], asked: Asked) -> str:
+def _protocol_name(where: str, known: tuple[str, ...], asked: CompareFlags) -> str:
     if asked.protocol_name is None and len(known) == 1:
         return known[0]
     if asked.protocol_name in known:

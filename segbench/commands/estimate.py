@@ -14,7 +14,7 @@ from segbench.schema.sweep import Cell
 _SPEAKERS = 3  # done trials that are read for each cell: times hardly differ between seeds
 
 
-class Estimate(NamedTuple):
+class CostEstimate(NamedTuple):
     """What is left of a plan. hours: of the measured trials, one after another, on `devices`."""
 
     trials: int
@@ -23,7 +23,7 @@ class Estimate(NamedTuple):
     devices: tuple[str, ...]
 
 
-def estimated(cells: Iterable[Cell], left: Iterable[str], run_folder: Path) -> Estimate:
+def estimated(cells: Iterable[Cell], left: Iterable[str], run_folder: Path) -> CostEstimate:
     """Return how long the trials `left` (ids) of the cells take, as far as that was measured."""
     trial_ids = set(left)
     ended = {path.parent.name for path in run_folder.glob("trials/*/provenance.json")}
@@ -42,7 +42,7 @@ def estimated(cells: Iterable[Cell], left: Iterable[str], run_folder: Path) -> E
                 seconds.setdefault(key, []).append(total)
                 devices.add(found.device)
     means = {key: sum(times) / len(times) for key, times in seconds.items()}
-    return Estimate(
+    return CostEstimate(
         trials=sum(waiting.values()),
         measured=sum(number for key, number in waiting.items() if key in means),
         hours=sum(number * means[key] for key, number in waiting.items() if key in means) / 3600,

@@ -28,7 +28,7 @@ Progress = Callable[[str, int, int], None]  # (what, done, of)
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluateFlags:
     """What the flags say about the protocol.
 
     start: the name of one of the run's. cards: where a card that it names is looked for first.
@@ -60,7 +60,11 @@ class Done(NamedTuple):
 
 
 def score_run(
-    run_folder: Path, prefixes: tuple[str, ...], asked: Asked, machine: Machine, progress: Progress
+    run_folder: Path,
+    prefixes: tuple[str, ...],
+    asked: EvaluateFlags,
+    machine: Machine,
+    progress: Progress,
 ) -> Done:
     """Score trained trials of a run by another protocol, and add it to the run's record.
 
@@ -94,7 +98,7 @@ def score_run(
 
 def score_external(
     source: Predictions,
-    asked: Asked,
+    asked: EvaluateFlags,
     machine: Machine,
     run_folder: Path | None,
     results_folder: Path,
@@ -234,7 +238,7 @@ def _of_this_code(workdirs: list[Path], machine: Machine) -> tuple[list[Path], l
     return [w for w in workdirs if w.name not in changes], [line]
 
 
-def _protocol_of_run(record: RunRecord, asked: Asked) -> Protocol:
+def _protocol_of_run(record: RunRecord, asked: EvaluateFlags) -> Protocol:
     start = next(iter(record.experiment.evaluate)) if asked.start is None else asked.start
     protocol = changed(_named(record, start), asked.settings, asked.split, asked.cards)
     if asked.name is not None:

@@ -238,7 +238,7 @@ def prepare_all(
     Raises:
         SegbenchError: a name is unknown, or a download, a checksum or a conversion failed.
     """
-    from segbench.data.prepare import prepare
+    from segbench.data.prepare import prepare_dataset
     from segbench.models.weights import fetch_weights
 
     machine = Machine.from_environment(data=data, weights=weights, cache=cache)
@@ -246,7 +246,10 @@ def prepare_all(
     problems = []
     for card in datasets:
         try:
-            yield card.name, prepare(card, machine, download_missing=download, progress=progress)
+            yield (
+                card.name,
+                prepare_dataset(card, machine, download_missing=download, progress=progress),
+            )
         except DataError as error:
             problems.append(str(error))
     for backbone, chosen in backbones:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from segbench.claims.kinds import wrong_kinds
 from segbench.commands.own_heads import wrong_heads
-from segbench.commands.run import Prepared
+from segbench.commands.run import PreparedRun
 from segbench.errors import CardError, DataError, ResultError
 from segbench.files import digest, write_text
 from segbench.runs import trial_files
@@ -20,7 +20,7 @@ from segbench.schema.code import difference
 from segbench.schema.trial import Trial
 
 
-def missing_files(prepared: Prepared) -> list[str]:
+def missing_files(prepared: PreparedRun) -> list[str]:
     """Return a sentence for every data set and weights file that the run needs and that is not here.
 
     Raises:
@@ -55,7 +55,7 @@ def missing_files(prepared: Prepared) -> list[str]:
     ]
 
 
-def shared_images(prepared: Prepared) -> list[str]:
+def shared_images_in_words(prepared: PreparedRun) -> list[str]:
     """Return a sentence for every scored split that has images of the training split."""
     from segbench.data.shared import scored_part, shared_in_words, trained_part
 
@@ -71,7 +71,7 @@ def shared_images(prepared: Prepared) -> list[str]:
     return list(dict.fromkeys(filter(None, found)))
 
 
-def _untrue_cards(prepared: Prepared, *, with_weights: bool) -> list[str]:
+def _untrue_cards(prepared: PreparedRun, *, with_weights: bool) -> list[str]:
     """Return a sentence for each backbone card that is not what its network or its weights are.
 
     Cards that come with segbench are held by its tests. Others are compared once, since that takes
@@ -133,7 +133,7 @@ def _compare_card(
         verify_weights(card, strides, weights, batch_norm=trial.model.batch_norm)
 
 
-def check_same_files(prepared: Prepared) -> None:
+def check_same_files(prepared: PreparedRun) -> None:
     """Compare what finished trials were made from with the files that are here now.
 
     Splits that were not converted here yet are passed over: what they hold is not known.
@@ -142,11 +142,11 @@ def check_same_files(prepared: Prepared) -> None:
         DataError: trials of this folder were made from other files, which no table may mix.
     """
     from segbench.data.chosen import fingerprint_here
-    from segbench.data.shared import Part, scored_part, trained_part
+    from segbench.data.shared import SplitPart, scored_part, trained_part
 
     known: dict[tuple[object, ...], str | None] = {}
 
-    def here(part: Part) -> str | None:
+    def here(part: SplitPart) -> str | None:
         card, split, max_images, subset_seed = part
         key = (id(card), split, max_images, subset_seed)
         if key not in known:
@@ -183,7 +183,7 @@ def check_same_files(prepared: Prepared) -> None:
         )
 
 
-def _from_other_weights(prepared: Prepared) -> dict[str, list[str]]:
+def _from_other_weights(prepared: PreparedRun) -> dict[str, list[str]]:
     """Return the trials whose trunk started from another file than is here now, by what it is.
 
     Only for weights of which a card knows leading digits: whole ones are part of a trial's id.
@@ -207,7 +207,7 @@ def _from_other_weights(prepared: Prepared) -> dict[str, list[str]]:
     return stale
 
 
-def made_from_other_code(prepared: Prepared) -> list[str]:
+def made_from_other_code(prepared: PreparedRun) -> list[str]:
     """Return a sentence on trials of the folder that differ from the plan's in the user's code alone."""
     planned = {
         trial.model_copy(update={"code": {}}).id(): trial.code

@@ -51,7 +51,7 @@ class Flags:
     settle: bool = False
 
 
-class Prepared(NamedTuple):
+class PreparedRun(NamedTuple):
     """A run that is ready to start: the whole plan, what was asked for of it, and where it goes.
 
     search: the one that this run is, under --search; tuned: what another found, under --best.
@@ -77,7 +77,7 @@ class Prepared(NamedTuple):
         return tuple(f"{h.name}: {h.used} is used, {h.hidden} is not" for h in self.catalog.hidden)
 
 
-def prepare_run(path: Path, flags: Flags) -> Prepared:
+def prepare_run(path: Path, flags: Flags) -> PreparedRun:
     """Return the experiment's plan under the flags; nothing is written or started.
 
     Raises:
@@ -121,7 +121,7 @@ def prepare_run(path: Path, flags: Flags) -> Prepared:
     search = experiment.search if flags.search else None
     if search is not None and search.method == "asha":
         _check_asha(search, asked, launcher)
-    return Prepared(whole, asked, catalog, machine, run_folder, search, settling, tuned)
+    return PreparedRun(whole, asked, catalog, machine, run_folder, search, settling, tuned)
 
 
 def best_of_search(
@@ -200,7 +200,7 @@ def narrowed(plan: Plan, only: Sequence[str], seeds: int | None) -> Plan:
     return Plan(plan.experiment, cells)
 
 
-def unfinished(prepared: Prepared, *, retry_failed: bool) -> dict[str, Trial]:
+def unfinished(prepared: PreparedRun, *, retry_failed: bool) -> dict[str, Trial]:
     """Return the trials that are left to do: not done, and not failed unless that is asked for."""
     protocols = tuple(prepared.asked.experiment.evaluate.values())
     left = {}
@@ -212,7 +212,7 @@ def unfinished(prepared: Prepared, *, retry_failed: bool) -> dict[str, Trial]:
     return left
 
 
-def record_run(prepared: Prepared, command: str) -> RunRecord:
+def record_run(prepared: PreparedRun, command: str) -> RunRecord:
     """Write the run's record; return it with the earlier cells that stay."""
     asked = record_of(
         prepared.asked, command,
@@ -223,7 +223,9 @@ def record_run(prepared: Prepared, command: str) -> RunRecord:
     return write_run(prepared.run_folder, asked, prepared.whole)
 
 
-def start(prepared: Prepared, trials: dict[str, Trial], on_event: Callable[[Event], None]) -> None:
+def start(
+    prepared: PreparedRun, trials: dict[str, Trial], on_event: Callable[[Event], None]
+) -> None:
     """Write each trial's file and hand the work to the experiment's launcher."""
     experiment = prepared.asked.experiment
     for trial_id, trial in trials.items():

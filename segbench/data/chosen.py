@@ -17,7 +17,7 @@ def stored_split(split: str) -> str:
     return "train" if split == "holdout" else split
 
 
-def chosen_images(
+def chosen_names(
     card: DatasetCard,
     split: str,
     contents: Contents,
@@ -52,7 +52,7 @@ def fingerprint_here(
     contents = contents_here(card, stored_split(split), machine)
     if contents is None:
         return None
-    chosen = chosen_images(card, split, contents, max_images=max_images, subset_seed=subset_seed)
+    chosen = chosen_names(card, split, contents, max_images=max_images, subset_seed=subset_seed)
     return fingerprint_of(card, contents, chosen)
 
 

@@ -6,7 +6,7 @@ from segbench.data.chosen import stored_split
 from segbench.data.download import download
 from segbench.data.layout import archive_file, archive_mark, download_folder
 from segbench.data.prepared import is_here, lacking, not_here, open_prepared
-from segbench.data.shared import Part, shared_in_words
+from segbench.data.shared import SplitPart, shared_in_words
 from segbench.data.unpack import unpack
 from segbench.errors import DataError
 from segbench.schema.cards import DatasetCard
@@ -15,7 +15,7 @@ from segbench.schema.machine import Machine
 Progress = Callable[[str, int, int | None], None]  # (what, done, of)
 
 
-def prepare(
+def prepare_dataset(
     card: DatasetCard,
     machine: Machine,
     *,
@@ -65,7 +65,7 @@ def _shared(card: DatasetCard, splits: Sequence[str], machine: Machine) -> list[
     """Return a sentence for each split for scoring that has images of one for training."""
     training = [split for split in splits if split.startswith("train")]
     found = (
-        shared_in_words(Part(card, trained), Part(card, scored), machine)
+        shared_in_words(SplitPart(card, trained), SplitPart(card, scored), machine)
         for trained in training
         for scored in splits
         if scored not in training

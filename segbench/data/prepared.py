@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.sources import source_of
-from segbench.data.sources.base import Progress, Row, SplitSource, png
+from segbench.data.sources.base import CheckedPair, Progress, SplitSource, png
 from segbench.errors import DataError, SegbenchError
 from segbench.files import digest, read_json, write_json
 from segbench.schema.cards import DatasetCard
@@ -44,7 +44,7 @@ class Contents(NamedTuple):
     image_digests: tuple[str, ...] | None
 
 
-class Prepared(NamedTuple):
+class PreparedSplit(NamedTuple):
     """An opened split. table: rows of name, image, label, height, width."""
 
     table: Any
@@ -58,7 +58,7 @@ def open_prepared(
     progress: Progress | None = None,
     *,
     if_changed: IfChanged = "refuse",
-) -> Prepared:
+) -> PreparedSplit:
     """Return the split's Arrow table; converts local raw files where that was not done yet.
 
     if_changed: what to do where raw files have other sizes or times than when they were converted.
@@ -297,7 +297,7 @@ class _Notes:
         self.image_digests: list[str] = []
         self.hash = hashlib.sha256()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: CheckedPair) -> None:
         self.names.append(row.name)
         self.image_digests.append(row.image_digest)
         counts = np.bincount(row.label.ravel(), minlength=256)
@@ -331,7 +331,7 @@ def _contents(folder: Path) -> Contents:
     )
 
 
-def _opened(folder: Path) -> Prepared:
+def _opened(folder: Path) -> PreparedSplit:
     from datasets import Dataset, concatenate_datasets
 
     try:
@@ -344,4 +344,4 @@ def _opened(folder: Path) -> Prepared:
         raise DataError(
             f"{folder}: is damaged ({error}); delete it, and it is made again from the raw files"
         ) from error
-    return Prepared(table, contents)
+    return PreparedSplit(table, contents)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segbench.data.chosen import chosen_images, stored_split
+from segbench.data.chosen import chosen_names, stored_split
 from segbench.data.prepared import contents_here
 from segbench.data.sources import source_of
 from segbench.errors import DataError
@@ -21,7 +21,7 @@ from segbench.schema.trial import Trial
 _FIRST_BLOCK = 1 << 16
 
 
-class Part(NamedTuple):
+class SplitPart(NamedTuple):
     """A part of a data set, as `open_split` takes it."""
 
     card: DatasetCard
@@ -30,15 +30,15 @@ class Part(NamedTuple):
     subset_seed: int = 0
 
 
-def trained_part(trial: Trial) -> Part:
+def trained_part(trial: Trial) -> SplitPart:
     """Return what the trial is trained on."""
-    return Part(trial.dataset, trial.train.split, trial.train.max_images)
+    return SplitPart(trial.dataset, trial.train.split, trial.train.max_images)
 
 
-def scored_part(trial: Trial, protocol: Protocol) -> Part:
+def scored_part(trial: Trial, protocol: Protocol) -> SplitPart:
     """Return what the trial's model is scored on under the protocol."""
     card = protocol.scored_card(trial.dataset)
-    return Part(card, protocol.split, protocol.max_images, protocol.subset_seed)
+    return SplitPart(card, protocol.split, protocol.max_images, protocol.subset_seed)
 
 
 class Shared(NamedTuple):
@@ -48,7 +48,7 @@ class Shared(NamedTuple):
     of: int
 
 
-def shared_images(trained: Part, scored: Part, machine: Machine) -> Shared | None:
+def shared_images(trained: SplitPart, scored: SplitPart, machine: Machine) -> Shared | None:
     """Return what the parts share by their pixels; None where one was not converted here.
 
     Images that were stored in two formats are equal if their pixels are. A photograph that was
@@ -61,7 +61,7 @@ def shared_images(trained: Part, scored: Part, machine: Machine) -> Shared | Non
     return Shared(sum(each in known for each in theirs), len(theirs))
 
 
-def shared_in_words(trained: Part, scored: Part, machine: Machine) -> str:
+def shared_in_words(trained: SplitPart, scored: SplitPart, machine: Machine) -> str:
     """Return a sentence on what two splits share, empty where they do not, or one is not here.
 
     Where one was not converted yet the files of the whole splits are compared. A split that is
@@ -80,17 +80,17 @@ def shared_in_words(trained: Part, scored: Part, machine: Machine) -> str:
     )
 
 
-def _digests(part: Part, machine: Machine) -> list[str] | None:
+def _digests(part: SplitPart, machine: Machine) -> list[str] | None:
     contents = contents_here(part.card, stored_split(part.split), machine)
     if contents is None or contents.image_digests is None:
         return None
-    chosen = chosen_images(
+    chosen = chosen_names(
         part.card, part.split, contents, max_images=part.max_images, subset_seed=part.subset_seed
     )
     return [contents.image_digests[index] for index in chosen]
 
 
-def _shared_files(trained: Part, scored: Part, machine: Machine) -> Shared | None:
+def _shared_files(trained: SplitPart, scored: SplitPart, machine: Machine) -> Shared | None:
     """Return what two whole splits share by the bytes of their image files; None if these are not here."""
     files = [(part.card, stored_split(part.split)) for part in (trained, scored)]
     keys = {(card.content_digest(), split) for card, split in files}

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from segbench.data.chosen import chosen_images, fingerprint_of, stored_split
-from segbench.data.prepared import IfChanged, Prepared, open_prepared
+from segbench.data.chosen import chosen_names, fingerprint_of, stored_split
+from segbench.data.prepared import IfChanged, PreparedSplit, open_prepared
 from segbench.data.resize import resized_label  # noqa: F401 - readers of labels alone look here
 from segbench.schema.cards import IGNORE_INDEX, DatasetCard
 from segbench.schema.machine import Machine
@@ -31,7 +31,9 @@ class Sample(NamedTuple):
 class SegmentationSplit:
     """The images of a split, or the chosen ones, in the split's order."""
 
-    def __init__(self, prepared: Prepared, card: DatasetCard, chosen: NDArray[np.int64]) -> None:
+    def __init__(
+        self, prepared: PreparedSplit, card: DatasetCard, chosen: NDArray[np.int64]
+    ) -> None:
         self._prepared = prepared
         self._chosen = chosen
         self._card = card
@@ -107,7 +109,7 @@ def open_split(
             they were changed since they were converted.
     """
     prepared = open_prepared(card, stored_split(split), machine, if_changed=if_changed)
-    chosen = chosen_images(
+    chosen = chosen_names(
         card, split, prepared.contents, max_images=max_images, subset_seed=subset_seed
     )
     return SegmentationSplit(prepared, card, chosen)

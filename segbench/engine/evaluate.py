@@ -74,7 +74,7 @@ def evaluate(
             yield sample.name, reindexed(prediction, classes), label
             on_image(index + 1)
 
-    return count(pairs(), num_classes=split.num_classes, protocol=protocol)
+    return count_predictions(pairs(), num_classes=split.num_classes, protocol=protocol)
 
 
 def reindexed(values: Tensor, classes: ClassIndices) -> Tensor:
@@ -127,7 +127,7 @@ def scored_label(label: Tensor, protocol: Protocol) -> Tensor:
     return label
 
 
-def count(
+def count_predictions(
     pairs: Iterable[tuple[str, Tensor, Tensor]], *, num_classes: int, protocol: Protocol
 ) -> Counted:
     """Return the counts of (name, prediction, label) triples of (H, W) integer maps."""

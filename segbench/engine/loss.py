@@ -37,7 +37,7 @@ def pixel_weights(class_weights: Tensor | None = None) -> Tensor:
     return F.pad(weights, (0, IGNORE_INDEX + 1 - len(weights)))
 
 
-def image_weights(labelled: Tensor, reduction: Reduction, *, over_ranks: bool = False) -> Tensor:
+def loss_weights(labelled: Tensor, reduction: Reduction, *, over_ranks: bool = False) -> Tensor:
     """Return what each image's loss counts for in that of its batch: (N,) float64.
 
     `mean`: the loss is divided by the labelled pixels of the whole batch. `mean_per_image`: each

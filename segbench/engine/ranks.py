@@ -69,7 +69,7 @@ def any_of(flag: bool) -> bool:
     return bool(found)
 
 
-def mean_of(value: Tensor) -> Tensor:
+def mean_over_ranks(value: Tensor) -> Tensor:
     """Return the mean over ranks, the same bits on all of them."""
     if count() == 1:
         return value

@@ -18,13 +18,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from segbench.engine import ranks
 from segbench.engine.checkpoint import load_checkpoint, save_checkpoint
-from segbench.engine.loss import image_losses, image_weights, labelled_pixels
+from segbench.engine.loss import image_losses, labelled_pixels, loss_weights
 from segbench.engine.training_log import TrainingLog
 from segbench.engine.upsampled_loss import upsampled_losses
 from segbench.errors import DivergedError, OutOfMemoryError, TrialError
 from segbench.models.segmenter import Segmenter
 from segbench.schema.machine import Monitor
-from segbench.schema.recipe import Optimizer, Recipe, Schedule, Stage
+from segbench.schema.recipe import Optimizer, Recipe, Schedule, TrainStage
 
 AGAINST_DIVERGING = "lower train.stages.*.optimizer.lr, or set train.clip_grad_norm"
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -160,7 +160,12 @@ class _Loop:
         return self.last_loss
 
     def _run_stage(
-        self, stage: Stage, start: int, end: int, source: BatchSource, log: "TrainingLog | _NoLog"
+        self,
+        stage: TrainStage,
+        start: int,
+        end: int,
+        source: BatchSource,
+        log: "TrainingLog | _NoLog",
     ) -> None:
         self._enter(stage, end)
         class_weights = None if self.class_weights is None else self.class_weights.to(self.device)
@@ -173,7 +178,7 @@ class _Loop:
             self.step += 1
             self._after_step(stage, end, log)
 
-    def _enter(self, stage: Stage, end: int) -> None:
+    def _enter(self, stage: TrainStage, end: int) -> None:
         """Freeze what the stage freezes and make its optimizer; restore the saved state, once."""
         set_frozen(self.segmenter, stage, self.kinds)
         groups = parameter_groups(self.segmenter, stage.optimizer, self.kinds)
@@ -206,7 +211,7 @@ class _Loop:
                 # ranks' gradients are averaged, and the whole batch's is their sum
                 loss = self._loss(model, part, weights) * ranks.count()
                 self.scaler.scale(loss).backward()
-            self.loss_sum += ranks.mean_of(loss.detach())
+            self.loss_sum += ranks.mean_over_ranks(loss.detach())
         if self.recipe.clip_grad_norm is not None:
             self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.segmenter.parameters(), self.recipe.clip_grad_norm)
@@ -226,7 +231,7 @@ class _Loop:
         labelled = [
             labelled_pixels(part.label[:, ::every, ::every], self.class_weights) for part in parts
         ]
-        weights = image_weights(torch.cat(labelled), self.recipe.loss_reduction, over_ranks=True)
+        weights = loss_weights(torch.cat(labelled), self.recipe.loss_reduction, over_ranks=True)
         return weights.split([len(count) for count in labelled])
 
     def _loss(self, model: nn.Module, part: Batch, weights: Tensor) -> Tensor:
@@ -234,7 +239,7 @@ class _Loop:
         losses = model(inputs, part.label.to(self.device, non_blocking=True))  # (N,)
         return (losses * weights.to(losses)).sum()
 
-    def _after_step(self, stage: Stage, end: int, log: "TrainingLog | _NoLog") -> None:
+    def _after_step(self, stage: TrainStage, end: int, log: "TrainingLog | _NoLog") -> None:
         monitor, step = self.monitor, self.step
         loss = None
         if step % monitor.log_every_steps == 0 or step == end:
@@ -318,7 +323,7 @@ def schedule_factor(schedule: Schedule, step: int, steps: int) -> float:
     return 1.0
 
 
-def set_frozen(segmenter: Segmenter, stage: Stage, kinds: Mapping[str, str]) -> None:
+def set_frozen(segmenter: Segmenter, stage: TrainStage, kinds: Mapping[str, str]) -> None:
     """Put the model into training mode with what the stage freezes standing still.
 
     A frozen trunk's parameters and batch statistics stay. Its random layers draw as in any training:

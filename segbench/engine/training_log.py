@@ -5,13 +5,15 @@ was not. Events are written where the extra `tensorboard` is installed. One proc
 Knows nothing of models.
 """
 
-import contextlib
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from segbench.files import read_json_lines
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
 
 
 class TrainingLog:
@@ -26,17 +28,14 @@ class TrainingLog:
         self._file = path.open("w", encoding="utf-8")
         for line in kept:
             self._write(line)
-        self._events: Any = None
-        with contextlib.suppress(ImportError):  # an extra; log.jsonl is the record
-            from torch.utils.tensorboard.writer import SummaryWriter
-
-            self._events = SummaryWriter(str(folder), purge_step=first_step + 1)
+        self._events = _event_writer(folder, first_step)
 
     def add(self, step: int, stage: str, **values: float) -> None:
         """Record values after optimizer step `step`, counted from 1 over all stages."""
         self._write({"step": step, "stage": stage, **values})
-        for name, value in values.items() if self._events is not None else ():
-            self._events.add_scalar(name, value, step)
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
 
     def __enter__(self) -> Self:
         return self
@@ -54,3 +53,12 @@ class TrainingLog:
     def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+
+
+def _event_writer(folder: Path, first_step: int) -> "SummaryWriter | None":
+    """Return None where the extra is not installed: log.jsonl is the record."""
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=first_step + 1)

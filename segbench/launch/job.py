@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 _POLITE_SECONDS = 90.0  # how long a job waits for a trial that another has or must do first
 
 
-def run(job_path: Path, trial_ids: list[str], launch: Launch, *, restarts: int = 0) -> int:
+def run_job(job_path: Path, trial_ids: list[str], launch: Launch, *, restarts: int = 0) -> int:
     """Do the trials; return the process's exit code.
 
     launch: its `workers` says how many trials run at a time. restarts: how often the cluster has
@@ -70,4 +70,4 @@ def _run(job_path: Path, trial_ids: list[str], launch: Launch, restarts: int) ->
 if __name__ == "__main__":
     move_current_folder_last()
     end_with_parent()
-    sys.exit(run(Path(sys.argv[1]), sys.argv[3:], Launch.model_validate_json(sys.argv[2])))
+    sys.exit(run_job(Path(sys.argv[1]), sys.argv[3:], Launch.model_validate_json(sys.argv[2])))

@@ -24,7 +24,7 @@ GRACE_SECONDS = 20.0  # how long the others may take to end by themselves, after
 _POLL_SECONDS = 0.1
 
 
-def run(job_path: Path, trial_id: str, launch: Launch, *, restarts: int = 0) -> int:
+def run_rank(job_path: Path, trial_id: str, launch: Launch, *, restarts: int = 0) -> int:
     """Do this process's part of the trial; return the process's exit code."""
     from segbench.engine import ranks
     from segbench.work import worker
@@ -121,7 +121,7 @@ if __name__ == "__main__":
     end_with_parent()
     try:
         given = Launch.model_validate_json(sys.argv[2])
-        sys.exit(run(Path(sys.argv[1]), sys.argv[3], given))
+        sys.exit(run_rank(Path(sys.argv[1]), sys.argv[3], given))
     except SegbenchError as error:
         print(f"segbench rank: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(UNRECORDED)

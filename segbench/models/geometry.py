@@ -29,7 +29,7 @@ class Coordinates(NamedTuple):
     offset: float = 0.0
     receptive_field: int = 1
 
-    def after(self, window: "Window") -> "Coordinates":
+    def after(self, window: "AxisKernel") -> "Coordinates":
         """Return the coordinates of the features that `window` makes of these."""
         reach = window.extent - 1
         return Coordinates(
@@ -43,7 +43,7 @@ class Coordinates(NamedTuple):
         return self._replace(offset=self.offset + self.stride * features)
 
 
-class Window(NamedTuple):
+class AxisKernel(NamedTuple):
     """A convolution or pool along one axis; `padding` is what comes before the first feature."""
 
     kernel: int
@@ -311,7 +311,7 @@ def _windows(trunk: fx.GraphModule) -> Iterable[tuple[fx.Node, Windowed]]:
                 yield node, layer
 
 
-def _window(layer: Windowed, axis: int) -> Window:
+def _window(layer: Windowed, axis: int) -> AxisKernel:
     def along(name: str) -> int:
         value: Any = getattr(layer, name, 1)
         return value if isinstance(value, int) else value[axis]
@@ -321,10 +321,10 @@ def _window(layer: Windowed, axis: int) -> Window:
         padding = dilation * (kernel - 1) // 2
     else:
         padding = 0 if layer.padding == "valid" else along("padding")
-    return Window(kernel, along("stride"), padding, dilation)
+    return AxisKernel(kernel, along("stride"), padding, dilation)
 
 
-def _padding_before(window: Window) -> int:
+def _padding_before(window: AxisKernel) -> int:
     if window.extent % 2:
         return window.extent // 2
     return max(0, window.extent - window.stride) // 2

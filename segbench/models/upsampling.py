@@ -20,7 +20,7 @@ from segbench.models.geometry import Coordinates
 
 
 @dataclass(frozen=True)
-class Step:
+class UpsamplingStep:
     """From a coarse grid onto one that is `factor` times finer.
 
     clamps: places beyond the first and last coarse feature take its value; else the map fades to
@@ -32,7 +32,7 @@ class Step:
     clamps: bool
 
     @classmethod
-    def between(cls, coarse: Coordinates, fine: Coordinates, *, clamps: bool) -> "Step":
+    def between(cls, coarse: Coordinates, fine: Coordinates, *, clamps: bool) -> "UpsamplingStep":
         """Return the step from one stage's grid to that of a finer one.
 
         Raises:
@@ -101,7 +101,7 @@ class Bilinear(NamedTuple):
 class FixedUpsampling(nn.Module):
     """Bilinear upsampling by coordinates; `project` goes before it."""
 
-    def __init__(self, step: Step, project: nn.Module | None = None) -> None:
+    def __init__(self, step: UpsamplingStep, project: nn.Module | None = None) -> None:
         super().__init__()
         self.step = step
         self.project = project or nn.Identity()
@@ -148,7 +148,7 @@ class LearnedUpsampling(nn.Module):
     kernel's bilinear start is multiplied by: the identity, a projection, or zeros.
     """
 
-    def __init__(self, step: Step, mix: Tensor, *, with_bias: bool = False) -> None:
+    def __init__(self, step: UpsamplingStep, mix: Tensor, *, with_bias: bool = False) -> None:
         super().__init__()
         self.step = step
         kernel = torch.outer(step.kernel(), step.kernel())

@@ -31,7 +31,7 @@ from segbench.statistics.inference import MIN_SEEDS
 from segbench.statistics.observations import Observation
 from segbench.statistics.pairwise import Comparison, compare_two
 from segbench.statistics.power import ALPHA
-from segbench.statistics.ranking import RESAMPLES, Ranking, Standing, rank
+from segbench.statistics.ranking import RESAMPLES, Ranking, Standing, ranking_of
 
 COSTS = {
     "parameters": "parameters",
@@ -60,7 +60,7 @@ class Confusion(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Model:
+class BoardModel:
     """A complete cell of the sweep on a board, or an external method.
 
     telling_axes: those that tell the board's models apart: all but the data set, which is among them
@@ -123,7 +123,7 @@ class Duel:
     is_decided: the first is shown to be above the second.
     """
 
-    models: tuple[Model, ...]
+    models: tuple[BoardModel, ...]
     is_decided: bool
 
     @property
@@ -139,7 +139,7 @@ class Duel:
 class Rival:
     """The leader of a board against another of its models. decided: corrected over all pairs."""
 
-    model: Model
+    model: BoardModel
     comparison: Comparison
     is_decided: bool
 
@@ -182,7 +182,7 @@ class Board:
     telling_axes: tuple[str, ...]
     class_names: tuple[str, ...]
     num_images: int
-    models: tuple[Model, ...]
+    models: tuple[BoardModel, ...]
     label_share: tuple[float, ...]
     training_share: tuple[float, ...] | None
     num_trained_on: int
@@ -290,7 +290,7 @@ class Board:
         return f"{decided} Models with fewer than {MIN_SEEDS} seeds have no letter."
 
 
-def weights_differ(models: Iterable[Model]) -> bool:
+def weights_differ(models: Iterable[BoardModel]) -> bool:
     """Return whether the models, as far as that is known, started from weights of other names."""
     return len({model.initial_weights for model in models} - {""}) > 1
 
@@ -398,7 +398,7 @@ def _board(
         )
         names = entry.evaluations[0].class_names
         confusions.append(tuple(_confusion(counts.confusion, names) for counts in stored))
-    ranking = rank(measured, resamples=resamples)
+    ranking = ranking_of(measured, resamples=resamples)
     published = [p for p in record.experiment.published if p.protocol == name]
     trained = {entry.axes["dataset"] for entry in entries if entry.rows}
     telling = tuple(axis for axis in entries[0].axes if axis != "dataset" or len(trained) > 1)
@@ -467,7 +467,7 @@ def _model(
     confusions: tuple[Confusion, ...],
     published: Sequence[Published],
     not_learnt: tuple[str, ...],
-) -> Model:
+) -> BoardModel:
     evaluations = entry.evaluations
     facts = [facts_of(row) for row in entry.rows]
     figures = {
@@ -483,7 +483,7 @@ def _model(
     if entry.rows and (timing := entry.rows[0].timing) is not None:
         costs |= timing.medians()
     shared = [shared_times(row) for row in entry.rows]
-    return Model(
+    return BoardModel(
         axes=entry.axes,
         telling_axes=telling_axes,
         rows=entry.rows,
@@ -538,7 +538,7 @@ def _confusion(matrix: NDArray[np.int64], names: tuple[str, ...]) -> Confusion:
 
 def _rivals(
     order: Sequence[int],
-    models: Sequence[Model],
+    models: Sequence[BoardModel],
     measured: Sequence[Sequence[Observation]],
     ranking: Ranking,
     resamples: int,
@@ -559,7 +559,7 @@ def _rivals(
         yield Rival(models[index], comparison, bool(ranking.decided[leader, index]))
 
 
-def _duels(order: Sequence[int], models: Sequence[Model], ranking: Ranking) -> Iterator[Duel]:
+def _duels(order: Sequence[int], models: Sequence[BoardModel], ranking: Ranking) -> Iterator[Duel]:
     alike: dict[str, list[int]] = {}
     for index in order:
         if not models[index].is_external:

@@ -49,7 +49,7 @@ def summarised(values: Iterable[float | None]) -> Summary | None:
     return Summary(statistics.fmean(found), deviation, len(found))
 
 
-def mean_of(summary: Summary | None) -> float:
+def mean_over_seeds(summary: Summary | None) -> float:
     """Return the mean; minus infinity where there is none, which is never the best."""
     return float("-inf") if summary is None else summary.mean
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from segbench.files import write_atomically, write_text
 from segbench.report.boards import Board, weights_differ
-from segbench.report.cells import Summary, mean_of
+from segbench.report.cells import Summary, mean_over_seeds
 from segbench.report.tables import shown_metrics
 from segbench.runs.record import RunRecord
 from segbench.runs.table import LEADING, TRAILING, tidy_rows
@@ -105,7 +105,7 @@ def leaderboard_latex(board: Board) -> str:
         *shown.values(),
         *("95\\,\\% interval", "seeds", "group"),
     ]
-    best = {key: max(mean_of(m.figures.get(key)) for m in board.models) for key in shown}
+    best = {key: max(mean_over_seeds(m.figures.get(key)) for m in board.models) for key in shown}
     lines = [
         [
             *(latex(model.axes[axis]) for axis in axes),
@@ -127,7 +127,7 @@ def per_class_latex(board: Board) -> str:
     header = ["class", *(latex(model.name) for model in board.models)]
     lines = []
     for index, name in enumerate(board.class_names):
-        best = max(mean_of(model.class_iou[index]) for model in board.models)
+        best = max(mean_over_seeds(model.class_iou[index]) for model in board.models)
         cells = (_latex_number(model.class_iou[index], best) for model in board.models)
         lines.append([latex(name), *cells])
     note = f"IoU in per cent, {board.title} ({board.protocol.digest()})"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.errors import ResultError
 from segbench.files import write_atomically
-from segbench.report.boards import COSTS, Board, Model
+from segbench.report.boards import COSTS, Board, BoardModel
 from segbench.report.training_curves import load_curves
 from segbench.runs import trial_files
 from segbench.runs.panels import PARTS, Panel, Panels, load_panels
@@ -277,7 +277,7 @@ def _frequency(figure: "Figure", board: Board, _: Path, __: str) -> None:
 
 
 def _leaderboard(figure: "Figure", board: Board, _: Path, __: str) -> None:
-    models: Sequence[Model] = board.models[::-1]
+    models: Sequence[BoardModel] = board.models[::-1]
     figure.set_size_inches(6, 1.2 + 0.28 * len(models))
     axes = figure.subplots()
     for place, model in enumerate(models):

@@ -25,9 +25,9 @@ from segbench.report.boards import (
     COSTS,
     EXTERNAL_NOTE,
     Board,
+    BoardModel,
     Confusion,
     Duel,
-    Model,
     Rival,
     weights_differ,
 )
@@ -203,7 +203,7 @@ def _board_data(
 def _model_data(
     record: RunRecord,
     board: Board,
-    model: Model,
+    model: BoardModel,
     places: Mapping[tuple[str, ...], int],
     seeds: int | None,
 ) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def command_of(record: RunRecord, axes: Mapping[str, str]) -> str:
     return " && ".join(" ".join([each, *chosen]) for each in record.command.split(" && "))
 
 
-def _external_command(record: RunRecord, model: Model) -> str:
+def _external_command(record: RunRecord, model: BoardModel) -> str:
     name, dataset = model.axes["backbone"], model.axes["dataset"]
     run = f"results/{record.experiment.name}"
     words = ["--dataset", dataset, "--name", name, "--run", run]
@@ -456,7 +456,7 @@ def _duel_gap(duel: Duel) -> str:
     return signed(duel.models[0].standing.mean - duel.models[1].standing.mean)
 
 
-def _whisker(model: Model, board: Board) -> Markup:
+def _whisker(model: BoardModel, board: Board) -> Markup:
     """Return a dot and its interval, on one scale for the board."""
     low = min(each.standing.low for each in board.models)
     high = max(each.standing.high for each in board.models)

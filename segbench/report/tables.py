@@ -12,7 +12,7 @@ from tabulate import tabulate
 from segbench.files import write_text
 from segbench.metrics import METRICS, is_own, title_of
 from segbench.report.boards import EXTERNAL_NOTE, Board, weights_differ
-from segbench.report.cells import Summary, TableCell, gather, mean_of, summarised
+from segbench.report.cells import Summary, TableCell, gather, mean_over_seeds, summarised
 from segbench.report.searches import settings_tables
 from segbench.runs.record import Row, RunRecord
 from segbench.runs.trial_files import Evaluation
@@ -96,7 +96,9 @@ def _ranking(board: Board) -> str:
     models = board.models
     axes = board.telling_axes
     shown = shown_metrics(model.figures for model in models)
-    means = {figure: [mean_of(model.figures.get(figure)) for model in models] for figure in shown}
+    means = {
+        figure: [mean_over_seeds(model.figures.get(figure)) for model in models] for figure in shown
+    }
     best, worst = ({figure: of(own) for figure, own in means.items()} for of in (max, min))
     shows_weights = weights_differ(models)
     table = []
@@ -106,7 +108,7 @@ def _ranking(board: Board) -> str:
         row += [model.initial_weights or "-"] if shows_weights else []
         for figure in shown:
             summary = model.figures.get(figure)
-            is_best = worst[figure] < mean_of(summary) == best[figure]
+            is_best = worst[figure] < mean_over_seeds(summary) == best[figure]
             row.append(percent(summary, is_best=is_best))
             if figure == "mean_iou":
                 row.append(f"[{standing.low:.1f}, {standing.high:.1f}]")
@@ -274,8 +276,8 @@ def _comparable(cells: Sequence[TableCell]) -> list[list[TableCell]]:
 
 def _class_table(board: Board) -> str:
     def row(name: str, summaries: Sequence[Summary | None]) -> list[str]:
-        best, worst = max(map(mean_of, summaries)), min(map(mean_of, summaries))
-        return [name, *(percent(s, is_best=worst < mean_of(s) == best) for s in summaries)]
+        best, worst = max(map(mean_over_seeds, summaries)), min(map(mean_over_seeds, summaries))
+        return [name, *(percent(s, is_best=worst < mean_over_seeds(s) == best) for s in summaries)]
 
     models = board.models
     table = [

@@ -18,7 +18,7 @@ from segbench.runs.record import Row, RunRecord, load_rows, load_run
 from segbench.runs.spreads import write_spreads
 
 
-class Found(NamedTuple):
+class ReportInputs(NamedTuple):
     """What a run's files hold, and what is concluded from them."""
 
     record: RunRecord
@@ -47,7 +47,7 @@ def write_report(run_folder: Path) -> list[Path]:
     return [*written, *(run_folder / name for name in pages)]
 
 
-def read_run(run_folder: Path, *, judged: bool = True) -> Found:
+def read_run(run_folder: Path, *, judged: bool = True) -> ReportInputs:
     """Return all that reports are made of; the verdicts are what takes time.
 
     Raises:
@@ -56,7 +56,7 @@ def read_run(run_folder: Path, *, judged: bool = True) -> Found:
     record = load_run(run_folder)
     rows = list(load_rows(run_folder, record))
     verdicts = judged_claims(run_folder, record, rows) if judged else ()
-    return Found(record, rows, list(boards(run_folder, record, rows)), verdicts)
+    return ReportInputs(record, rows, list(boards(run_folder, record, rows)), verdicts)
 
 
 def origin_in_words(record: RunRecord) -> list[str]:
@@ -95,7 +95,7 @@ def judged_claims(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> t
     return tuple(with_settle_note(verdict, record.schedule) for verdict in verdicts)
 
 
-def page_of(run_folder: Path, found: Found, *, live: str = "") -> str:
+def page_of(run_folder: Path, found: ReportInputs, *, live: str = "") -> str:
     """Return the page; live: see `render_page`."""
     return render_page(
         run_folder, found.record, found.rows, found.boards, verdicts=found.verdicts, live=live

@@ -27,7 +27,7 @@ def observations(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> li
     starts = starts_of(run_folder, rows)
     return [
         replace(
-            observed(row, name, load_counts(run_folder, row, name)),
+            observed(row, name, counts_of_evaluation(run_folder, row, name)),
             initial_weights=starts[row.cell.trial_id].name,
         )
         for row in rows
@@ -37,7 +37,7 @@ def observations(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> li
     ]
 
 
-def load_counts(run_folder: Path, row: Row, protocol_name: str) -> Counted:
+def counts_of_evaluation(run_folder: Path, row: Row, protocol_name: str) -> Counted:
     """Return the counts of a trial under a protocol that it has figures for."""
     workdir = trial_files.trial_folder(run_folder, row.cell.trial_id)
     return trial_files.load_counts(

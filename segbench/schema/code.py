@@ -31,7 +31,7 @@ FAULTS = (
 _loaded: dict[str, dict[str, str]] = {}  # digests of the code that this process has imported
 
 
-class Source(NamedTuple):
+class UserModule(NamedTuple):
     """A module of the user's, and the file that importing it runs."""
 
     module: str
@@ -167,9 +167,9 @@ def _digests(name: str) -> dict[str, str]:
     return {source.module: sha256_of_file(source.path) for source in _sources(module)}
 
 
-def _sources(module: str) -> list[Source]:
+def _sources(module: str) -> list[UserModule]:
     """Return the user's files that importing a module runs, its own and those that it imports."""
-    found: dict[str, Source | None] = {}
+    found: dict[str, UserModule | None] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
@@ -183,7 +183,7 @@ def _sources(module: str) -> list[Source]:
     return [source for source in found.values() if source is not None]
 
 
-def _own_source(module: str) -> Source | None:
+def _own_source(module: str) -> UserModule | None:
     """Return the user's file of a module; None of what is installed, Python's or segbench's."""
     top = module.partition(".")[0]
     if top == _OURS or top in sys.stdlib_module_names:
@@ -194,10 +194,10 @@ def _own_source(module: str) -> Source | None:
     path = Path(spec.origin)
     if not path.is_file() or _INSTALLED & set(path.parts):
         return None
-    return Source(module, path, spec.submodule_search_locations is not None)
+    return UserModule(module, path, spec.submodule_search_locations is not None)
 
 
-def _imports(source: Source) -> Iterator[str]:
+def _imports(source: UserModule) -> Iterator[str]:
     """Yield the names of all that a file may import, wherever in it; some may be no modules."""
     if source.path.suffix != ".py":
         return

@@ -93,8 +93,6 @@ def _records_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for inner in getattr(annotation, "__args__", ()):
         yield from _records_in(inner)
-    if hasattr(annotation, "__value__"):  # a `type` alias
-        yield from _records_in(annotation.__value__)
 
 
 def summary(record: type[BaseModel]) -> str:

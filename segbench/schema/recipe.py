@@ -92,7 +92,7 @@ Reduction = Literal["mean", "mean_per_image", "sum"]
 Frozen = Literal["backbone", "batch_norm", "upsampling"]
 
 
-class Stage(Spec):
+class TrainStage(Spec):
     """One part of the training: which parameters move, for how many optimizer steps, and how.
 
     name: how `--set train.stages.NAME.steps=100` and logs call it. steps: of the optimizer. frozen:
@@ -132,7 +132,7 @@ class Recipe(Spec):
     images: TrainImages = TrainImages()
     batch_size: Count
     accumulate: Count = 1
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    stages: Annotated[tuple[TrainStage, ...], Field(min_length=1)]
     loss_reduction: Reduction = "mean"
     loss_stride: Annotated[int, Field(ge=1, le=32)] = 1
     class_weights: Literal["none", "inverse_frequency"] = "none"

@@ -48,7 +48,7 @@ _PERMUTATIONS = 20_000  # all of them up to 8 against 8 seeds
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class SeedSample:
     """One cell's values of one metric.
 
     values: (n,) one for each seed, on all images. draws: (n, B) the same in each draw of images, or
@@ -72,7 +72,7 @@ class Term:
     """
 
     weight: float
-    sample: Sample
+    sample: SeedSample
     training: str
 
 

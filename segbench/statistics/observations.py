@@ -14,7 +14,7 @@ from segbench.errors import ResultError
 from segbench.metrics.blank import Blank, why_blank
 from segbench.metrics.counts import AbsentClass, Counts, Floats
 from segbench.metrics.metric import Scored
-from segbench.statistics.inference import Sample, Term
+from segbench.statistics.inference import SeedSample, Term
 from segbench.statistics.resample import point, samples_of
 
 
@@ -50,7 +50,7 @@ class Observation:
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class ObservedCell:
     """The observations of one point of the sweep under one protocol, by rising seed."""
 
     axes: dict[str, str]
@@ -77,7 +77,7 @@ class Cell:
         return " / ".join(dict.fromkeys(o.initial_weights for o in self.observations))
 
 
-def cells_of(observations: Sequence[Observation]) -> list[Cell]:
+def cells_of(observations: Sequence[Observation]) -> list[ObservedCell]:
     """Return the cells in the order in which they first occur.
 
     Raises:
@@ -90,7 +90,7 @@ def cells_of(observations: Sequence[Observation]) -> list[Cell]:
     cells = []
     for members in found.values():
         axes = {**members[0].axes, "protocol": members[0].protocol}
-        cell = Cell(axes, tuple(sorted(members, key=lambda member: member.seed)))
+        cell = ObservedCell(axes, tuple(sorted(members, key=lambda member: member.seed)))
         if len(set(cell.seeds)) < len(cell.seeds):
             raise ResultError(
                 f"{' '.join(axes.values())}: a seed stands twice in {list(cell.seeds)}; "
@@ -108,17 +108,17 @@ class Samples:
 
     def __init__(self, *, resamples: int, seed: int) -> None:
         self.resamples, self.seed = resamples, seed
-        self._kept: dict[tuple, Sample] = {}
+        self._kept: dict[tuple, SeedSample] = {}
         self._dropped: dict[tuple, float] = {}
 
     def prepare(
-        self, cells: Iterable[Cell], metric: str, classes: tuple[str, ...], *, images: bool
+        self, cells: Iterable[ObservedCell], metric: str, classes: tuple[str, ...], *, images: bool
     ) -> None:
         """Draw for all these cells at once: cells on the same images share one matrix product.
 
         Other numbers of classes on the same images are drawn apart, with the same draws of images.
         """
-        groups: dict[tuple[str, int], dict[tuple, Cell]] = {}
+        groups: dict[tuple[str, int], dict[tuple, ObservedCell]] = {}
         for cell in cells:
             if (cell.key, metric, classes, images) not in self._kept:
                 counts = cell.observations[0].counts
@@ -130,7 +130,7 @@ class Samples:
                 self._dropped[(key, metric, classes, images)] = dropped
 
     def dropped_classes(
-        self, cells: Iterable[Cell], metric: str, classes: tuple[str, ...], *, images: bool
+        self, cells: Iterable[ObservedCell], metric: str, classes: tuple[str, ...], *, images: bool
     ) -> float:
         """Return the mean number of classes that left a draw's mean, the most among these cells."""
         keys = ((cell.key, metric, classes, images) for cell in cells)
@@ -139,7 +139,7 @@ class Samples:
     def term(
         self,
         weight: float,
-        cell: Cell,
+        cell: ObservedCell,
         metric: str,
         classes: tuple[str, ...],
         *,
@@ -156,20 +156,20 @@ class Samples:
             draws, without = (
                 None if both is None else both[rows] for both in (sample.draws, sample.left_out)
             )
-            sample = Sample(sample.values[rows], draws, without, sample.images)
+            sample = SeedSample(sample.values[rows], draws, without, sample.images)
         return Term(weight, sample, cell.training)
 
     def _draw(
-        self, cells: Sequence[Cell], metric: str, classes: tuple[str, ...], images: bool
-    ) -> tuple[list[Sample], float]:
+        self, cells: Sequence[ObservedCell], metric: str, classes: tuple[str, ...], images: bool
+    ) -> tuple[list[SeedSample], float]:
         """Return each cell's sample, and how many classes a draw of images lacks on average."""
         if any(metric in one.facts for cell in cells for one in cell.observations):
             facts = [np.array([one.facts[metric] for one in cell.observations]) for cell in cells]
-            return [Sample(values) for values in facts], 0.0
+            return [SeedSample(values) for values in facts], 0.0
         models = [[scored(one, classes) for one in cell.observations] for cell in cells]
         if not images:
             points = [np.array([point(one, metric) for one in seeds]) for seeds in models]
-            return [Sample(100 * values) for values in points], 0.0
+            return [SeedSample(100 * values) for values in points], 0.0
         return samples_of(models, metric, resamples=self.resamples, seed=self.seed)
 
 
@@ -182,7 +182,7 @@ def scored(observation: Observation, classes: tuple[str, ...] = ()) -> Scored:
     return Scored(observation.counts, observation.absent_class, indices)
 
 
-def is_blank(cell: Cell) -> bool:
+def is_blank(cell: ObservedCell) -> bool:
     """Return whether most of the cell's models did not learn."""
     blank = sum(one.loss_rose or one.blank != "" for one in cell.observations)
     return 2 * blank > len(cell.observations)

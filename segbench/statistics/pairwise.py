@@ -12,7 +12,7 @@ from segbench.metrics.metric import Scored
 from segbench.statistics.inference import (
     MIN_SEEDS,
     Estimate,
-    Sample,
+    SeedSample,
     Term,
     estimate,
     holm,
@@ -155,7 +155,7 @@ def class_differences(
         without = 100 * np.stack([_iou_left_out(model.counts, index) for model in models])
         values, drawn = ious[:, index], 100 * draws[seen, :, index].T
         one, two = (
-            Sample(values[side], drawn[side], without[side])
+            SeedSample(values[side], drawn[side], without[side])
             for side in (slice(cut), slice(cut, None))
         )
         rows[index] = _difference(one, two, shared_training=shared_training, seed=seed)
@@ -205,7 +205,9 @@ def _two_sided(both: tuple[float, float]) -> float:
     return min(1.0, 2 * min(both))
 
 
-def _difference(left: Sample, right: Sample, *, shared_training: bool, seed: int) -> Estimate:
+def _difference(
+    left: SeedSample, right: SeedSample, *, shared_training: bool, seed: int
+) -> Estimate:
     assert left.draws is not None
     terms = (
         Term(1.0, left, "left"),

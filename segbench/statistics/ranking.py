@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.statistics.inference import MIN_SEEDS, Sample, Term, estimate, holm, tails
+from segbench.statistics.inference import MIN_SEEDS, SeedSample, Term, estimate, holm, tails
 from segbench.statistics.observations import Observation, scored
 from segbench.statistics.power import ALPHA
 from segbench.statistics.resample import samples_of
@@ -57,7 +57,7 @@ class Ranking:
     decided: NDArray[np.bool_]
 
 
-def rank(models: Sequence[Sequence[Observation]], *, resamples: int = RESAMPLES) -> Ranking:
+def ranking_of(models: Sequence[Sequence[Observation]], *, resamples: int = RESAMPLES) -> Ranking:
     """Return how models stand to each other by mean IoU.
 
     models: the observations of each one's seeds, all on the same images.
@@ -85,7 +85,7 @@ def rank(models: Sequence[Sequence[Observation]], *, resamples: int = RESAMPLES)
     return Ranking(tuple(standings), decided)
 
 
-def decided_pairs(samples: Sequence[Sample], *, resamples: int) -> NDArray[np.bool_]:
+def decided_pairs(samples: Sequence[SeedSample], *, resamples: int) -> NDArray[np.bool_]:
     """Return (K, K) whether the row's mean is shown to lie above the column's."""
     pairs = [
         (left, right)

@@ -15,7 +15,7 @@ from segbench.metrics import metric_named
 from segbench.metrics.counts import Floats
 from segbench.metrics.metric import Draws, Scored
 from segbench.metrics.of_sums import Columns
-from segbench.statistics.inference import Sample
+from segbench.statistics.inference import SeedSample
 
 _CHUNK = 500  # draws; 500 x 5000 weights are 10 MB
 _BLOCK_BYTES = 512 * 2**20  # of count columns held as float32 at a time
@@ -57,7 +57,7 @@ def samples_of(
     resamples: int,
     seed: int,
     scale: float = 100.0,
-) -> tuple[list[Sample], float]:
+) -> tuple[list[SeedSample], float]:
     """Return the sample of each cell, and how many classes a draw of images lacks on average.
 
     cells: the seeds of each, all scored on the same images; they share the draws. scale: of the
@@ -71,7 +71,7 @@ def samples_of(
     each_left_out = [None] * len(cells) if without is None else np.split(scale * without, ends)
     parts = (np.split(values, ends), np.split(scale * drawn.values, ends), each_left_out)
     images = models[0].counts.images
-    return [Sample(*own, images) for own in zip(*parts, strict=True)], drawn.dropped
+    return [SeedSample(*own, images) for own in zip(*parts, strict=True)], drawn.dropped
 
 
 def image_weights(images: str, num_images: int, *, resamples: int, seed: int) -> Iterator[Floats]:

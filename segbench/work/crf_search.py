@@ -38,7 +38,7 @@ DEEPLAB_RANGES = {
 DEEPLAB_FIXED = Crf(iterations=10, gaussian_width=3.0, gaussian_weight=3.0)
 
 
-class Found(NamedTuple):
+class CrfResult(NamedTuple):
     """Parameters and their mean IoU on the held-out images; crf None is without a CRF."""
 
     crf: Crf | None
@@ -53,7 +53,7 @@ def search_crf(
     samples: int,
     max_images: int | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
-) -> list[Found]:
+) -> list[CrfResult]:
     """Return what a trained trial scores with sampled parameters and without a CRF, best first.
 
     The images are those that the data set's view holds out of `train`; all is written to
@@ -100,7 +100,7 @@ def search_crf(
             progress(index + 1, len(split))
     kept = scored_classes(trial.dataset, protocol)
     scores = [_mean_iou(total.numpy(), protocol, kept) for total in totals]
-    ranked = [Found(crf, score) for crf, score in zip([*tried, None], scores, strict=True)]
+    ranked = [CrfResult(crf, score) for crf, score in zip([*tried, None], scores, strict=True)]
     ranked.sort(key=lambda one: -one.mean_iou)
     write_json(workdir / "crf_search.json", {"images": split.names, "found": _plain(ranked)})
     return ranked
@@ -119,7 +119,7 @@ def _mean_iou(confusion: np.ndarray, protocol: Protocol, kept: tuple[int, ...]) 
     return mean_iou(sums, protocol.absent_class, kept)
 
 
-def _plain(found: list[Found]) -> list[dict[str, object]]:
+def _plain(found: list[CrfResult]) -> list[dict[str, object]]:
     return [
         {"crf": one.crf and one.crf.model_dump(), "mean_iou": round(one.mean_iou, 9)}
         for one in found

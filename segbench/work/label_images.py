@@ -48,7 +48,7 @@ _OPACITY = 0.55  # of the class colours over the photograph
 
 
 @dataclass(frozen=True)
-class Asked:
+class LabelFlags:
     """What is to be labelled, and written into `folder`.
 
     images: files, or folders that are searched. split: instead of them, a split of the
@@ -74,7 +74,7 @@ class _Source(NamedTuple):
 
 def label_images(
     model: Path,
-    asked: Asked,
+    asked: LabelFlags,
     protocol: Protocol,
     machine: Machine,
     progress: Callable[[int, int], None] = lambda *_: None,
@@ -133,7 +133,7 @@ def label_images(
     return written
 
 
-def as_predicted(protocol: Protocol, asked: Asked) -> Protocol:
+def as_predicted(protocol: Protocol, asked: LabelFlags) -> Protocol:
     """Return the protocol under which a model's protocol has photographs labelled: at their own size.
 
     Raises:
@@ -190,7 +190,7 @@ def _photographs_here(
 def _label(
     name: str,
     image: Tensor,
-    asked: Asked,
+    asked: LabelFlags,
     trial: Trial,
     segmenter: Segmenter,
     protocol: Protocol,

@@ -16,7 +16,7 @@ from segbench.schema.machine import Machine
 from segbench.schema.trial import Trial
 
 
-class Work(NamedTuple):
+class TrialContext(NamedTuple):
     """What the phases of one trial share. report: tells others how far it is."""
 
     trial: Trial
@@ -28,7 +28,9 @@ class Work(NamedTuple):
     pause_at_step: int | None
 
 
-def open_part(work: Work, card: DatasetCard, split: str, **chosen: Any) -> SegmentationSplit:
+def open_part(
+    work: TrialContext, card: DatasetCard, split: str, **chosen: Any
+) -> SegmentationSplit:
     """Return a split, from the node's own disk where the machine names one."""
     machine = staged(card, split, work.machine)
     return open_split(card, split, machine, if_changed="pass_over", **chosen)

@@ -19,7 +19,7 @@ from segbench.data.labels import image_label, palette_problem
 from segbench.data.prepared import changed_since
 from segbench.data.split import open_scored
 from segbench.engine.device import make_repeatable
-from segbench.engine.evaluate import count, reindexed, scored_label
+from segbench.engine.evaluate import count_predictions, reindexed, scored_label
 from segbench.errors import DataError, FileError, by_cause, listed
 from segbench.files import check_file_names, sha256_of_file
 from segbench.metrics.counts import Counted
@@ -42,7 +42,7 @@ _NOT_READ = {".npy", ".tif", ".tiff", ".bmp", ".gif", ".mat"}  # yet another ans
 Progress = Callable[[int, int], None]  # (done, of)
 
 
-class Scored(NamedTuple):
+class ScoredPredictions(NamedTuple):
     """Figures, and the counts that they were read off."""
 
     evaluation: Evaluation
@@ -57,7 +57,7 @@ class Predicted(NamedTuple):
     """
 
     method: ExternalMethod
-    scored: Scored
+    scored: ScoredPredictions
     foreign: dict[int, int]
     other: Other | None
 
@@ -176,7 +176,7 @@ def score_predictions(
                 yield image_name, predicted, label
             progress(index + 1, len(split))
 
-    counted = count(pairs(), num_classes=scored.num_classes, protocol=protocol)
+    counted = count_predictions(pairs(), num_classes=scored.num_classes, protocol=protocol)
     if problems:
         raise DataError(
             f"{folder}: does not hold one prediction for each of the {len(split)} images of "
@@ -206,7 +206,7 @@ def score_predictions(
         dataset=dataset,
         split_fingerprint=split.fingerprint,
     )
-    return Predicted(method, Scored(evaluation, counted), by_value, other)
+    return Predicted(method, ScoredPredictions(evaluation, counted), by_value, other)
 
 
 def _share_of_objects(foreign: NDArray[np.int64], tally: Tally, dataset: DatasetCard) -> float:

@@ -22,7 +22,7 @@ from segbench.schema.machine import Machine
 from segbench.schema.matched import ClassIndices, check_classes, matched_classes
 from segbench.schema.protocol import Protocol
 from segbench.schema.trial import Trial
-from segbench.work.phases import Work, check_code, new_segmenter
+from segbench.work.phases import TrialContext, check_code, new_segmenter
 
 
 def load_segmenter(
@@ -48,7 +48,9 @@ def load_segmenter(
     return trial, segmenter.to(chosen_device(machine)).eval()
 
 
-def evaluate_trial(work: Work, segmenter: Segmenter, protocol: Protocol, *, of: str) -> None:
+def evaluate_trial(
+    work: TrialContext, segmenter: Segmenter, protocol: Protocol, *, of: str
+) -> None:
     """Score the model under a protocol and write its figures; each rank scores its share.
 
     of: which of how many protocols this is, for the progress display.

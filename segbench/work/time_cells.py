@@ -31,7 +31,7 @@ _STEPS = 3  # of each stage that are timed in a round
 
 
 @dataclass(frozen=True)
-class Asked:
+class TimeFlags:
     """What the flags of `segbench time` say. size: height and width of the image, pixels."""
 
     only: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Timed(NamedTuple):
 
 
 def time_run(
-    run_folder: Path, asked: Asked, machine: Machine, progress: Callable[[int, int], None]
+    run_folder: Path, asked: TimeFlags, machine: Machine, progress: Callable[[int, int], None]
 ) -> Timed:
     """Measure the run's cells, one seed of each, and write `timings.json`.
 
@@ -108,7 +108,9 @@ def time_run(
     return Timed(joined, (*_notes(timings, before), *without))
 
 
-def _models(run_folder: Path, record: RunRecord, asked: Asked) -> tuple[list[_Model], list[str]]:
+def _models(
+    run_folder: Path, record: RunRecord, asked: TimeFlags
+) -> tuple[list[_Model], list[str]]:
     """Return the chosen cells that have a trial, and a sentence on those that have none."""
     axes = {axis: sorted({cell.axes[axis] for cell in record.cells}) for axis in record.axis_names}
     wanted = [chosen_values(text, axes, prefix="--only ", where="run") for text in asked.only]
@@ -132,7 +134,7 @@ def _model(run_folder: Path, seeds: Sequence[CellRecord]) -> _Model | None:
     return _Model(seeds[0].axes, trial_files.load_trial(there[0]), there[0]) if there else None
 
 
-def _measure(model: _Model, asked: Asked, device: torch.device, times: _Times) -> None:
+def _measure(model: _Model, asked: TimeFlags, device: torch.device, times: _Times) -> None:
     segmenter = _built(model).to(device)
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (3, *asked.size), dtype=torch.uint8, generator=generator)

@@ -16,7 +16,7 @@ from segbench.engine import ranks
 from segbench.engine.checkpoint import load_weights
 from segbench.engine.evaluate import naming, reindexed, scored_label
 from segbench.engine.features import CachedFeatures, Squash, cached_features
-from segbench.engine.loss import image_losses, image_weights, labelled_pixels
+from segbench.engine.loss import image_losses, labelled_pixels, loss_weights
 from segbench.engine.predict import score_map
 from segbench.engine.train import (
     Batch,
@@ -33,11 +33,11 @@ from segbench.runs import trial_files
 from segbench.schema.matched import matched_classes
 from segbench.schema.protocol import Protocol
 from segbench.schema.trial import IDENTITY_VERSION
-from segbench.work.phases import Work, open_part
+from segbench.work.phases import TrialContext, open_part
 
 
 def train_trial(
-    work: Work, segmenter: Segmenter, protocols: tuple[Protocol, ...]
+    work: TrialContext, segmenter: Segmenter, protocols: tuple[Protocol, ...]
 ) -> tuple[float, int, str]:
     """Train; return the last loss, the optimizer steps of this attempt, the data's fingerprint.
 
@@ -104,7 +104,7 @@ def _start_from(segmenter: Segmenter, path: Path) -> None:
     segmenter.load_state_dict(found, strict=False)
 
 
-def _image_source(work: Work, split: SegmentationSplit) -> BatchSource:
+def _image_source(work: TrialContext, split: SegmentationSplit) -> BatchSource:
     def batches(first: int, last: int) -> Iterator[Batch]:
         recipe = work.trial.train
         for batch in training_batches(
@@ -123,7 +123,9 @@ def _image_source(work: Work, split: SegmentationSplit) -> BatchSource:
     return batches
 
 
-def _feature_source(work: Work, segmenter: Segmenter, split: SegmentationSplit) -> BatchSource:
+def _feature_source(
+    work: TrialContext, segmenter: Segmenter, split: SegmentationSplit
+) -> BatchSource:
     """Return batches of feature maps; the random draws are those of the images' batches."""
     trial, recipe = work.trial, work.trial.train
     assert recipe.images.squash is not None  # Recipe checks it
@@ -164,7 +166,7 @@ def _feature_source(work: Work, segmenter: Segmenter, split: SegmentationSplit) 
     return batches
 
 
-def _class_weights(work: Work, split: SegmentationSplit) -> Tensor | None:
+def _class_weights(work: TrialContext, split: SegmentationSplit) -> Tensor | None:
     """Return the loss weight of each class: total / (classes x pixels of the class)."""
     if work.trial.train.class_weights == "none":
         return None
@@ -174,7 +176,7 @@ def _class_weights(work: Work, split: SegmentationSplit) -> Tensor | None:
 
 
 def _validation_loss(
-    work: Work,
+    work: TrialContext,
     segmenter: Segmenter,
     protocols: tuple[Protocol, ...],
     class_weights: Tensor | None,
@@ -203,7 +205,7 @@ def _validation_loss(
             label = reindexed(scored_label(sample.label, protocols[0]), classes)[None].long()
             losses[index] = image_losses(scores[None], label.to(work.device), on_device)[0]
             labelled[index] = labelled_pixels(label, class_weights)[0]
-        total = float((losses * image_weights(labelled, recipe.loss_reduction)).sum())
+        total = float((losses * loss_weights(labelled, recipe.loss_reduction)).sum())
         if recipe.loss_reduction == "sum":
             return total / max(len(split), 1) * recipe.batch_size * recipe.accumulate
         return total

@@ -50,7 +50,7 @@ from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.schema.trial import Trial
 from segbench.version import code_version
-from segbench.work.phases import Work, check_code, new_segmenter, open_part
+from segbench.work.phases import TrialContext, check_code, new_segmenter, open_part
 from segbench.work.scoring import evaluate_trial
 from segbench.work.training import train_trial
 
@@ -90,7 +90,7 @@ def run_trial(
     def attempt(report: Callable[..., None]) -> Outcome:
         try:
             device = chosen_device(machine)
-            work = Work(trial, workdir, machine, device, report, should_stop, pause_at_step)
+            work = TrialContext(trial, workdir, machine, device, report, should_stop, pause_at_step)
             _run(work, protocols, submitted_code_version)
         except Interrupted:
             return "interrupted"
@@ -143,7 +143,7 @@ class _Training(NamedTuple):
     split_fingerprint: str
 
 
-def _run(work: Work, protocols: tuple[Protocol, ...], submitted: str | None) -> None:
+def _run(work: TrialContext, protocols: tuple[Protocol, ...], submitted: str | None) -> None:
     started = datetime.now(UTC)
     make_repeatable(work.machine, work.trial.seed)
     reset_peak_memory(work.device)
@@ -192,7 +192,7 @@ def _run(work: Work, protocols: tuple[Protocol, ...], submitted: str | None) -> 
 
 
 def _bring_to_its_end(
-    work: Work, segmenter: Segmenter, protocols: tuple[Protocol, ...], before: Result | None
+    work: TrialContext, segmenter: Segmenter, protocols: tuple[Protocol, ...], before: Result | None
 ) -> _Training:
     """Give the model its last weights, from their file or by what is left of the training."""
     clock = time.perf_counter()
@@ -215,7 +215,9 @@ def _bring_to_its_end(
     return _Training(loss, steps_done, time.perf_counter() - clock, fingerprint)
 
 
-def _result(work: Work, segmenter: Segmenter, loss: float | None, before: Result | None) -> Result:
+def _result(
+    work: TrialContext, segmenter: Segmenter, loss: float | None, before: Result | None
+) -> Result:
     training_pixels, training_images = _training_counts(work, before)
     return Result(
         trial_id=work.trial.id(),
@@ -240,7 +242,9 @@ def _sound_weights(path: Path) -> dict[str, Tensor] | None:
         return None
 
 
-def _training_counts(work: Work, before: Result | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _training_counts(
+    work: TrialContext, before: Result | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return how many pixels and images of each class were there to train on.
 
     A trial that was done keeps what it has: who scores it again need not have its training images.
@@ -257,7 +261,7 @@ def _logged_losses(workdir: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def _first_loss(work: Work, before: Result | None) -> float | None:
+def _first_loss(work: TrialContext, before: Result | None) -> float | None:
     """Return the first logged loss; none of a training that goes on from another's end."""
     if work.trial.start_from is not None:
         return None
@@ -280,7 +284,9 @@ def _facts(trial: Trial, segmenter: Segmenter) -> dict[str, float]:
     }
 
 
-def _forward_ms(work: Work, segmenter: Segmenter, protocols: tuple[Protocol, ...]) -> float | None:
+def _forward_ms(
+    work: TrialContext, segmenter: Segmenter, protocols: tuple[Protocol, ...]
+) -> float | None:
     if not protocols:
         return None
     split = open_part(work, protocols[0].scored_card(work.trial.dataset), protocols[0].split)

@@ -18,7 +18,7 @@ from segbench.schema.machine import Machine
 Progress = Callable[[int, int], None]  # (done, of)
 
 
-class Row(NamedTuple):
+class CheckedPair(NamedTuple):
     """A checked pair: encoded image, label as (H, W) uint8 class indices, digest of the pixels."""
 
     name: str
@@ -71,7 +71,7 @@ class SplitSource:
         """Return the image files by name; none where images are no files, or not here."""
         return {}
 
-    def rows(self, progress: Progress | None = None) -> Iterator[Row]:
+    def rows(self, progress: Progress | None = None) -> Iterator[CheckedPair]:
         """Yield every sound pair in the split's order; raise at the end with what is wrong.
 
         Raises:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from segbench.data.photographs import digest_of_pixels
-from segbench.data.sources.base import Progress, Row, SplitSource, png
+from segbench.data.sources.base import CheckedPair, Progress, SplitSource, png
 from segbench.schema.cards import IGNORE_INDEX, DatasetCard, Drawn
 
 _SPLIT_STREAM = {"train": 0, "val": 1}
@@ -24,14 +24,14 @@ Polygon = list[tuple[float, float]]
 class DrawnSource(SplitSource):
     """Images that are drawn anew wherever they are asked for: always here, and always the same."""
 
-    def rows(self, progress: Progress | None = None) -> Iterator[Row]:
+    def rows(self, progress: Progress | None = None) -> Iterator[CheckedPair]:
         """Yield the images in their order."""
         number = self.card.split_counts[self.split]
         assert number is not None
         for index in range(number):
             pair = draw_pair(self.card, self.split, index)
             digested = digest_of_pixels(Image.fromarray(pair.image))
-            yield Row(f"{self.split}_{index:05d}", png(pair.image), pair.label, digested)
+            yield CheckedPair(f"{self.split}_{index:05d}", png(pair.image), pair.label, digested)
             if progress is not None:
                 progress(index + 1, number)
 

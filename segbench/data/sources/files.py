@@ -19,7 +19,7 @@ from segbench.data.layout import (
     raw_pairs,
 )
 from segbench.data.photographs import Doubts, checked_image
-from segbench.data.sources.base import Progress, Row, SplitSource
+from segbench.data.sources.base import CheckedPair, Progress, SplitSource
 from segbench.errors import DamagedError, DataError, FileError, by_cause
 from segbench.files import digest
 
@@ -71,7 +71,7 @@ class FilesSource(SplitSource):
         """Return the image files by name."""
         return {} if self._root is None else {pair.name: pair.image for pair in self._pairs}
 
-    def rows(self, progress: Progress | None = None) -> Iterator[Row]:
+    def rows(self, progress: Progress | None = None) -> Iterator[CheckedPair]:
         """Yield every sound pair; raise at the end with all that is wrong with the others."""
         card, pairs = self.card, self._pairs
         lookup = class_lookup(card)
@@ -92,7 +92,9 @@ class FilesSource(SplitSource):
         assert self._root is not None
         return raw_pairs(self.card, self.split, self._root)
 
-    def _checked_row(self, pair: RawPair, lookup: NDArray[np.uint16], doubts: Doubts) -> Row:
+    def _checked_row(
+        self, pair: RawPair, lookup: NDArray[np.uint16], doubts: Doubts
+    ) -> CheckedPair:
         card = self.card
         try:
             raw_image, raw_label = pair.image.read_bytes(), pair.label.read_bytes()
@@ -110,7 +112,7 @@ class FilesSource(SplitSource):
                 f"{label.shape[1]}x{label.shape[0]} pixels, "
                 f"but the image {image.width}x{image.height}",
             )
-        return Row(pair.name, image.stored, label, image.digest)
+        return CheckedPair(pair.name, image.stored, label, image.digest)
 
     def _likely_roots(self) -> list[Path]:
         card, machine = self.card, self.machine

@@ -14,7 +14,7 @@ from PIL import Image
 
 from segbench.data.layout import possible_roots
 from segbench.data.photographs import digest_of_pixels
-from segbench.data.sources.base import Progress, Row, SplitSource, png
+from segbench.data.sources.base import CheckedPair, Progress, SplitSource, png
 from segbench.errors import CardError, DataError
 from segbench.files import check_file_names
 from segbench.schema.cards import IGNORE_INDEX, Reader
@@ -57,7 +57,7 @@ class OwnSource(SplitSource):
         """Read the first image: wrong code and missing files are told before anything starts."""
         next(self.rows())
 
-    def rows(self, progress: Progress | None = None) -> Iterator[Row]:
+    def rows(self, progress: Progress | None = None) -> Iterator[CheckedPair]:
         """Yield what the function yields, checked; the first problem ends it."""
         names: dict[str, None] = {}
         for given in self._given():
@@ -86,7 +86,7 @@ class OwnSource(SplitSource):
                 f"{self._told}: fails after {done} images: {type(error).__name__}: {error}"
             ) from error
 
-    def _checked(self, given: Any, number: int) -> Row:
+    def _checked(self, given: Any, number: int) -> CheckedPair:
         if not isinstance(given, tuple | list) or len(given) != 3:
             raise DataError(
                 f"{self._told}: expected (name, image, label), but image {number} is {type(given)}"
@@ -113,4 +113,4 @@ class OwnSource(SplitSource):
                 f"the card's {len(self.card.classes)} classes, nor {IGNORE_INDEX} for void"
             )
         digested = digest_of_pixels(Image.fromarray(image))
-        return Row(name, png(image), label.astype(np.uint8), digested)
+        return CheckedPair(name, png(image), label.astype(np.uint8), digested)

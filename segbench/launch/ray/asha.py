@@ -8,7 +8,7 @@ from typing import Any
 from segbench.errors import LaunchError
 from segbench.launch.base import Work
 from segbench.launch.ray.rung import read_score
-from segbench.launch.ray.tuner import Following, exit_code, resources, tune_trials, workdir_of
+from segbench.launch.ray.tuner import Following, exit_code_of, resources, tune_trials, workdir_of
 from segbench.leases import living
 from segbench.schema.search import Search
 
@@ -50,7 +50,7 @@ def _do_sample(config: dict[str, Any]) -> None:
                 time.sleep(_HELD_SECONDS)
                 score = read_score(workdir, step)
                 continue
-            code = exit_code([*command, str(step), config["metric"]], workdir / "ray.log")
+            code = exit_code_of([*command, str(step), config["metric"]], workdir / "ray.log")
             if code == 1:
                 return  # a failed sample is a row
             score = read_score(workdir, step)

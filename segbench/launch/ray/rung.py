@@ -29,7 +29,7 @@ def read_score(workdir: Path, step: int) -> float | None:
     return None if found is None else float(found["score"])
 
 
-def run(job_path: Path, trial_id: str, step: int, metric: str) -> int:
+def run_rung(job_path: Path, trial_id: str, step: int, metric: str) -> int:
     """Climb the rung; return the process's exit code."""
     import torch
 
@@ -62,7 +62,7 @@ if __name__ == "__main__":
     move_current_folder_last()
     end_with_parent()
     try:
-        sys.exit(run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]))
+        sys.exit(run_rung(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]))
     except SegbenchError as error:
         print(f"segbench rung: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(UNRECORDED)

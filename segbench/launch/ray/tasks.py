@@ -9,7 +9,7 @@ from typing import Any
 
 from segbench.launch.base import Work
 from segbench.launch.ranks import GRACE_SECONDS, free_port, log_name, variables, worst
-from segbench.launch.ray.tuner import Following, exit_code, resources, tune_trials, workdir_of
+from segbench.launch.ray.tuner import Following, exit_code_of, resources, tune_trials, workdir_of
 from segbench.runs import trial_files
 from segbench.schema.job import UNAVAILABLE, Job
 from segbench.schema.launching import Launch
@@ -48,7 +48,7 @@ def _do_trial(config: dict[str, str]) -> dict[str, bool]:
     """
     log_path = workdir_of(config) / "ray.log"
     command = ["segbench.launch.job", config["job_path"], config["launch"], config["trial_id"]]
-    code = exit_code(command, log_path)
+    code = exit_code_of(command, log_path)
     if code == UNAVAILABLE:
         return _HELD
     if code not in {0, 1}:
@@ -121,4 +121,4 @@ class _Member:
         ]
         # Ray shows each rank its own GPU alone, so it is the first that the process sees
         own = {**environment, "LOCAL_RANK": "0"}
-        return exit_code(command, workdir_of(config) / log_name(rank), own)
+        return exit_code_of(command, workdir_of(config) / log_name(rank), own)

@@ -128,7 +128,7 @@ def workdir_of(config: dict[str, Any]) -> Path:
     return trial_files.trial_folder(Path(config["run_folder"]), config["trial_id"])
 
 
-def exit_code(
+def exit_code_of(
     command: list[str], log_path: Path, environment: Mapping[str, str] = MappingProxyType({})
 ) -> int:
     """Run a module of ours in a process that ends with this one; return its exit code."""

@@ -61,11 +61,11 @@ class Slurm(Launcher):
 
     def jobs(self, run_folder: Path) -> Mapping[str, ClusterJob]:
         """See `queue.jobs_of`."""
-        return queue.jobs_of(run_folder)
+        return queue.slurm_jobs_of(run_folder)
 
     def cancel(self, run_folder: Path, trial_ids: Collection[str] = ()) -> list[str]:
         """See `queue.cancel_jobs`."""
-        return queue.cancel_jobs(run_folder, trial_ids)
+        return queue.cancel_slurm_jobs(run_folder, trial_ids)
 
 
 def _submit_missing(work: Work, on_event: Callable[[Event], None]) -> None:
@@ -78,7 +78,7 @@ def _submit_missing(work: Work, on_event: Callable[[Event], None]) -> None:
             "has ended, then look at segbench status"
         )
     with lease:
-        jobs = queue.jobs_of(work.run_folder)
+        jobs = queue.slurm_jobs_of(work.run_folder)
         left = []
         for trial_id in work.trials:
             job = jobs.get(trial_id)
@@ -310,9 +310,9 @@ def run_element(job_path: str, trial_ids: list[str], launch: str) -> None:
     together = resources.revised(launcher="local", workers=_side_by_side(resources))
     if resources.ranks_per_trial > 1:  # Slurm has started this job's call once for each
         _join_rank()
-        code = ranks.run(Path(job_path), trial_ids[0], together, restarts=restarts)
+        code = ranks.run_rank(Path(job_path), trial_ids[0], together, restarts=restarts)
     else:
-        code = job.run(Path(job_path), trial_ids, together, restarts=restarts)
+        code = job.run_job(Path(job_path), trial_ids, together, restarts=restarts)
     if code:
         sys.exit(code)
 

@@ -169,7 +169,7 @@ def _from_controller(arrays: set[str]) -> dict[str, Ended]:
     return found
 
 
-def jobs_of(run_folder: Path) -> dict[str, ClusterJob]:
+def slurm_jobs_of(run_folder: Path) -> dict[str, ClusterJob]:
     """Return what Slurm says of each trial's job, by trial id: one in the queue, else the latest.
 
     Empty where no trial of the run was ever submitted.
@@ -272,7 +272,7 @@ def has_gpus(partition: str | None) -> bool:
     )
 
 
-def cancel_jobs(run_folder: Path, trial_ids: Collection[str] = ()) -> list[str]:
+def cancel_slurm_jobs(run_folder: Path, trial_ids: Collection[str] = ()) -> list[str]:
     """Cancel the run's jobs that wait or run, or those of these trials; return their ids.
 
     A job that does several trials ends for all of them; each saves its state first.

@@ -14,8 +14,8 @@ from segbench.models.upsampling import (
     Bilinear,
     FixedUpsampling,
     LearnedUpsampling,
-    Step,
     StretchedUpsampling,
+    UpsamplingStep,
 )
 
 IMAGE = Coordinates()
@@ -93,13 +93,13 @@ def shared(
 ) -> tuple[range, range]:
     """Return the rows and columns of the fine grid on which both maps are defined."""
     step = upsampling.step
-    assert isinstance(step, Step)
+    assert isinstance(step, UpsamplingStep)
     h, w = coarse.shape[-2:]
     return step.shared(h, fine_size[0]), step.shared(w, fine_size[1])
 
 
 def score_upsampling(
-    step: Step | None, num_classes: int, *, is_learned: bool, channels: int | None = None
+    step: UpsamplingStep | None, num_classes: int, *, is_learned: bool, channels: int | None = None
 ) -> FixedUpsampling | LearnedUpsampling | StretchedUpsampling:
     """Return upsampling of score maps; given `channels`, of feature maps that it scores itself.
 

@@ -14,8 +14,8 @@ from segbench.models.heads.base import IMAGE, HeadModule, StageShape, score_upsa
 from segbench.models.upsampling import (
     FixedUpsampling,
     LearnedUpsampling,
-    Step,
     StretchedUpsampling,
+    UpsamplingStep,
 )
 from segbench.schema.heads import Head
 
@@ -55,7 +55,7 @@ class FusionHead(HeadModule):
         here = stages[0].coordinates
         stretches = head.alignment == "stretch"
         for index, (coarse, fine) in enumerate(itertools.pairwise(stages)):
-            step = Step.between(here, fine.coordinates, clamps=clamps)
+            step = UpsamplingStep.between(here, fine.coordinates, clamps=clamps)
             self.upsample[names[index + 1]] = (
                 score_upsampling(
                     None if stretches else step,
@@ -69,7 +69,7 @@ class FusionHead(HeadModule):
             )
             here = fine.coordinates.shifted(0 if clamps else max(step.first, 0))
         self.final = score_upsampling(
-            None if stretches else Step.between(here, IMAGE, clamps=clamps),
+            None if stretches else UpsamplingStep.between(here, IMAGE, clamps=clamps),
             num_classes,
             is_learned=head.final_upsampling == "learned",
             channels=stages[-1].channels if self._final_scores else None,
@@ -127,7 +127,10 @@ def _zero_convolution(channels: int, num_classes: int) -> nn.Conv2d:
 
 
 def _feature_upsampling(
-    step: Step | None, kind: Literal["fixed", "learned"], channels: int, finer_channels: int
+    step: UpsamplingStep | None,
+    kind: Literal["fixed", "learned"],
+    channels: int,
+    finer_channels: int,
 ) -> nn.Module:
     """Return upsampling of feature maps to other channels, through a random projection."""
     projection = nn.Conv2d(channels, finer_channels, 1)

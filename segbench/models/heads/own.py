@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from segbench.errors import CardError
 from segbench.models.geometry import Coordinates
 from segbench.models.heads.base import IMAGE, HeadModule, StageShape, score_upsampling
-from segbench.models.upsampling import LearnedUpsampling, Step
+from segbench.models.upsampling import LearnedUpsampling, UpsamplingStep
 from segbench.schema.code import FAULTS, trusted_function
 from segbench.schema.heads import Head
 
@@ -53,7 +53,9 @@ class OwnHead(HeadModule):
         self.own = own
         stretches = head.alignment == "stretch"
         self.final = score_upsampling(
-            None if stretches else Step.between(stages[-1].coordinates, IMAGE, clamps=clamps),
+            None
+            if stretches
+            else UpsamplingStep.between(stages[-1].coordinates, IMAGE, clamps=clamps),
             num_classes,
             is_learned=head.final_upsampling == "learned",
         )
