@@ -175,7 +175,7 @@ def test_all_broken_pairs_are_reported_at_once_each_with_its_file(folder, machin
     assert "is 10x10 pixels, but the image 49x34" in lines[1]
     assert f"{photos / 'im2.jpg'}: is not a readable image" in lines[2]
     assert f"{masks / 'im3.png'}: is not a readable label image" in lines[3]
-    assert "holds colours (RGB); a label must hold one value per pixel" in lines[4]
+    assert "holds colours (RGB); a label must hold one whole number per pixel" in lines[4]
     left = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
     assert left == []
 

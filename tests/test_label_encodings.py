@@ -235,6 +235,13 @@ def test_a_label_whose_values_programs_read_otherwise_is_refused(mode):
         decoded(buffer.getvalue(), card())
 
 
+def test_a_label_of_fractions_is_not_said_to_hold_colours():
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((3, 4), dtype=np.float32)).save(buffer, format="TIFF")
+    with pytest.raises(DataError, match=r"a.png: holds fractions; a label must hold one whole"):
+        decoded(buffer.getvalue(), card())
+
+
 OTHER_COLOURS = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
 RAMP = tuple((value, value, value) for value in range(256))
 

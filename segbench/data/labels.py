@@ -94,10 +94,11 @@ def image_label(raw: bytes, name: str) -> RawLabel:
                 raise FileError(name, f"[has|have] 0 for white, {why}")
             values = _one_value(image, raw, name)
             if values is None:
+                kind = "fractions" if image.mode == "F" else f"colours ({image.mode})"
                 raise FileError(
                     name,
-                    "[holds|hold] colours ({}); a label must hold one value per pixel (palette or grey)",
-                    image.mode,
+                    "[holds|hold] {}; a label must hold one whole number per pixel (palette or grey)",
+                    kind,
                 )
             if image.mode == "L":
                 values = values // _GREY_STEP.get(_grey_bits(image, raw), 1)
