@@ -262,6 +262,7 @@ RAMP = tuple((value, value, value) for value in range(256))
         ((*COLOURS[:2], *(COLOURS[2],) * 254), [0, 1, 255], False),  # and 2, though it is not used
         ((*COLOURS[:2], *(COLOURS[1],) * 253, COLOURS[2]), [0, 1, 255], True),  # class 2 is lost
         ((OTHER_COLOURS[0], *(COLOURS[2],) * 255), [0, 255], False),  # colours of their own
+        ((COLOURS[0], *OTHER_COLOURS[1:], *(COLOURS[1],) * 253), [0, 255], False),  # those of 1, 2
         ((*COLOURS[:2], *(VOID_COLOUR,) * 254), [0, 1, 255], False),
     ],
 )

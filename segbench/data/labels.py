@@ -155,8 +155,9 @@ def palette_problem(
 
     A tool that saves a palette image anew may renumber its indices; the colours stay. So the file is
     in order where the colours at the values that it uses are these classes' own, or simply others.
-    A value that is no class may have any colour but that of a class whose own value has another: that
-    class would be lost. The grey ramp, which grey images are given, says nothing.
+    A value that is no class may have a class's colour, unless the palette is the card's and that class's
+    own value has another: the class would be lost. The grey ramp, which grey images are given, says
+    nothing.
 
     lookup: (65536,) raw value -> index into `colours` and `names`; what is not below their length
     is no class.
@@ -165,15 +166,18 @@ def palette_problem(
         return ""
     palette = [tuple(colour) for colour in label.palette.tolist()]
     class_of = {colour: index for index, colour in reversed(list(enumerate(colours)))}
-    meant = dict(enumerate(lookup[: len(palette)].tolist()))
-    in_place = {palette[v] for v, c in meant.items() if colours[c : c + 1] == (palette[v],)}
+    meant = lookup[: len(palette)].tolist()
+    pairs = [(seen, colours[c]) for seen, c in zip(palette, meant, strict=True) if c < len(colours)]
+    in_place = {seen for seen, own in pairs if seen == own}
+    lost = class_of.keys() - in_place if all(seen in class_of for seen, _ in pairs) else set()
     swapped, hidden, strange = [], [], 0
     for value in np.flatnonzero(np.bincount(label.values.ravel())[: len(palette)]).tolist():
         seen = palette[value]
-        is_known = (seen in class_of or seen == VOID_COLOUR) and seen != (value, value, value)
+        is_ramp = seen == (value, value, value)
         if meant[value] >= len(colours):
-            hidden += [value] if is_known and seen in class_of and seen not in in_place else []
+            hidden += [value] if seen in lost and not is_ramp else []
         elif seen != colours[meant[value]]:
+            is_known = (seen in class_of or seen == VOID_COLOUR) and not is_ramp
             swapped += [value] if is_known else []
             strange += not is_known
     wrong = [*swapped, *hidden] if strange <= len(swapped) else []
