@@ -41,6 +41,8 @@ def main() -> None:
     print(f"loose modules            {len(loose)}: {', '.join(loose)}")
     print(f"floors                   {1 + max(_floors(wings).values())}")
     print(f"arrows between wings     {sum(len(others) for others in wings.values())}")
+    both = sorted({"/".join(sorted((a, b))) for a in wings for b in wings[a] if a in wings[b]})
+    print(f"wings that import both ways  {len(both)}: {', '.join(both)}")
     print(f"circles of modules       {_circles(trees)}")
     print(f"functions over {LONG} lines  {len(long)}")
     print(f"over six parameters      {len(many)}")
@@ -74,17 +76,29 @@ def _wings(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
 
 
 def _floors(wings: dict[str, set[str]]) -> dict[str, int]:
-    """Return each wing's floor, from 0; wings that import each other in functions share one."""
+    """Return each wing's floor, from 0; wings that import each other share one."""
+    below = {wing: _reached(wing, wings) for wing in wings}
     floors: dict[str, int] = {}
 
-    def floor(wing: str, above: tuple[str, ...]) -> int:
-        below = [floor(o, (*above, wing)) for o in wings.get(wing, ()) if o not in above]
-        floors[wing] = max(floors.get(wing, 0), 1 + max(below, default=-1))
+    def floor(wing: str) -> int:
+        if wing not in floors:
+            lower = {other for other in below[wing] if wing not in below.get(other, set())}
+            floors[wing] = 1 + max(map(floor, lower), default=-1)
         return floors[wing]
 
     for wing in wings:
-        floor(wing, ())
+        floor(wing)
     return floors
+
+
+def _reached(wing: str, wings: dict[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = [wing]
+    while waiting:
+        new = wings.get(waiting.pop(), set()) - found
+        found |= new
+        waiting += new
+    return found
 
 
 def _circles(trees: dict[str, ast.Module]) -> int:
