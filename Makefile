@@ -29,7 +29,7 @@ test-all: install  ## everything, with real Slurm, Ray and Chromium where they a
 	$(IN_MEMORY) $(BIN)/python -m pytest -m 'not gpu'
 
 test-nightly: install  ## 200 kills of workers over one grid, and all other harm
-	SEGBENCH_TEST_KILLS=200 $(IN_MEMORY) $(BIN)/python -m pytest -m slow -rP --timeout 3600 tests/test_launch_faults.py
+	SEGBENCH_TEST_KILLS=200 $(IN_MEMORY) $(BIN)/python -m pytest -m slow -rP --timeout 3600 tests/launch/test_launch_faults.py
 
 check: install  ## lint, types, cards and experiments
 	$(BIN)/ruff format --check segbench tests benchmarks

@@ -10,8 +10,10 @@ import numpy as np
 
 from segbench.commands.run import Flags, PreparedRun, prepare_run
 from segbench.metrics.counts import Counted
+from segbench.report.boards import boards
 from segbench.runs import trial_files
-from segbench.runs.record import record_of, write_run
+from segbench.runs.external import ExternalMethod, write_external
+from segbench.runs.record import load_rows, load_run, record_of, write_run
 from segbench.runs.timings import FILE, Conditions, Timing, Timings
 from segbench.runs.trial_files import Provenance, Result
 from segbench.schema.trial import Trial
@@ -202,3 +204,23 @@ def drawn_counts(rng: np.random.Generator, classes: int, images: int, quality: f
     confusion[np.arange(classes), (np.arange(classes) + 1) % classes] += wrong.sum(0)
     names = tuple(f"image {index:03d}" for index in range(images))
     return Counted(names, tp, label, tp + np.roll(wrong, 1, axis=1), confusion)
+
+
+def boards_of(run_folder):
+    record = load_run(run_folder)
+    return list(boards(run_folder, record, list(load_rows(run_folder, record)), resamples=300))
+
+
+def external_in(run_folder, *, quality=0.99, name="theirs"):
+    """Write the scores of predictions of somebody else, on the run's images."""
+    record = load_run(run_folder)
+    protocol = record.protocols["native"]
+    trial = trial_files.load_trial(next(trial_files.trial_folders(run_folder)))
+    counts = drawn_counts(np.random.default_rng(5), trial.dataset.num_classes, 30, quality)
+    evaluation = trial_files.evaluation_of(
+        counts, trial_id="", protocol=protocol, dataset=trial.dataset,
+        split_fingerprint=f"{trial.dataset.name} val",
+    )  # fmt: skip
+    method = ExternalMethod(name=name, dataset=trial.dataset.name, predictions_digest="0" * 64)
+    write_external(run_folder, method, evaluation, counts)
+    return evaluation

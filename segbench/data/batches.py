@@ -30,7 +30,7 @@ class TrainingBatch(NamedTuple):
     label: Tensor
 
 
-class ImageDraws(NamedTuple):
+class Draws(NamedTuple):
     """The random numbers of one image: scale factor, flip, and where the crop lies, in [0, 1)."""
 
     scale: float
@@ -87,15 +87,15 @@ def training_positions(
     return torch.tensor(indices), torch.tensor(flipped)
 
 
-def draws_of(images: TrainImages, seed: int, position: int) -> ImageDraws:
+def draws_of(images: TrainImages, seed: int, position: int) -> Draws:
     """Return the random numbers of a position; scale factors are uniform between the bounds."""
     scale, flip, top, left = np.random.default_rng([seed, _IMAGE_STREAM, position]).random(4)
     low, high = images.scale
-    return ImageDraws(low + (high - low) * scale, images.flip and flip < 0.5, top, left)
+    return Draws(low + (high - low) * scale, images.flip and flip < 0.5, top, left)
 
 
 def transformed(
-    image: Tensor, label: Tensor, images: TrainImages, draws: ImageDraws
+    image: Tensor, label: Tensor, images: TrainImages, draws: Draws
 ) -> tuple[Tensor, Tensor]:
     """Return image (3, h, w) and label (h, w) after squash, scale, flip and crop.
 
@@ -117,7 +117,7 @@ def transformed(
     return image, label
 
 
-def _window(size: tuple[int, int], crop: tuple[int, int], draws: ImageDraws) -> Window:
+def _window(size: tuple[int, int], crop: tuple[int, int], draws: Draws) -> Window:
     """Return where the crop lies in the resized frame before it is flipped."""
     height, width = min(crop[0], size[0]), min(crop[1], size[1])
     top = int(draws.crop_top * (size[0] - height + 1))

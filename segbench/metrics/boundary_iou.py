@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from segbench.metrics.counts import Floats
 from segbench.metrics.mean_iou import MeanIou
-from segbench.metrics.metric import Draws, Scored
+from segbench.metrics.metric import ResampledMetric, Scored
 
 
 class BoundaryIou(MeanIou):
@@ -23,7 +23,7 @@ class BoundaryIou(MeanIou):
         """See `Metric`."""
         return super().value(_on_boundary(model))
 
-    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> Draws:
+    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> ResampledMetric:
         """See `Metric`."""
         return super().draws([_on_boundary(model) for model in models], chunks)
 

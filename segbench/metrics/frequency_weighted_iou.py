@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from segbench.metrics.counts import Floats, ratio
-from segbench.metrics.metric import Draws, Metric, Scored
+from segbench.metrics.metric import Metric, ResampledMetric, Scored
 from segbench.metrics.of_sums import Columns, sums_left_out
 
 
@@ -24,7 +24,7 @@ class FrequencyWeightedIou(Metric):
         weighted = (ratio(sums.tp, sums.union) * sums.label).sum()
         return float(ratio(weighted, sums.label.sum(), empty=np.nan))
 
-    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> Draws:
+    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> ResampledMetric:
         """See `Metric`."""
         columns = Columns(models, above=lambda s: s.tp, below=lambda s: s.union)
         values = []
@@ -32,7 +32,7 @@ class FrequencyWeightedIou(Metric):
             above, below, label = columns.sums(weights)
             share = label / np.maximum(label.sum(2, keepdims=True), 1)
             values.append((above / np.maximum(below, 1) * share).sum(2))
-        return Draws(np.concatenate(values).T.astype(np.float32))
+        return ResampledMetric(np.concatenate(values).T.astype(np.float32))
 
     def left_out(self, model: Scored) -> Floats:
         """See `Metric`."""

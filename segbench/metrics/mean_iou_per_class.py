@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from segbench.metrics.counts import Floats, mean_of, ratio
-from segbench.metrics.metric import Draws, Metric, Scored
+from segbench.metrics.metric import Metric, ResampledMetric, Scored
 from segbench.metrics.of_images import image_ious, means_left_out
 
 
@@ -25,7 +25,7 @@ class MeanIouPerClass(Metric):
         ious = image_ious(model.counts, model.class_indices)
         return mean_of(ratio(np.nansum(ious, axis=0), (~np.isnan(ious)).sum(axis=0), empty=np.nan))
 
-    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> Draws:
+    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> ResampledMetric:
         """See `Metric`."""
         values = np.stack(
             [image_ious(model.counts, model.class_indices) for model in models], axis=1
@@ -41,7 +41,7 @@ class MeanIouPerClass(Metric):
             rows.append(ratios.sum(2) / np.maximum((images > 0).sum(2), 1))
             dropped += int((occurs & (images == 0)).sum()) / len(models)
         joined = np.concatenate(rows).T.astype(np.float32)
-        return Draws(joined, dropped / joined.shape[1])
+        return ResampledMetric(joined, dropped / joined.shape[1])
 
     def left_out(self, model: Scored) -> Floats:
         """See `Metric`."""

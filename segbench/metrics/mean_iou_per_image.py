@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from segbench.metrics.counts import Floats, mean_of
-from segbench.metrics.metric import Draws, Metric, Scored
+from segbench.metrics.metric import Metric, ResampledMetric, Scored
 from segbench.metrics.of_images import means_left_out, per_image_iou
 
 
@@ -21,7 +21,7 @@ class MeanIouPerImage(Metric):
         """See `Metric`."""
         return mean_of(per_image_iou(model.counts, model.class_indices))
 
-    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> Draws:
+    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> ResampledMetric:
         """See `Metric`."""
         values = np.stack(
             [per_image_iou(model.counts, model.class_indices) for model in models], axis=1
@@ -29,7 +29,7 @@ class MeanIouPerImage(Metric):
         known = (~np.isnan(values)).astype(np.float32)
         filled = np.nan_to_num(values).astype(np.float32)
         means = [(weights @ filled) / (weights @ known) for weights in chunks]  # (b, K) each
-        return Draws(np.concatenate(means).T.astype(np.float32))
+        return ResampledMetric(np.concatenate(means).T.astype(np.float32))
 
     def left_out(self, model: Scored) -> Floats:
         """See `Metric`."""

@@ -41,7 +41,7 @@ class Scored(NamedTuple):
         return self._replace(counts=counts, class_indices=tuple(kept.tolist()))
 
 
-class Draws(NamedTuple):
+class ResampledMetric(NamedTuple):
     """A metric in every draw of images.
 
     values: (K, B) float32 fractions. dropped: the mean number of classes for each draw that had
@@ -76,7 +76,7 @@ class Metric(ABC):
     def value(self, model: Scored) -> float:
         """Return the metric on the model's images, a fraction, NaN where nothing is labelled."""
 
-    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> Draws:
+    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> ResampledMetric:
         """Return the metric in every draw of images; a draw without a value is drawn again.
 
         models: all on the same images, with the rule of comparisons. chunks: (b, N) weights, how
@@ -91,7 +91,7 @@ class Metric(ABC):
                 dropped += np.mean([_lost(*pair) for pair in zip(models, drawn, strict=True)])
         values = np.array(found, dtype=np.float32).T
         replace_draws(values, np.asarray(np.isnan(values).any(axis=0)))
-        return Draws(values, float(dropped) / values.shape[1])
+        return ResampledMetric(values, float(dropped) / values.shape[1])
 
     def left_out(self, model: Scored) -> Floats:
         """Return (N,) the metric without one image each.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.metrics.counts import AbsentClass, Counts, Floats, Sums, kept_classes, mean_of, ratio
-from segbench.metrics.metric import Draws, Metric, Scored, replace_draws
+from segbench.metrics.metric import Metric, ResampledMetric, Scored, replace_draws
 
 
 def sums_left_out(counts: Counts) -> Sums:
@@ -89,7 +89,7 @@ class MeanOverClasses(Metric):
         """See `Metric`."""
         return self.of_sums(model.counts.sums, model.absent_class, model.class_indices)
 
-    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> Draws:
+    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> ResampledMetric:
         """See `Metric`."""
         columns = Columns(models, above=self.above, below=self.below)
         kept = np.stack([model.kept() for model in models])  # (K, C)
@@ -104,7 +104,7 @@ class MeanOverClasses(Metric):
             dropped += int((kept & ~entering).sum()) / len(models)
         joined = np.concatenate(values).T.astype(np.float32)
         replace_draws(joined, np.concatenate(empty))
-        return Draws(joined, dropped / joined.shape[1])
+        return ResampledMetric(joined, dropped / joined.shape[1])
 
     def left_out(self, model: Scored) -> Floats:
         """See `Metric`."""

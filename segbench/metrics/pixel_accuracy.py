@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from segbench.metrics.counts import Floats, ratio
-from segbench.metrics.metric import Draws, Metric, Scored
+from segbench.metrics.metric import Metric, ResampledMetric, Scored
 from segbench.metrics.of_sums import Columns, sums_left_out
 
 
@@ -23,12 +23,12 @@ class PixelAccuracy(Metric):
         sums = model.counts.sums
         return float(ratio(sums.tp.sum(), sums.label.sum(), empty=np.nan))
 
-    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> Draws:
+    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> ResampledMetric:
         """See `Metric`."""
         columns = Columns(models, above=lambda s: s.tp, below=lambda s: s.label)
         summed = [columns.sums(weights) for weights in chunks]
         values = [above.sum(2) / np.maximum(below.sum(2), 1) for above, below, _ in summed]
-        return Draws(np.concatenate(values).T.astype(np.float32))
+        return ResampledMetric(np.concatenate(values).T.astype(np.float32))
 
     def left_out(self, model: Scored) -> Floats:
         """See `Metric`."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from segbench.metrics.counts import Floats, mean_of
-from segbench.metrics.metric import Draws, Metric, Scored
+from segbench.metrics.metric import Metric, ResampledMetric, Scored
 from segbench.metrics.of_images import drawn_means_of_worst, image_ious, mean_of_worst
 
 
@@ -23,7 +23,7 @@ class WorstClassImagesIou(Metric):
         columns = image_ious(model.counts, model.class_indices).T
         return mean_of(np.array([mean_of_worst(column) for column in columns]))
 
-    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> Draws:
+    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> ResampledMetric:
         """See `Metric`."""
         every = [image_ious(model.counts, model.class_indices) for model in models]
         rows, dropped = [], 0
@@ -39,4 +39,4 @@ class WorstClassImagesIou(Metric):
                 dropped += int((~there).sum()) / len(models)
             rows.append(np.stack(row, axis=1))
         joined = np.concatenate(rows).T.astype(np.float32)
-        return Draws(joined, dropped / joined.shape[1])
+        return ResampledMetric(joined, dropped / joined.shape[1])

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from segbench.metrics.counts import Floats
-from segbench.metrics.metric import Draws, Metric, Scored
+from segbench.metrics.metric import Metric, ResampledMetric, Scored
 from segbench.metrics.of_images import drawn_means_of_worst, mean_of_worst, per_image_iou
 
 
@@ -22,11 +22,11 @@ class WorstImagesIou(Metric):
         """See `Metric`."""
         return mean_of_worst(per_image_iou(model.counts, model.class_indices))
 
-    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> Draws:
+    def draws(self, models: Sequence[Scored], chunks: Iterator[Floats]) -> ResampledMetric:
         """See `Metric`."""
         values = [per_image_iou(model.counts, model.class_indices) for model in models]
         rows = [
             np.stack([drawn_means_of_worst(own, weights) for own in values], axis=1)
             for weights in chunks
         ]
-        return Draws(np.concatenate(rows).T.astype(np.float32))
+        return ResampledMetric(np.concatenate(rows).T.astype(np.float32))

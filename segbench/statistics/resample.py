@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segbench.metrics import metric_named
 from segbench.metrics.counts import Floats
-from segbench.metrics.metric import Draws, Scored
+from segbench.metrics.metric import ResampledMetric, Scored
 from segbench.metrics.of_sums import Columns
 from segbench.statistics.inference import SeedSample
 
@@ -35,7 +35,9 @@ def left_out(models: Sequence[Scored], metric: str) -> Floats | None:
     return np.stack([own.left_out(model.compared()) for model in models]) if own.is_smooth else None
 
 
-def image_draws(models: Sequence[Scored], metric: str, *, resamples: int, seed: int) -> Draws:
+def image_draws(
+    models: Sequence[Scored], metric: str, *, resamples: int, seed: int
+) -> ResampledMetric:
     """Return the metric of models that were scored on the same images, in every draw of images."""
     if len({model.counts.images for model in models}) != 1:
         raise ValueError("models that share draws must have been scored on the same images")
@@ -45,7 +47,7 @@ def image_draws(models: Sequence[Scored], metric: str, *, resamples: int, seed: 
         _block_draws(models[start : start + per_block], metric, resamples, seed)
         for start in range(0, len(models), per_block)
     ]
-    return Draws(
+    return ResampledMetric(
         np.concatenate([b.values for b in blocks]), float(np.mean([b.dropped for b in blocks]))
     )
 
@@ -83,7 +85,9 @@ def image_weights(images: str, num_images: int, *, resamples: int, seed: int) ->
         yield rng.multinomial(num_images, even, size=size).astype(np.float32)
 
 
-def _block_draws(models: Sequence[Scored], metric: str, resamples: int, seed: int) -> Draws:
+def _block_draws(
+    models: Sequence[Scored], metric: str, resamples: int, seed: int
+) -> ResampledMetric:
     counts = models[0].counts
     chunks = image_weights(counts.images, len(counts.names), resamples=resamples, seed=seed)
     return metric_named(metric).draws([model.compared() for model in models], chunks)

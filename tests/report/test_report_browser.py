@@ -11,15 +11,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from drawn_run import made_run
-from test_report_boards import external_in
+from drawn_run import external_in, made_run
 
 from segbench.commands.serve import new_server
 from segbench.report.write import write_report
 from segbench.runs.trial_files import load_trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 NASTY = (
     "background",

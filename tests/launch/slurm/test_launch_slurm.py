@@ -203,7 +203,7 @@ def test_what_is_killed_for_want_of_memory_is_told_so(toy_project, tmp_path):
 
 
 def test_the_page_on_clusters_can_be_followed_word_by_word(toy_project, cluster):
-    page = (Path(__file__).parents[2] / "docs" / "on-a-cluster.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "on-a-cluster.md").read_text()
     walk = page.split("```console\n")[1].split("```")[0].replace("quickstart", "toy").splitlines()
     assert [line.split()[1] for line in walk].count("run") == 2
     toy = Toy(toy_project, environment=cluster.environment)

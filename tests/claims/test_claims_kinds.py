@@ -132,7 +132,7 @@ def test_what_a_kind_leaves_out_stops_the_import():
         Half()  # pyright: ignore[reportAbstractUsage]
 
 
-DOCUMENTED = (Path(__file__).parents[1] / "docs" / "claims.md").read_text()
+DOCUMENTED = (Path(__file__).parents[2] / "docs" / "claims.md").read_text()
 OWN = "floors"
 (FLOOR,) = re.findall(rf"```python\n(# {OWN}.py\n.*?)```", DOCUMENTED, re.DOTALL)
 (CLAIM,) = re.findall(rf'```yaml\n(claims:\n  - {{kind: "{OWN}:.*?)```', DOCUMENTED, re.DOTALL)

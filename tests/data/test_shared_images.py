@@ -5,11 +5,11 @@ import json
 import shutil
 
 import numpy as np
+from drawn_run import boards_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_data_files import card, folder, machine  # noqa: F401
-from test_report_boards import boards_of
+from raw_folder import card
 from toy_world import ONE_STEP, new_project, train_all, with_files
 
 from segbench.commands import preflight
@@ -49,7 +49,7 @@ def test_images_have_one_digest_if_and_only_if_their_pixels_are_equal(seed):
         )
 
 
-def test_a_split_that_was_converted_without_digests_opens_as_before(folder, machine):  # noqa: F811
+def test_a_split_that_was_converted_without_digests_opens_as_before(folder, machine):
     split = open_split(card(), "val", machine)
     contents = contents_here(card(), "val", machine)
     assert len(set(contents.image_digests)) == 3
@@ -77,7 +77,7 @@ def test_equal_files_are_counted_as_by_reading_all_of_them(tmp_path_factory, our
     assert _number_of_equal(*paths) == sum(kind in ours for kind in theirs)
 
 
-def _copy_to_val(folder, *, number):  # noqa: F811
+def _copy_to_val(folder, *, number):
     """Put images of train under other names and formats into val, beside its own three."""
     for index in range(number):
         source = folder / "photos" / "train" / f"im{index}.jpg"
@@ -88,7 +88,7 @@ def _copy_to_val(folder, *, number):  # noqa: F811
         )
 
 
-def test_shared_images_are_counted_before_and_after_conversion_and_told_by_prepare(folder, machine):  # noqa: F811
+def test_shared_images_are_counted_before_and_after_conversion_and_told_by_prepare(folder, machine):
     for path in folder.rglob("val/im*"):
         path.unlink()
     _copy_to_val(folder, number=2)
@@ -108,7 +108,7 @@ def test_shared_images_are_counted_before_and_after_conversion_and_told_by_prepa
     assert shared_images(val, train, machine) == Shared(3, 6)
 
 
-def test_splits_without_a_shared_image_ask_for_no_sentence(folder, machine):  # noqa: F811
+def test_splits_without_a_shared_image_ask_for_no_sentence(folder, machine):
     for path in (folder / "photos" / "val").iterdir():
         with Image.open(path) as image:
             plain = Image.new("RGB", image.size, "red")
@@ -117,7 +117,7 @@ def test_splits_without_a_shared_image_ask_for_no_sentence(folder, machine):  # 
     assert prepare_dataset(card(), machine) == "ready: train 6 images, val 3 images"
 
 
-def test_a_holdout_shares_what_stands_twice_in_train(folder, machine):  # noqa: F811
+def test_a_holdout_shares_what_stands_twice_in_train(folder, machine):
     for index in range(6):
         for kind, ending in (("photos", "jpg"), ("masks", "png")):
             path = folder / kind / "train" / f"im{index}.{ending}"

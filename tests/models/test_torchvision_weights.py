@@ -207,7 +207,7 @@ def test_show_tells_what_the_name_stands_for(tmp_path):
 
 
 def test_the_readme_s_backbone_card_starts_from_published_weights(tmp_path):
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     (text,) = (t for t in readme.split("```yaml\n") if t.startswith("name: mobilenet_v3_small\n"))
     path = tmp_path / "backbones" / "mobilenet_v3_small.yaml"
     path.parent.mkdir()

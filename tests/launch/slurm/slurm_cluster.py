@@ -1,6 +1,6 @@
 """A real Slurm of two nodes and four "GPUs" on this host, in a folder of its own.
 
-    python tests/slurm/slurm_cluster.py FOLDER [--without-accounting]
+    python tests/launch/slurm/slurm_cluster.py FOLDER [--without-accounting]
 
 brings one up, prints the variables to export, and takes it down on ctrl-C. Needs root and Debian's
 slurm-wlm, munge, and for accounting slurmdbd and mariadb-server. Nothing of a Slurm that the host

@@ -10,7 +10,7 @@ from segbench.models import weights as weights_module
 from segbench.schema.cards import BackboneCard
 from segbench.schema.machine import Machine
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_prepare_asks_for_the_weights_and_data_that_the_cells_of_a_file_resolve_to(

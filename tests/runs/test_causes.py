@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from raw_folder import card, folder, grey_png, machine  # noqa: F401
 from scipy.io import savemat
-from test_data_files import card, folder, grey_png, machine  # noqa: F401
 
 from segbench.data.labels import class_lookup, decode_label, image_label
 from segbench.data.layout import download_folder

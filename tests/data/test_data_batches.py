@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from segbench.data.batches import (
-    ImageDraws,
+    Draws,
     draws_of,
     training_batches,
     training_positions,
@@ -108,7 +108,7 @@ def test_image_and_label_move_together():
     label = torch.arange(20 * 30, dtype=torch.int64).reshape(20, 30) % 200
     image = label.to(torch.uint8).expand(3, 20, 30)
     for flipped in (False, True):
-        draws = ImageDraws(1.0, flipped, 0.7, 0.3)
+        draws = Draws(1.0, flipped, 0.7, 0.3)
         moved, moved_label = transformed(
             image, label.to(torch.uint8), TrainImages(crop=(16, 16)), draws
         )
@@ -118,7 +118,7 @@ def test_image_and_label_move_together():
 def test_what_lies_over_the_border_is_void():
     image, label = torch.zeros(3, 20, 30, dtype=torch.uint8), torch.zeros(20, 30, dtype=torch.uint8)
     moved, moved_label = transformed(
-        image, label, TrainImages(crop=(32, 32)), ImageDraws(1.0, False, 0, 0)
+        image, label, TrainImages(crop=(32, 32)), Draws(1.0, False, 0, 0)
     )
     assert (moved_label[20:] == 255).all()
     assert (moved_label[:, 30:] == 255).all()
@@ -130,7 +130,7 @@ def test_squash_gives_one_size_and_labels_keep_their_values():
     image = torch.randint(0, 255, (3, 37, 53), dtype=torch.uint8)
     label = torch.randint(0, 5, (37, 53), dtype=torch.uint8)
     moved, moved_label = transformed(
-        image, label, TrainImages(squash=(32, 48)), ImageDraws(1.0, False, 0, 0)
+        image, label, TrainImages(squash=(32, 48)), Draws(1.0, False, 0, 0)
     )
     assert moved.shape == (3, 32, 48)
     assert set(moved_label.unique().tolist()) <= set(range(5))

@@ -14,7 +14,7 @@ from segbench.schema.experiment import read_experiment
 from segbench.schema.sweep import expand
 from segbench.statistics.observations import Observation
 
-FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 IMAGES = 12
 
 

@@ -12,7 +12,7 @@ from segbench.errors import CardError
 from segbench.schema.json_schema import RECORDS, field_texts, file_schema, records_of
 from segbench.schema.yamlfile import read_document
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDERS = {"backbone": "backbones", "dataset": "datasets", "experiment": "experiments"}
 FILES = [(kind, path) for kind in FOLDERS for path in sorted((ROOT / FOLDERS[kind]).glob("*.yaml"))]
 

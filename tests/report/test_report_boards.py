@@ -4,17 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from drawn_run import drawn_counts, made_run
+from drawn_run import boards_of, drawn_counts, external_in, made_run
 
-from segbench.report.boards import Confusion, _confusion, boards
+from segbench.report.boards import Confusion, _confusion
 from segbench.runs import trial_files
 from segbench.runs.external import ExternalMethod, write_external
-from segbench.runs.record import load_rows, load_run
-
-
-def boards_of(run_folder):
-    record = load_run(run_folder)
-    return list(boards(run_folder, record, list(load_rows(run_folder, record)), resamples=300))
+from segbench.runs.record import load_run
 
 
 @pytest.fixture(scope="module")
@@ -156,21 +151,6 @@ def test_backbones_meet_where_all_else_is_alike(found):
         ["resnet18 fcn8s", "googlenet fcn8s"],
     ]
     assert all(duel.is_decided for duel in duels)
-
-
-def external_in(run_folder, *, quality=0.99, name="theirs"):
-    """Write the scores of predictions of somebody else, on the run's images."""
-    record = load_run(run_folder)
-    protocol = record.protocols["native"]
-    trial = trial_files.load_trial(next(trial_files.trial_folders(run_folder)))
-    counts = drawn_counts(np.random.default_rng(5), trial.dataset.num_classes, 30, quality)
-    evaluation = trial_files.evaluation_of(
-        counts, trial_id="", protocol=protocol, dataset=trial.dataset,
-        split_fingerprint=f"{trial.dataset.name} val",
-    )  # fmt: skip
-    method = ExternalMethod(name=name, dataset=trial.dataset.name, predictions_digest="0" * 64)
-    write_external(run_folder, method, evaluation, counts)
-    return evaluation
 
 
 def test_an_external_method_stands_on_its_board_without_a_letter(tmp_path):

@@ -16,7 +16,7 @@ from segbench.schema.machine import Machine
 FOLDER = built_in_root() / "datasets"
 CATALOG = Catalog((built_in_root(),))
 NAMES = CATALOG.names("datasets")
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 REAL = ("voc2012_2007", "voc2012_2007_kth", "camvid", "ade20k_sample", "cocostuff164k_sample")
 COUNTS = {
     "shapes_4": {},

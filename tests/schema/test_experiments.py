@@ -15,7 +15,7 @@ from segbench.schema.experiment import read_experiment
 from segbench.schema.protocol import Crf, Protocol
 from segbench.schema.sweep import expand
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
 AS_IT_WAS = ("kth_as_it_was", "kth_as_it_was_mit", "fcn_googlenet_two_stage")
 FAITHFUL = ("fcn_table1", "fcn_skips", "kth_protocol", *AS_IT_WAS)

@@ -19,7 +19,7 @@ from segbench.schema.heads import HEADS, Head, Model, least_side, stated_sizes
 from segbench.schema.machine import Machine
 
 PATHS = sorted((built_in_root() / "backbones").glob("*.yaml"))
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 LOCAL = {"inception_v3_7a": "imagenet", "squeezenet1_1": "imagenet_caffe"}
 # what the authors' layers leave a feature of: torchvision refuses smaller images likewise
 SMALLEST = {"alexnet": 63, "caffenet": 39, "squeezenet1_1": 17} | dict.fromkeys(

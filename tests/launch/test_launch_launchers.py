@@ -101,9 +101,9 @@ def test_a_launcher_that_may_not_run_leaves_what_the_files_say(toy_run, monkeypa
 
 
 def test_the_example_of_the_docs_is_the_one_that_is_tested():
-    page = (Path(__file__).parents[1] / "docs" / "on-a-cluster.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "on-a-cluster.md").read_text()
     example = page.split("```python\n")[1].split("```")[0]
-    assert example in (Path(__file__).parent / "own_launcher.py").read_text()
+    assert example in (Path(__file__).parents[1] / "own_launcher.py").read_text()
 
 
 def good(project, name="results"):

@@ -506,7 +506,7 @@ def test_the_class_table_corrects_over_classes():
 
 @pytest.mark.parametrize("image_sd", [0.0, 0.8])
 def test_what_seeds_show_already_does_not_come_in_again_with_the_images(image_sd: float):
-    """Draws made of parts of known size: only the images' own part is added to the seeds'."""
+    """ResampledMetric made of parts of known size: only the images' own part is added to the seeds'."""
     rng = np.random.default_rng(0)
     values = rng.normal(50, 1, 5)
     draws = values[:, None] + image_sd * rng.normal(size=4000) + rng.normal(0, 1.5, (5, 4000))

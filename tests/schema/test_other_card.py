@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from command_line import invoked
+from drawn_run import boards_of
 from PIL import Image
-from test_report_boards import boards_of
 from toy_world import TOY_BACKBONE
 
 from segbench.commands import preflight
@@ -462,7 +462,7 @@ def test_a_search_never_scores_the_other_card(project):
 
 
 def test_the_paper_s_own_split_is_what_fcn_skips_trains_and_scores():
-    path = Path(__file__).parents[1] / "experiments" / "fcn_skips.yaml"
+    path = Path(__file__).parents[2] / "experiments" / "fcn_skips.yaml"
     plan = prepare_run(path, Flags(only=("head=fcn32s",), seeds=1)).asked
     ((_, trial),) = plan.trials.items()
     (protocol,) = plan.experiment.evaluate.values()

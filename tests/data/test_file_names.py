@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_data_files import card, save
+from raw_folder import card, save
 
 from segbench.data.layout import image_names
 from segbench.data.prepare import preflight, prepare_dataset

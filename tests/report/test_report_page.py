@@ -7,8 +7,7 @@ import re
 import shutil
 
 import pytest
-from drawn_run import made_run
-from test_report_boards import external_in
+from drawn_run import external_in, made_run
 
 from segbench.claims.judge import judge
 from segbench.report.page import command_of, duration, render_page

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from segbench.data.batches import ImageDraws, transformed
+from segbench.data.batches import Draws, transformed
 from segbench.data.resize import Window, resized_image, resized_label
 from segbench.engine.evaluate import count_predictions, scored_label
 from segbench.engine.predict import _versions
@@ -155,7 +155,7 @@ def test_image_label_and_score_map_of_a_dot_share_a_centre(source, target):
         label[:, start:stop] = 1
         image, small = transformed(
             (label * 255).expand(3, -1, -1), label,
-            TrainImages(squash=(16, target), flip=False), ImageDraws(1.0, False, 0, 0),
+            TrainImages(squash=(16, target), flip=False), Draws(1.0, False, 0, 0),
         )  # fmt: skip
         grown = F.interpolate(small[None, None].float(), (16, source), mode="bilinear")[0, 0]
         lines = [image[0, 0].float(), small[0].float(), grown[0]]
@@ -182,7 +182,7 @@ def test_a_perfect_prediction_at_the_scored_size_scores_100():
 @given(st.booleans(), st.floats(0.4, 2.0), st.floats(0, 0.999), st.floats(0, 0.999))
 def test_a_crop_is_a_part_of_the_resized_flipped_padded_image(flipped, scale, down, across):
     image, label = noise(37, 53), noise(37, 53, 5)[0]
-    draws = ImageDraws(scale, flipped, down, across)
+    draws = Draws(scale, flipped, down, across)
     crop = TrainImages(crop=(32, 40))
     moved, moved_label = transformed(image, label, crop, draws)
     whole, whole_label = transformed(image, label, TrainImages(), draws._replace(is_flipped=False))
@@ -209,8 +209,6 @@ def test_training_and_scoring_resize_images_as_they_are_told():
     for resize in ("bilinear", "nearest"):
         expected = resized_image(image, (20, 24), resize=resize)
         squash = TrainImages(squash=(20, 24), flip=False, resize=resize)
-        assert torch.equal(
-            transformed(image, label, squash, ImageDraws(1, False, 0, 0))[0], expected
-        )
+        assert torch.equal(transformed(image, label, squash, Draws(1, False, 0, 0))[0], expected)
         protocol = Protocol(size=(20, 24), score_at="input", resize=resize)
         assert torch.equal(next(_versions(image, protocol))[0], expected)
