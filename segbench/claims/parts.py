@@ -14,7 +14,6 @@ from segbench.statistics.inference import (
     Estimate,
     estimate,
     name_of_test,
-    permutation_p,
     tails,
 )
 from segbench.statistics.observations import ObservedCell, Samples
@@ -107,8 +106,6 @@ def _tested(
 ) -> Part:
     low, high = result.interval()
     p_for, p_against = _both(region, {bound: tails(result, bound) for bound in region.bounds()})
-    exchanged = {bound: permutation_p(result, bound) for bound in region.bounds()}
-    exact = {bound: both for bound, both in exchanged.items() if both is not None}
     sizes = [len(term.sample.values) for term in result.terms]
     several = result.seeds > 1
     asked = {"alpha": alpha, "power": power}
@@ -121,7 +118,6 @@ def _tested(
         p_for=p_for,
         p_against=p_against,
         test=name_of_test(result),
-        exchanged=min(1.0, 2 * min(_both(region, exact))) if exact else None,
         seeds=(min(sizes), max(sizes)),
         region=region,
         cells=cells,

@@ -57,14 +57,13 @@ class Region:
 class Part:
     """The effect in one combination. p_for and p_against are one-sided and uncorrected.
 
-    exchanged: the two-sided p by exchanging seeds alone, where that can be done; it decides nothing
-    (`inference.permutation_p`). image_df: degrees of freedom of image_variance. squared_weight: sum
-    of the squared weights of its cells, side_weight of those of its sides as wholes, each 2 for a
-    plain difference. detectable: the smallest distance from the margin that this design finds with
-    80 % power, in all parts at once; between two bounds the narrowest such region. seeds_needed:
-    per cell, if the effect is as it looks, None where seeds cannot do it. image_limit: the distance
-    that endless seeds would find on these images. is_blank: most of its cells did not learn.
-    initial_weights: `imagenet against random` where the sides started from other weights.
+    image_df: degrees of freedom of image_variance. squared_weight: sum of the squared weights of
+    its cells, side_weight of those of its sides as wholes, each 2 for a plain difference.
+    detectable: the smallest distance from the margin that this design finds with 80 % power, in all
+    parts at once; between two bounds the narrowest such region. seeds_needed: per cell, if the
+    effect is as it looks, None where seeds cannot do it. image_limit: the distance that endless
+    seeds would find on these images. is_blank: most of its cells did not learn. initial_weights:
+    `imagenet against random` where the sides started from other weights.
     """
 
     label: str
@@ -85,7 +84,6 @@ class Part:
     detectable: float | None = None
     seeds_needed: int | None = None
     per_class: tuple[ClassDifference, ...] = ()
-    exchanged: float | None = None
     image_limit: float | None = None
     is_blank: bool = False
     note: str = ""

@@ -34,9 +34,7 @@ _READING = """\
 - *Asked* is the claim in figures, with its margin; the interval is held against it.
 - *p* is how easily chance alone would give such a difference: two-sided, Welch's t on the seeds with
   the variance of the images added. It is corrected for the number of claims on this page (Holm) and
-  compared with {alpha}. *Exchange* is p by exchanging seeds alone; it asks less and finds less (four
-  seeds against four cannot go below 0.029, four pairs not below 0.125), knows nothing of images and of
-  other claims, and decides nothing.
+  compared with {alpha}.
 - Both sources of chance are in the interval: seeds (the same training again) and images (another
   sample of the same size). *Seeds' share* says how much of the error the seeds make.
 - *Detectable* is the distance from the margin that a design like this one finds four times in five,
@@ -89,13 +87,7 @@ def render_comparison(found: Comparison, left: str, right: str, notes: Sequence[
         f"{one_line(left)} against {one_line(right)}, {found.metric} in per cent, "
         f"{found.num_images} images, {found.seeds[0]} and {found.seeds[1]} seeds\n\n"
         f"{found.left:.2f} - {found.right:.2f} = {_signed(found.difference)} [{low}, {high}] points"
-        f", {p_equals(found.p)} ({found.test}"
-        + (
-            ""
-            if found.exchanged is None
-            else f"; by exchanging seeds alone {p_value(found.exchanged)}"
-        )
-        + ")\n"
+        f", {p_equals(found.p)} ({found.test})\n"
         f"Question answered: {QUESTIONS[found.question]}.\n"
         + "".join(f"{one_line(note)}\n" for note in notes)
         + f"{dropped}\n{_class_table(found.per_class, _SIDES)}\n"
@@ -332,7 +324,6 @@ def _part_table(verdict: Verdict) -> str:
             _seeds([part]),
             "" if part.seed_share is None else f"{100 * part.seed_share:.0f} %",
             _detectable(part),
-            "" if part.exchanged is None else p_value(part.exchanged),
             part.note,
         ]
         for part in verdict.parts
@@ -345,7 +336,6 @@ def _part_table(verdict: Verdict) -> str:
         "seeds",
         "seeds' share",
         "detectable",
-        "exchange, p",
         "",
     ]
     return markdown_table(rows, headers)

@@ -44,7 +44,6 @@ from segbench.metrics.counts import Floats
 
 LEVEL = 0.95
 MIN_SEEDS = 4  # fewer give an interval and no verdict on the method
-_PERMUTATIONS = 20_000  # all of them up to 8 against 8 seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,53 +285,6 @@ def direction(result: Estimate, bound: float, *, alpha: float) -> int:
     if 2 * above <= alpha and low > bound:
         return 1
     return -1 if 2 * below <= alpha and high < bound else 0
-
-
-def permutation_p(result: Estimate, bound: float) -> tuple[float, float] | None:
-    """Return one-sided p for above and below the bound by exchanging seeds, or None.
-
-    It asks no normality and knows nothing of images, so it stands beside Welch's t and decides
-    nothing: with 4 seeds a side it cannot go below 0.029 two-sided, which no correction survives.
-    Two trainings exchange their seeds; one side alone changes signs. Other
-    contrasts, and fewer than four seeds, have no exchange that says anything. All exchanges are
-    made up to 8 seeds a side, else 20,000 at random with p = (r + 1) / (B + 1).
-    """
-    values = seed_values(result.terms)
-    if result.seeds < MIN_SEEDS:
-        return None
-    if len(values) == 1:
-        data, kind, statistic = (values[0] - bound,), "samples", _mean_of
-    elif _exchangeable(result):
-        data, kind, statistic = (values[0] - bound, -values[1]), "independent", _difference_of_means
-    else:
-        return None
-    above, below = (
-        stats.permutation_test(
-            data,
-            statistic,
-            permutation_type=kind,
-            alternative=alternative,
-            n_resamples=_PERMUTATIONS,
-            vectorized=True,
-            rng=np.random.default_rng(0),
-        ).pvalue
-        for alternative in ("greater", "less")
-    )
-    return float(above), float(below)
-
-
-def _exchangeable(result: Estimate) -> bool:
-    """Return whether the effect is one training's mean against another's."""
-    terms = result.terms
-    return len(terms) == 2 and terms[0].weight == -terms[1].weight
-
-
-def _mean_of(values: Floats, axis: int) -> Floats:
-    return values.mean(axis=axis)
-
-
-def _difference_of_means(left: Floats, right: Floats, axis: int) -> Floats:
-    return left.mean(axis=axis) - right.mean(axis=axis)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

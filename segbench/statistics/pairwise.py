@@ -17,7 +17,6 @@ from segbench.statistics.inference import (
     estimate,
     holm,
     name_of_test,
-    permutation_p,
     tails,
 )
 from segbench.statistics.resample import iou_draws, samples_of
@@ -52,7 +51,7 @@ class ClassDifference:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Left minus right in points. p is two-sided; exchanged: the same by exchanging seeds alone.
+    """Left minus right in points. p is two-sided.
 
     question: `method` from four seeds a side, `few` below, `checkpoints` with one.
     """
@@ -65,7 +64,6 @@ class Comparison:
     high: float
     p: float
     test: str
-    exchanged: float | None
     seeds: tuple[int, int]
     question: str
     num_images: int
@@ -101,7 +99,6 @@ def compare_two(
     sides = models[: len(left)], models[len(left) :]
     (one, two), dropped = samples_of(sides, metric, resamples=resamples, seed=seed)
     result = _difference(one, two, shared_training=shared_training, seed=seed)
-    exchanged = permutation_p(result, 0.0)
     names = class_names or [f"class {index}" for index in range(ordered[0].tp.shape[1])]
     low, high = _possible(result.interval())
     few = "few" if result.seeds < MIN_SEEDS else "method"
@@ -114,7 +111,6 @@ def compare_two(
         high=high,
         p=_two_sided(tails(result, 0.0)),
         test=name_of_test(result),
-        exchanged=None if exchanged is None else _two_sided(exchanged),
         seeds=(len(left), len(right)),
         question="checkpoints" if result.seeds == 1 else few,
         num_images=len(ordered[0].names),

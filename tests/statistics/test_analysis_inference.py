@@ -1,6 +1,5 @@
 """Intervals, p values, power and correlation, against independent implementations."""
 
-import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -25,7 +24,6 @@ from segbench.statistics.inference import (
     estimate,
     holm,
     name_of_test,
-    permutation_p,
     sides_of,
     tails,
 )
@@ -77,41 +75,7 @@ def test_one_training_scored_twice_is_a_paired_t_test():
     assert 2 * result.p_above(0.0) == pytest.approx(theirs.pvalue, rel=1e-12)
 
 
-def test_an_exact_permutation_counts_all_exchanges():
-    result = seeds_only(LEFT, RIGHT)
-    for bound in (0.0, 0.8):
-        pool = [*(v - bound for v in LEFT), *RIGHT]
-        observed = np.mean(LEFT) - bound - np.mean(RIGHT)
-        gaps = []
-        for chosen in itertools.combinations(range(10), 5):
-            rest = [pool[i] for i in range(10) if i not in chosen]
-            gaps.append(np.mean([pool[i] for i in chosen]) - np.mean(rest))
-        above = np.mean(np.array(gaps) >= observed - 1e-9)
-        below = np.mean(np.array(gaps) <= observed + 1e-9)
-        assert permutation_p(result, bound) == pytest.approx((above, below))
-
-
-def test_a_permutation_of_pairs_changes_signs():
-    terms = (
-        Term(1.0, SeedSample(np.array(LEFT)), "same"),
-        Term(-1.0, SeedSample(np.array(RIGHT)), "same"),
-    )
-    gaps = np.array(LEFT) - RIGHT
-    means = [np.mean(gaps * signs) for signs in itertools.product((1, -1), repeat=5)]
-    expected = np.mean(np.array(means) >= gaps.mean() - 1e-9)
-    found = permutation_p(estimate(terms), 0.0)
-    assert found is not None
-    assert found[0] == pytest.approx(expected)
-
-
-def test_three_seeds_a_side_have_no_exchange_that_says_anything():
-    assert permutation_p(seeds_only(LEFT[:3], RIGHT[:3]), 0.0) is None
-    four = permutation_p(seeds_only([5.0, 6, 7, 8], [1.0, 2, 3, 4]), 0.0)
-    assert four is not None
-    assert min(four) == pytest.approx(1 / math.comb(8, 4))
-
-
-def test_an_average_over_two_data_sets_has_no_exact_exchange():
+def test_an_average_over_two_data_sets_is_tested_by_welch():
     terms = [
         Term(sign / 2, SeedSample(np.array(values)), name)
         for sign, values, name in (
@@ -122,7 +86,6 @@ def test_an_average_over_two_data_sets_has_no_exact_exchange():
         )
     ]
     result = estimate(terms)
-    assert permutation_p(result, 0.0) is None
     assert name_of_test(result) == "Welch"
 
 
