@@ -1,7 +1,7 @@
 """`python -m segbench` is `segbench`."""
 
 from segbench.cli import main
-from segbench.schema.code import move_current_folder_last
+from segbench.code.own import move_current_folder_last
 
 if __name__ == "__main__":
     move_current_folder_last()

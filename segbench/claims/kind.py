@@ -17,9 +17,9 @@ from segbench.claims.cells import (
 )
 from segbench.claims.parts import Bench, smallest_difference, weighted_part
 from segbench.claims.verdict import QUESTIONS, Part, Region
+from segbench.code.own import code_in_use, difference
 from segbench.errors import CardError
 from segbench.schema.claims import EXACT_FACTS, TIMED_FACTS, BaseClaim, MeasuredClaim, Side, is_fact
-from segbench.schema.code import code_in_use, difference
 from segbench.schema.metric_names import is_own, needs_boundary, own_metric
 from segbench.statistics.observations import ObservedCell
 from segbench.statistics.power import Spread

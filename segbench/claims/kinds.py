@@ -12,9 +12,9 @@ from segbench.claims.kind import Kind
 from segbench.claims.order import OrderKind
 from segbench.claims.trend import TrendKind
 from segbench.claims.value import ValueKind
+from segbench.code.own import code_in_use, difference, look_in, trusted_function
 from segbench.errors import CardError
 from segbench.schema.claims import AnyClaim, OwnClaim
-from segbench.schema.code import code_in_use, difference, look_in, trusted_function
 from segbench.statistics.observations import ObservedCell
 
 KINDS: dict[str, Kind[Any]] = {

@@ -97,7 +97,7 @@ def _options(
 ) -> None:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     if version:
-        from segbench.version import code_version
+        from segbench.code.version import code_version
 
         OUT.print(code_version())
         raise typer.Exit

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from segbench.code.own import code_of, difference, look_in
 from segbench.errors import CardError, ExperimentError, ResultError
 from segbench.runs import trial_files
 from segbench.runs.external import write_external
@@ -18,7 +19,6 @@ from segbench.runs.trial_files import Evaluation
 from segbench.schema import yamlfile
 from segbench.schema.cards import checked_name
 from segbench.schema.catalog import Catalog
-from segbench.schema.code import code_of, difference, look_in
 from segbench.schema.experiment import with_code_of_metrics, with_scored_card, with_setting
 from segbench.schema.machine import Machine
 from segbench.schema.matched import check_classes

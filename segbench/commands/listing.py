@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import yaml
 
 from segbench.claims.kinds import wrong_kinds
+from segbench.code.own import code_of, look_in
 from segbench.commands.batch_norm import tiny_batches
 from segbench.commands.own_heads import wrong_heads
 from segbench.errors import CardError, DataError, ExperimentError, SegbenchError
 from segbench.schema import yamlfile
 from segbench.schema.cards import BackboneCard, DatasetCard
 from segbench.schema.catalog import Catalog, built_in_root, read_card
-from segbench.schema.code import code_of, look_in
 from segbench.schema.experiment import read_experiment
 from segbench.schema.heads import HEADS, Head
 from segbench.schema.initial_weights import random_by_default

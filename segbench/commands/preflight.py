@@ -10,13 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from segbench.claims.kinds import wrong_kinds
+from segbench.code.own import difference
 from segbench.commands.own_heads import wrong_heads
 from segbench.commands.run import PreparedRun
 from segbench.errors import CardError, DataError, ResultError
 from segbench.files import digest, write_text
 from segbench.runs import trial_files
 from segbench.schema.catalog import Catalog, built_in_root
-from segbench.schema.code import difference
 from segbench.schema.trial import Trial
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from segbench.code.version import code_version
 from segbench.commands.settle import (
     Settling,
     settling_of,
@@ -30,7 +31,6 @@ from segbench.schema.search import Search
 from segbench.schema.searched import Tuned, brackets, searched, with_tuned
 from segbench.schema.sweep import Cell, Plan, chosen_values, expand
 from segbench.schema.trial import Trial
-from segbench.version import code_version
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from segbench.data.chosen import stored_split
-from segbench.data.download import download
 from segbench.data.layout import archive_file, archive_mark, download_folder
 from segbench.data.prepared import is_here, lacking, not_here, open_prepared
 from segbench.data.shared import SplitPart, shared_in_words
-from segbench.data.unpack import unpack
 from segbench.errors import DataError
+from segbench.fetch.download import download
+from segbench.fetch.unpack import unpack
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 

@@ -11,12 +11,12 @@ import signal
 import sys
 from pathlib import Path
 
+from segbench.code.own import move_current_folder_last
 from segbench.errors import SegbenchError
 from segbench.launch.base import Work
 from segbench.launch.local import Waited, launch_local
 from segbench.launch.node import end_with_parent, has_given_up, until_visible
 from segbench.runs import trial_files
-from segbench.schema.code import move_current_folder_last
 from segbench.schema.job import INTERRUPTED, UNAVAILABLE, UNRECORDED, Job
 from segbench.schema.launching import Launch
 

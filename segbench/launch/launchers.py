@@ -1,12 +1,13 @@
 """The launchers by their names, and what they say of a run together.
 
 A launcher of the user's own, `package.module:name`, runs if its module is trusted
-(`segbench.schema.code`). It cannot change a number, so its source is part of no id.
+(`segbench.code.own`). It cannot change a number, so its source is part of no id.
 """
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from segbench.code.own import look_in, trusted_function
 from segbench.errors import CardError, LaunchError
 from segbench.files import digest, read_json, write_json
 from segbench.launch.base import Launcher
@@ -16,7 +17,6 @@ from segbench.launch.ray.launcher import Ray
 from segbench.launch.slurm.launcher import Slurm
 from segbench.runs.status import ClusterJob
 from segbench.schema.catalog import Catalog
-from segbench.schema.code import look_in, trusted_function
 
 # Each loads its engine only when it starts. The names are those of `schema.launching.LAUNCHERS`.
 LAUNCHERS: dict[str, Launcher] = {

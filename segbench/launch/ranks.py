@@ -13,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
+from segbench.code.own import move_current_folder_last
 from segbench.errors import SegbenchError
 from segbench.launch.node import end_with_parent, has_given_up, started_here, until_visible
 from segbench.runs import trial_files
-from segbench.schema.code import move_current_folder_last
 from segbench.schema.job import RANK_LOST, UNRECORDED, Job
 from segbench.schema.launching import Launch
 

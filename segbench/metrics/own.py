@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from segbench.code.own import look_in, trusted_function
 from segbench.errors import CardError
 from segbench.metrics.metric import Metric
-from segbench.schema.code import look_in, trusted_function
 
 
 def is_own(name: str) -> bool:

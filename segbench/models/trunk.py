@@ -14,13 +14,13 @@ from torch.fx.proxy import TraceError
 from torchvision.models import get_model_builder, list_models
 from torchvision.ops import StochasticDepth
 
+from segbench.code.own import is_built_in, trusted_function
 from segbench.errors import CardError
 from segbench.models import geometry
 from segbench.models.caffenet import caffenet
 from segbench.models.geometry import Coordinates
 from segbench.models.hollow import hollow
 from segbench.schema.cards import BackboneCard, Stage
-from segbench.schema.code import is_built_in, trusted_function
 from segbench.schema.heads import BatchNorm, Geometry
 from segbench.schema.yamlfile import did_you_mean
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from segbench.code.own import code_in_use, difference
 from segbench.errors import CardError, DataError, ResultError
 from segbench.files import read_json, write_atomically
 from segbench.metrics import values_of
@@ -33,7 +34,6 @@ from segbench.metrics.blank import Blank, why_blank
 from segbench.metrics.counts import Counted, per_class_iou
 from segbench.schema.base import Spec
 from segbench.schema.cards import DatasetCard
-from segbench.schema.code import code_in_use, difference
 from segbench.schema.matched import matched_classes
 from segbench.schema.protocol import Protocol
 from segbench.schema.trial import Trial

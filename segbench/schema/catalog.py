@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from segbench.code.own import code_folders
 from segbench.errors import CardError
 from segbench.schema import yamlfile
 from segbench.schema.base import Spec
 from segbench.schema.cards import BackboneCard, DatasetCard, card_stem
-from segbench.schema.code import code_folders
 from segbench.schema.torchvision_weights import with_only_weights, with_published_weights
 
 Kind = Literal["backbones", "datasets"]

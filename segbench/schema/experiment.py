@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
+from segbench.code.own import code_of, look_in
 from segbench.errors import CardError, ExperimentError
 from segbench.schema import yamlfile
 from segbench.schema.base import Spec
 from segbench.schema.cards import Name, Source, Text, checked_name
 from segbench.schema.catalog import Catalog
 from segbench.schema.claims import Claim
-from segbench.schema.code import code_of, look_in
 from segbench.schema.heads import Head, Model, head_named
 from segbench.schema.launching import Launch
 from segbench.schema.machine import Monitor

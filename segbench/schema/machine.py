@@ -10,10 +10,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
+from segbench.code.own import trusted_packages
 from segbench.errors import DataError
 from segbench.schema.base import Spec
 from segbench.schema.catalog import Catalog
-from segbench.schema.code import trusted_packages
 
 
 class Monitor(Spec):
@@ -36,7 +36,7 @@ class Machine(Spec):
     data: folders in which data sets are looked for. cache: Arrow files, downloaded archives and
     weights, cached features. weights: folders in which cards' weights files are looked for.
     code_folders: where trusted modules are looked for, after Python's own path; trusted: the
-    packages that may run (`segbench.schema.code`). threads: CPU threads of a trial; equal bits need
+    packages that may run (`segbench.code.own`). threads: CPU threads of a trial; equal bits need
     equal threads. stage_data_to: see `Launch`; may hold variables of the node, so it is the one path
     that is not absolute.
     """

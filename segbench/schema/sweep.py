@@ -11,13 +11,13 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
+from segbench.code.own import code_of, look_in
 from segbench.errors import CardError, ExperimentError
 from segbench.schema import yamlfile
 from segbench.schema.base import Spec, matches
 from segbench.schema.cards import BackboneCard, DatasetCard, Weights
 from segbench.schema.catalog import Catalog
 from segbench.schema.claims import OwnClaim, PlannedCell, check_cells, check_selectors
-from segbench.schema.code import code_of, look_in
 from segbench.schema.experiment import Experiment, Selector, place_of, with_value
 from segbench.schema.heads import (
     HEADS,

@@ -27,7 +27,7 @@ class Trial(Spec):
     weights: the parameters that the trunk starts from, None = random.
     start_from: the id of the trial whose final weights this one starts from.
     code: what the user's own functions were made of when the trial was planned, see
-    `segbench.schema.code.code_of`; empty where all are segbench's and torchvision's.
+    `segbench.code.own.code_of`; empty where all are segbench's and torchvision's.
     """
 
     backbone: BackboneCard

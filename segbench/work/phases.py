@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from segbench.code.own import code_in_use, difference
 from segbench.data.split import SegmentationSplit, open_split
 from segbench.data.staging import staged
 from segbench.errors import CardError
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.schema.cards import DatasetCard
-from segbench.schema.code import code_in_use, difference
 from segbench.schema.machine import Machine
 from segbench.schema.trial import Trial
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segbench.code.own import code_in_use, difference
 from segbench.data.chosen import fingerprint_here, stored_split
 from segbench.data.labels import image_label, palette_problem
 from segbench.data.prepared import changed_since
@@ -28,7 +29,6 @@ from segbench.runs.external import ExternalMethod
 from segbench.runs.predicted import prediction_files
 from segbench.runs.trial_files import Evaluation
 from segbench.schema.cards import DatasetCard
-from segbench.schema.code import code_in_use, difference
 from segbench.schema.machine import Machine
 from segbench.schema.matched import check_classes, matched_classes
 from segbench.schema.protocol import Protocol

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from segbench.code.own import look_in
 from segbench.data.shared import scored_part, shared_images, trained_part
 from segbench.data.split import SegmentationSplit, open_scored
 from segbench.data.staging import staged
@@ -17,7 +18,6 @@ from segbench.metrics.counts import Counted
 from segbench.models.segmenter import Segmenter
 from segbench.runs import trial_files
 from segbench.runs.trial_files import Evaluation
-from segbench.schema.code import look_in
 from segbench.schema.machine import Machine
 from segbench.schema.matched import ClassIndices, check_classes, matched_classes
 from segbench.schema.protocol import Protocol

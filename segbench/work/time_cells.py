@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
+from segbench.code.own import look_in
+from segbench.code.version import code_version
 from segbench.engine.checkpoint import load_into, load_weights
 from segbench.engine.cost import FLOPS_SIDE, passes_ms, steps_ms
 from segbench.engine.device import chosen_device, device_name, make_repeatable
@@ -18,12 +20,10 @@ from segbench.models.segmenter import Segmenter
 from segbench.runs import trial_files
 from segbench.runs.record import CellRecord, RunRecord, axes_key, load_run
 from segbench.runs.timings import FILE, Conditions, Timing, Timings, load_timings
-from segbench.schema.code import look_in
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.schema.sweep import chosen_values
 from segbench.schema.trial import Trial
-from segbench.version import code_version
 from segbench.work.phases import check_code, new_segmenter
 
 MIN_ROUNDS = 5

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from segbench.code.version import code_version
 from segbench.engine import ranks
 from segbench.engine.checkpoint import load_into, load_weights, remove_checkpoints, save_weights
 from segbench.engine.cost import forward_flops, forward_ms
@@ -49,7 +50,6 @@ from segbench.runs.trial_files import Provenance, Result
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.schema.trial import Trial
-from segbench.version import code_version
 from segbench.work.phases import TrialContext, check_code, new_segmenter, open_part
 from segbench.work.scoring import evaluate_trial
 from segbench.work.training import train_trial

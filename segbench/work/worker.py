@@ -16,11 +16,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from segbench.code.own import look_in, move_current_folder_last, trust
+from segbench.code.version import code_version
 from segbench.errors import LaunchError, SegbenchError
 from segbench.runs import trial_files
-from segbench.schema.code import look_in, move_current_folder_last, trust
 from segbench.schema.job import INTERRUPTED, RANK_LOST, UNRECORDED, Job
-from segbench.version import code_version
 from segbench.work.trial import Outcome, run_trial
 
 _STOP = threading.Event()

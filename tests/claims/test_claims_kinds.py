@@ -14,12 +14,12 @@ from segbench.claims.kind import Measured
 from segbench.claims.kinds import KINDS, usable, wrong_kinds
 from segbench.claims.planning import plan_claims, with_settle_note
 from segbench.claims.verdict import Region
+from segbench.code import own as own_code
 from segbench.commands.run import Flags, prepare_run
 from segbench.errors import ExperimentError
 from segbench.metrics.counts import Counts
 from segbench.report.claims_page import render_claims, render_plan
 from segbench.runs.record import RunRecord, record_of
-from segbench.schema import code
 from segbench.schema.base import Spec
 from segbench.schema.claims import (
     AnyClaim,
@@ -159,7 +159,7 @@ def project(toy_project, monkeypatch):
 def forget() -> None:
     """Let the next import read the files, as another process does."""
     sys.modules.pop(OWN, None)
-    code._loaded.clear()
+    own_code._loaded.clear()
 
 
 def claims_of(project):

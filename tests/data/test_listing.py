@@ -48,7 +48,7 @@ def test_prepare_finds_weights_in_a_folder_that_is_named(tmp_path, shared_weight
 
 
 def test_prepare_offline_downloads_nothing(monkeypatch, tmp_path):
-    monkeypatch.setattr("segbench.data.download.download", pytest.fail)
+    monkeypatch.setattr("segbench.fetch.download.download", pytest.fail)
     code, said = segbench("prepare", "vgg16", "alexnet", "--offline", "--cache", tmp_path)
     assert code == 2
     for name in ("vgg16", "alexnet"):  # what one lacks does not hide what the other lacks

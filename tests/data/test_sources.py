@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from segbench.cli import app
+from segbench.code import own as own_code
 from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.data.photographs import digest_of_pixels
 from segbench.data.prepare import preflight
@@ -19,7 +20,6 @@ from segbench.data.sources.base import CheckedPair
 from segbench.errors import DataError, ExperimentError
 from segbench.files import digest
 from segbench.runs import trial_files
-from segbench.schema import code
 from segbench.schema.cards import DatasetCard, SourceKind
 from segbench.schema.catalog import Catalog
 from segbench.schema.machine import Machine
@@ -83,7 +83,7 @@ def project(toy_project, monkeypatch):
 def forget() -> None:
     """Let the next import read the files, as another process does."""
     sys.modules.pop(MODULE, None)
-    code._loaded.clear()
+    own_code._loaded.clear()
 
 
 def card(project, kind: str = "own") -> DatasetCard:

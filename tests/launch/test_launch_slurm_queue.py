@@ -10,6 +10,7 @@ from command_line import invoked
 
 from segbench.cli.run import launch_settings
 from segbench.cli.watching import code_versions
+from segbench.code.version import package_digest
 from segbench.commands.estimate import estimated
 from segbench.commands.listing import prepare_all
 from segbench.commands.run import Flags, prepare_run
@@ -25,7 +26,6 @@ from segbench.runs.trial_files import Provenance, trial_folder, write_provenance
 from segbench.schema.job import Job
 from segbench.schema.launching import Launch
 from segbench.schema.machine import Machine
-from segbench.version import package_digest
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 from test_metrics import CLASSES, compare, counted, counts
 
 from segbench.claims.judge import judge
+from segbench.code import own as own_code
 from segbench.commands.run import Flags, prepare_run
 from segbench.errors import CardError, ExperimentError
 from segbench.runs.trial_files import evaluation_of, write_counts
-from segbench.schema import code
 from segbench.schema.claims import Compare
 from segbench.schema.protocol import Protocol
 from segbench.statistics.observations import Observation
@@ -64,13 +64,13 @@ claims:
 def own(tmp_path, monkeypatch):
     """Return a function that writes the module `mydice`, trusted, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(code.TRUSTED_VARIABLE, "mydice")
+    monkeypatch.setenv(own_code.TRUSTED_VARIABLE, "mydice")
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    monkeypatch.setattr(code, "_loaded", {})
+    monkeypatch.setattr(own_code, "_loaded", {})
 
     def write(text: str) -> None:
         sys.modules.pop("mydice", None)
-        code._loaded.pop("mydice", None)
+        own_code._loaded.pop("mydice", None)
         (tmp_path / "mydice.py").write_text(text)
 
     write(DICE)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from segbench.cli import app
+from segbench.code import own as own_code
 from segbench.commands.own_heads import wrong_heads
 from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.errors import CardError
@@ -16,7 +17,6 @@ from segbench.models.geometry import Coordinates
 from segbench.models.heads import HEAD_KINDS, build_head
 from segbench.models.heads.base import StageShape
 from segbench.runs import trial_files
-from segbench.schema import code
 from segbench.schema.cards import BackboneCard
 from segbench.schema.catalog import Catalog, read_card
 from segbench.schema.deconvolutions import Deconvolution
@@ -74,7 +74,7 @@ def project(toy_project, monkeypatch):
 def forget() -> None:
     """Let the next import read the files, as another process does."""
     sys.modules.pop(MODULE, None)
-    code._loaded.clear()
+    own_code._loaded.clear()
 
 
 def planned(project, *settings):

@@ -229,9 +229,9 @@ def test_weights_are_fetched_once_into_the_cache_and_verified(tmp_path, monkeypa
         path.parent.mkdir(parents=True)
         path.write_bytes(source.read_bytes())
 
-    module = types.ModuleType("segbench.data.download")
+    module = types.ModuleType("segbench.fetch.download")
     monkeypatch.setattr(module, "download", download, raising=False)
-    monkeypatch.setitem(sys.modules, "segbench.data.download", module)
+    monkeypatch.setitem(sys.modules, "segbench.fetch.download", module)
     url, digits = "https://example.org/squeezenet-x.pth", sha256_of_file(source)[:8]
     weights = CARD.weights["imagenet"].revised(url=url, sha256=digits)
     card = CARD.revised(weights={"imagenet": weights})

@@ -9,12 +9,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from toy_world import train_all
 
+from segbench.code import own as own_code
 from segbench.commands import preflight
 from segbench.commands.run import Flags, prepare_run, unfinished
 from segbench.errors import DataError, ExperimentError
 from segbench.files import read_json
 from segbench.runs import trial_files
-from segbench.schema import code
 from segbench.schema.machine import Machine
 from segbench.work.scoring import load_segmenter
 from segbench.work.trial import run_trial
@@ -62,7 +62,7 @@ def forget() -> None:
     """Let the next import read the files, as another process does."""
     for name in [name for name in sys.modules if name.startswith(MODULE)]:
         del sys.modules[name]
-    code._loaded.clear()
+    own_code._loaded.clear()
 
 
 def change(project, text="CHANNELS = 4  # other\n") -> None:

@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
+from segbench.code import own as own_code
+from segbench.code.own import code_of, difference
 from segbench.errors import CardError
-from segbench.schema import code
-from segbench.schema.code import code_of, difference
 
 
 @pytest.fixture(autouse=True)
 def _own_path(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "here")])
-    monkeypatch.setattr(code, "_loaded", {})
+    monkeypatch.setattr(own_code, "_loaded", {})
 
 
 @pytest.fixture
@@ -128,9 +128,9 @@ def test_code_in_use_is_that_which_was_imported(here, tmp_path):
     path.write_text("def build():\n    return 1\n")
     before = code_of(["ownnet:build"])
     try:
-        assert code.trusted_function("ownnet:build")() == 1
+        assert own_code.trusted_function("ownnet:build")() == 1
         path.write_text("def build():\n    return 2\n")
-        assert code.code_in_use(["ownnet:build"]) == before != code_of(["ownnet:build"])
+        assert own_code.code_in_use(["ownnet:build"]) == before != code_of(["ownnet:build"])
     finally:
         sys.modules.pop("ownnet", None)
 
@@ -139,7 +139,7 @@ def test_a_folder_of_yaml_called_datasets_hides_nothing(tmp_path):
     (tmp_path / "datasets").mkdir()
     (tmp_path / "numbers.py").write_text("raise AssertionError('stands in for a module of Python')")
     lines = [
-        "from segbench.schema.code import look_in, move_current_folder_last",
+        "from segbench.code.own import look_in, move_current_folder_last",
         "move_current_folder_last()",
         f"look_in([{str(tmp_path)!r}])",
         "import numbers",

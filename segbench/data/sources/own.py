@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from segbench.code.own import FAULTS, code_of, trusted_function
 from segbench.data.layout import possible_roots
 from segbench.data.photographs import digest_of_pixels
 from segbench.data.sources.base import CheckedPair, Progress, SplitSource, png
 from segbench.errors import CardError, DataError
 from segbench.files import check_file_names
 from segbench.schema.cards import IGNORE_INDEX, Reader
-from segbench.schema.code import FAULTS, code_of, trusted_function
 
 
 class OwnSource(SplitSource):

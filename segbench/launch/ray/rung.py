@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from segbench.code.own import move_current_folder_last
 from segbench.errors import SegbenchError
 from segbench.files import read_json, write_json
 from segbench.launch.node import end_with_parent
 from segbench.runs import trial_files
-from segbench.schema.code import move_current_folder_last
 from segbench.schema.job import INTERRUPTED, UNRECORDED, Job
 
 

@@ -9,11 +9,11 @@ finest one; segbench upsamples that as it does an FCN's. N images, C classes, D 
 import torch
 from torch import Tensor, nn
 
+from segbench.code.own import FAULTS, trusted_function
 from segbench.errors import CardError
 from segbench.models.geometry import Coordinates
 from segbench.models.heads.base import IMAGE, HeadModule, StageShape, score_upsampling
 from segbench.models.upsampling import LearnedUpsampling, UpsamplingStep
-from segbench.schema.code import FAULTS, trusted_function
 from segbench.schema.heads import Head
 
 

@@ -6,6 +6,7 @@ by its name and version. Knows nothing of what the code is for.
 """
 
 import ast
+import hashlib
 import importlib
 import os
 import sys
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segbench.errors import CardError, listed
-from segbench.files import sha256_of_file
 
 TRUSTED_VARIABLE = "SEGBENCH_TRUSTED"
 _OURS = "segbench"
@@ -164,7 +164,7 @@ def _digests(name: str) -> dict[str, str]:
     installed = _distribution(module, spec)
     if installed is not None:
         return {module.partition(".")[0]: installed}
-    return {source.module: sha256_of_file(source.path) for source in _sources(module)}
+    return {s.module: hashlib.sha256(s.path.read_bytes()).hexdigest() for s in _sources(module)}
 
 
 def _sources(module: str) -> list[UserModule]:

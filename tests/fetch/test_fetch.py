@@ -15,13 +15,13 @@ import pytest
 from command_line import invoked
 from PIL import Image
 
-from segbench.data import unpack as unpack_module
-from segbench.data.download import download
 from segbench.data.layout import archive_file, download_folder, own_folder
 from segbench.data.prepare import preflight, prepare_dataset
 from segbench.data.split import open_split
-from segbench.data.unpack import unpack
 from segbench.errors import DataError
+from segbench.fetch import unpack as unpack_module
+from segbench.fetch.download import download
+from segbench.fetch.unpack import unpack
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 

@@ -1,0 +1,1 @@
+"""Which code makes the numbers: segbench's own version, and the sources of a user's modules."""

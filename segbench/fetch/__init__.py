@@ -1,0 +1,1 @@
+"""Files from elsewhere: download them, unpack archives of strangers."""
