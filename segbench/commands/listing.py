@@ -197,7 +197,12 @@ def checked(path: Path, cards: tuple[Path, ...]) -> Checked:
 
             verify_card(read_card(path, BackboneCard, catalog=catalog))
         else:
-            code_of(_functions(read_card(path, DatasetCard, catalog=catalog)))
+            card = read_card(path, DatasetCard, catalog=catalog)
+            code_of(_functions(card))
+            if card.groups is not None:
+                from segbench.data.grouped import noted_groups
+
+                noted_groups([card], Machine.from_environment())
     except SegbenchError as error:
         problems += str(error).splitlines()
     return Checked(problems, [])
@@ -250,7 +255,7 @@ def prepare_all(
                 card.name,
                 prepare_dataset(card, machine, download_missing=download, progress=progress),
             )
-        except DataError as error:
+        except (CardError, DataError) as error:
             problems.append(str(error))
     for backbone, chosen in backbones:
         shown = progress and partial(progress, f"downloading weights of {backbone.name}")

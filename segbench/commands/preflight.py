@@ -12,7 +12,7 @@ from pathlib import Path
 from segbench.claims.kinds import wrong_kinds
 from segbench.code.own import difference
 from segbench.commands.own_heads import wrong_heads
-from segbench.commands.run import PreparedRun
+from segbench.commands.run import PreparedRun, groups_here
 from segbench.errors import CardError, DataError, ResultError
 from segbench.files import digest, write_text
 from segbench.runs import trial_files
@@ -48,11 +48,21 @@ def missing_files(prepared: PreparedRun) -> list[str]:
         *_untrue_cards(prepared, with_weights=not lacking_weights),
         *wrong_heads(prepared.asked.trials.values(), Path(prepared.machine.cache)),
         *wrong_kinds(experiment.claims),
+        *_wrong_groups(prepared),
         *sentences,
         *lacking_weights,
         *_unwritable(Path(prepared.machine.cache), "--cache or $SEGBENCH_CACHE"),
         *_unwritable(prepared.run_folder, "--results"),
     ]
+
+
+def _wrong_groups(prepared: PreparedRun) -> list[str]:
+    """Return a sentence where a card gives an image no group."""
+    try:
+        groups_here(prepared)
+    except (CardError, DataError) as error:
+        return [str(error)]
+    return []
 
 
 def shared_images_in_words(prepared: PreparedRun) -> list[str]:

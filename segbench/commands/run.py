@@ -25,6 +25,7 @@ from segbench.runs.record import RunRecord, record_of, write_run
 from segbench.runs.tuning import best_samples
 from segbench.schema.catalog import Catalog
 from segbench.schema.experiment import MOST_SEEDS, Experiment, read_experiment
+from segbench.schema.groups import NotedGroups
 from segbench.schema.job import Job
 from segbench.schema.machine import Machine
 from segbench.schema.search import Search
@@ -213,14 +214,32 @@ def unfinished(prepared: PreparedRun, *, retry_failed: bool) -> dict[str, Trial]
 
 
 def record_run(prepared: PreparedRun, command: str) -> RunRecord:
-    """Write the run's record; return it with the earlier cells that stay."""
+    """Write the run's record; return it with the earlier cells that stay.
+
+    Raises:
+        CardError: a card gives no group to an image.
+        DataError: names of images cannot be read.
+    """
     asked = record_of(
         prepared.asked, command,
         hidden_cards=prepared.hidden_cards, looks=prepared.settling.looks,
         schedule=prepared.settling.schedule, tuned=prepared.tuned,
-    )  # fmt: skip
+    ).model_copy(update={"groups": groups_here(prepared)})  # fmt: skip
     asked = with_earlier_looks(prepared.run_folder, asked, prepared.whole)
     return write_run(prepared.run_folder, asked, prepared.whole)
+
+
+def groups_here(prepared: PreparedRun) -> dict[str, NotedGroups]:
+    """Return the groups of each data set that the run trains on or scores; raises as `record_run`."""
+    cards = {id(trial.dataset): trial.dataset for trial in prepared.whole.trials.values()}
+    protocols = prepared.whole.experiment.evaluate.values()
+    scored = [p.scored_card(card) for card in cards.values() for p in protocols]
+    every = {card.name: card for card in (*cards.values(), *scored) if card.groups is not None}
+    if not every:
+        return {}
+    from segbench.data.grouped import noted_groups
+
+    return noted_groups(every.values(), prepared.machine)
 
 
 def start(

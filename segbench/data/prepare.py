@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from segbench.data.chosen import stored_split
+from segbench.data.grouped import noted_groups
 from segbench.data.layout import archive_file, archive_mark, download_folder
 from segbench.data.prepared import is_here, lacking, not_here, open_prepared
 from segbench.data.shared import SplitPart, shared_in_words
@@ -10,6 +11,7 @@ from segbench.errors import DataError
 from segbench.fetch.download import download
 from segbench.fetch.unpack import unpack
 from segbench.schema.cards import DatasetCard
+from segbench.schema.groups import counted_groups
 from segbench.schema.machine import Machine
 
 Progress = Callable[[str, int, int | None], None]  # (what, done, of)
@@ -30,6 +32,7 @@ def prepare_dataset(
     another is ready.
 
     Raises:
+        CardError: the card gives an image no group.
         DataError: a file is wrong, of whichever split, or no split is ready.
     """
     ready, absent, reason = {}, [], ""
@@ -58,7 +61,18 @@ def prepare_dataset(
         raise DataError("\n".join(not_here(card, split, machine) for split in absent))
     without = f"; not here: {', '.join(absent)}{reason}" if absent else ""
     said = f"ready: {', '.join(ready.values())}{without}"
-    return "\n".join([said, *_shared(card, tuple(ready), machine)])
+    return "\n".join([said, *_grouped(card, machine), *_shared(card, tuple(ready), machine)])
+
+
+def _grouped(card: DatasetCard, machine: Machine) -> list[str]:
+    """Return a sentence on the groups of each split, for a card that has groups."""
+    found = (
+        f"{split} {counted_groups(part.num_groups, noted.groups.noun)}"
+        for noted in noted_groups([card], machine).values()
+        for split, part in noted.splits.items()
+    )
+    told = ", ".join(found)
+    return [f"groups: {told}"] if told else []
 
 
 def _shared(card: DatasetCard, splits: Sequence[str], machine: Machine) -> list[str]:

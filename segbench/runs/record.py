@@ -19,6 +19,7 @@ from segbench.schema.base import Spec
 from segbench.schema.cards import Name, checked_name
 from segbench.schema.claims import Claim
 from segbench.schema.experiment import Experiment
+from segbench.schema.groups import NotedGroups
 from segbench.schema.protocol import Protocol
 from segbench.schema.searched import Tuned
 from segbench.schema.sweep import Plan
@@ -63,7 +64,8 @@ class RunRecord(Spec):
     claims were judged before more seeds were asked for than that rule gives. first_claims: those
     that the first verdicts were about, on `first_seeds` seeds; empty while the claims are the same.
     first_cells: axes and protocol of the cells that those verdicts were about, if the sweep or the
-    protocols were changed since. tuned: what `run --best` took from a search.
+    protocols were changed since. tuned: what `run --best` took from a search. groups: by data set, where
+    its images come in groups.
     """
 
     experiment: Experiment
@@ -80,6 +82,7 @@ class RunRecord(Spec):
     first_seeds: int = 0
     first_cells: tuple[dict[str, str], ...] = ()
     tuned: tuple[Tuned, ...] = ()
+    groups: dict[Name, NotedGroups] = {}
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -263,7 +266,11 @@ def write_run(run_folder: Path, record: RunRecord, whole: Plan) -> RunRecord:
     ]
     order = {cell.trial_id: index for index, cell in enumerate(whole.cells)}
     cells = sorted((*record.cells, *kept), key=lambda cell: order.get(cell.trial_id, -1))
-    kept_of: dict[str, object] = {"added": before.added, "top_ups": before.top_ups}
+    kept_of: dict[str, object] = {
+        "added": before.added,
+        "top_ups": before.top_ups,
+        "groups": {**before.groups, **record.groups},
+    }
     if kept and asked <= {cell.trial_id for cell in before.cells}:
         kept_of["command"] = before.command  # the wider one made all that the tables show
     merged = record.model_copy(update={"cells": tuple(cells), **kept_of})

@@ -363,6 +363,65 @@ class Reader(Spec):
     arguments: dict[str, Argument] = {}
 
 
+class Groups(Spec):
+    """Which images belong together: frames of one drive, slices of one patient, tiles of one photograph.
+
+    Images of a group are alike, so that many of them say less than as many independent ones. Give
+    `pattern` or `file`.
+
+    pattern: a regular expression that is searched for in each image's name, with one named part:
+    `(?P<drive>[^_]+)_`. What the part matches is the image's group, and its name says what groups are.
+    file: beside the card; each line has an image's name and its group. called: what a group of the
+    file is. members: image name -> group, as read from the file.
+    """
+
+    not_identity = frozenset({"file", "called"})
+
+    pattern: str | None = None
+    file: RelativePath | None = None
+    called: Text = "group"
+    members: dict[str, Text] = {}
+
+    @field_validator("pattern")
+    @classmethod
+    def _one_named_part(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            parts = re.compile(pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression ({error})") from error
+        if len(parts) != 1:
+            raise ValueError(
+                f"expected one named part, such as (?P<drive>[^_]+)_, but {pattern!r} has {len(parts)}"
+            )
+        return pattern
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if (self.pattern is None) == (self.file is None):
+            raise ValueError("give exactly one of `pattern` and `file`")
+        if self.pattern is not None and (self.called != "group" or self.members):
+            raise ValueError(
+                "`called` and `members` belong to a `file`; a pattern's part has a name"
+            )
+        return self
+
+    @property
+    def noun(self) -> str:
+        """What one group is, such as `drive`."""
+        if self.pattern is None:
+            return self.called
+        return next(iter(re.compile(self.pattern).groupindex))
+
+    def of(self, name: str) -> str | None:
+        """Return the group of the image of this name, None where it has none."""
+        if self.pattern is None:
+            return self.members.get(name)
+        found = re.search(self.pattern, name)
+        return found[self.noun] if found else None
+
+
 class View(Spec):
     """A controlled change of a data set, applied when labels are read, so that nothing else varies.
 
@@ -389,20 +448,21 @@ class DatasetCard(Spec):
     """Images with a class index for every pixel: where they lie and what their values mean.
 
     name: the file's stem. title: for tables. roots: folders under the data folder in which the data may
-    lie; the first that exists is taken. splits: name -> files. drawn: images that segbench draws itself, in
-    place of splits. reader: a function of yours that yields the images, in place of splits. classes: their
-    names, by index. palette: a colour for each class. background: the index of the class that is no object.
-    ignore_index: the value of void in labels as segbench holds them.
-    encoding: how raw values of label files read as classes. exif: whether labels are drawn on photographs
-    as EXIF's orientation has them shown (`apply`) or as their pixels are `stored`; where an orientation is
-    found the card must say it. image_bits: how many bits are significant in photographs with 16 bits per
-    value; others are read as they are. archives: files that `segbench prepare` downloads. hub: the same
-    data elsewhere, for the reader. view: a controlled change of the data. licence: of the data. source: the
-    paper. notes: for the reader.
+    lie; the first that exists is taken. splits: name -> files. drawn: images that segbench draws
+    itself, in place of splits. reader: a function of yours that yields the images, in place of splits.
+    groups: which images belong together, where they are not independent. classes: their names, by
+    index. palette: a colour for each class. background: the index of the class that is no object.
+    ignore_index: the value of void in labels as segbench holds them. encoding: how raw values of label
+    files read as classes. exif: whether labels are drawn on photographs as EXIF's orientation has them
+    shown (`apply`) or as their pixels are `stored`; where an orientation is found the card must say it.
+    image_bits: how many bits are significant in photographs with 16 bits per value; others are read as
+    they are. archives: files that `segbench prepare` downloads. hub: the same data elsewhere, for the
+    reader. view: a controlled change of the data. licence: of the data. source: the paper. notes: for
+    the reader.
     """
 
     not_identity = frozenset(
-        {"title", "roots", "palette", "archives", "hub", "licence", "source", "notes"}
+        {"title", "roots", "groups", "palette", "archives", "hub", "licence", "source", "notes"}
     )
 
     name: Name
@@ -411,6 +471,7 @@ class DatasetCard(Spec):
     splits: dict[Name, Split] = {}
     drawn: Drawn | None = None
     reader: Reader | None = None
+    groups: Groups | None = None
     classes: Annotated[tuple[Text, ...], Field(min_length=2)]
     palette: tuple[tuple[int, int, int], ...]
     background: Annotated[int, Field(ge=0)] | None = None

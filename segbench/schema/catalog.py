@@ -16,6 +16,7 @@ from segbench.errors import CardError
 from segbench.schema import yamlfile
 from segbench.schema.base import Spec
 from segbench.schema.cards import BackboneCard, DatasetCard, card_stem
+from segbench.schema.groups import read_members
 from segbench.schema.torchvision_weights import with_only_weights, with_published_weights
 
 Kind = Literal["backbones", "datasets"]
@@ -182,6 +183,10 @@ def _with_base(
     seen: tuple[str, ...],
 ) -> dict[str, Any]:
     data = with_only_weights(dict(document.data))
+    if isinstance(data.get("groups"), dict) and isinstance(data["groups"].get("file"), str):
+        # read here, since a trial must know its groups on machines without the user's cards
+        members = read_members(path.parent / data["groups"]["file"])
+        data["groups"] = {**data["groups"], "members": members}
     base = data.pop("base", None)
     if base is None:
         return data

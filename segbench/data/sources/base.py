@@ -56,6 +56,14 @@ class SplitSource:
         """
         return None
 
+    def names(self) -> list[str] | None:
+        """Return the images' names in the split's order; None where they are not known unread.
+
+        Raises:
+            DataError: what says them cannot be read.
+        """
+        return None
+
     def check(self) -> None:
         """Look at what can be seen quickly, before a run whose trials would convert the split.
 

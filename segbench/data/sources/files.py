@@ -54,8 +54,12 @@ class FilesSource(SplitSource):
 
     def key(self) -> Any:
         """Return the folder and the names of the images."""
+        return [str(self._root), *self.names()]
+
+    def names(self) -> list[str]:
+        """Return the names that the split's list or its label files have."""
         assert self._root is not None
-        return [str(self._root), *image_names(self.card.splits[self.split], self._root)]
+        return image_names(self.card.splits[self.split], self._root)
 
     def check(self) -> None:
         """Look for every file of every pair; no file is opened."""
