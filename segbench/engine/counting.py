@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segbench.metrics.pixels import pixel_counts
 from segbench.schema.cards import IGNORE_INDEX
 
 
@@ -22,33 +23,21 @@ def confusion_matrix(
     Raises:
         ValueError: the shapes differ, or a label is neither a class nor `ignore_index`.
     """
-    if prediction.shape != label.shape:
-        raise ValueError(
-            f"prediction and label must have one shape, but got {tuple(prediction.shape)} and "
-            f"{tuple(label.shape)}"
-        )
-    true = label.reshape(-1).to(torch.int64)
-    predicted = prediction.reshape(-1).to(torch.int64)
-    counted = true != ignore_index
-    true, predicted = true[counted], predicted[counted]
-    if true.numel() and not 0 <= int(true.min()) <= int(true.max()) < num_classes:
-        raise ValueError(
-            f"labels must lie in 0..{num_classes - 1} or be {ignore_index}, but range from "
-            f"{int(true.min())} to {int(true.max())}"
-        )
-    outside = (predicted < 0) | (predicted >= num_classes)
-    predicted = torch.where(outside, num_classes, predicted)
-    cells = torch.bincount(
-        true * (num_classes + 1) + predicted, minlength=num_classes * (num_classes + 1)
+    return pixel_table(prediction, label, num_classes, ignore_index=ignore_index)[:num_classes]
+
+
+def pixel_table(
+    prediction: Tensor, label: Tensor, num_classes: int, *, ignore_index: int = IGNORE_INDEX
+) -> Tensor:
+    """Return the (C + 1, C + 1) int64 pixels by label and prediction, on the label's device.
+
+    The confusion matrix, and below it a row of the pixels with label `ignore_index`. Raises as
+    `confusion_matrix`.
+    """
+    counted = pixel_counts(
+        prediction.cpu().numpy(), label.cpu().numpy(), num_classes, ignore_index=ignore_index
     )
-    return cells.reshape(num_classes, num_classes + 1)  # (C, C + 1)
-
-
-def void_predictions(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """Return (C,) int64: how many unlabelled pixels are predicted as each class."""
-    predicted = prediction.reshape(-1).to(torch.int64)[label.reshape(-1) == IGNORE_INDEX]
-    predicted = predicted[(predicted >= 0) & (predicted < num_classes)]
-    return torch.bincount(predicted, minlength=num_classes)
+    return torch.from_numpy(counted).to(label.device)
 
 
 def boundary_counts(
@@ -63,21 +52,16 @@ def boundary_counts(
     Source: Cheng et al., Boundary IoU, CVPR 2021, for masks of one class; here for all at once.
     """
     inside = (prediction >= 0) & (prediction < num_classes)
-    predicted = torch.where(inside, prediction, num_classes).to(torch.int64)
-    on_predicted = _on_boundary(predicted, width_px) & inside
-    labelled = label != IGNORE_INDEX
-    on_label = _on_boundary(label, width_px) & labelled
+    predicted = prediction.to(torch.int16).masked_fill(~inside, num_classes)
+    true = label.to(torch.int16)
+    on_predicted = _on_boundary(predicted, width_px)
     if not counts_void:
-        on_predicted &= labelled
-    both = on_label & on_predicted & (predicted == label)
-    true = label.to(torch.int64)
-    return torch.stack(
-        [
-            torch.bincount(true[both], minlength=num_classes),
-            torch.bincount(true[on_label], minlength=num_classes),
-            torch.bincount(predicted[on_predicted], minlength=num_classes),
-        ]
-    )
+        on_predicted &= true != IGNORE_INDEX
+    true = true.masked_fill(~_on_boundary(true, width_px), IGNORE_INDEX)
+    predicted = predicted.masked_fill(~on_predicted, num_classes)
+    table = pixel_table(predicted, true, num_classes)
+    labels, predictions = table[:num_classes].sum(1), table[:, :num_classes].sum(0)
+    return torch.stack([table.diagonal()[:num_classes], labels, predictions])
 
 
 def boundary_width_px(share: float, size: tuple[int, int]) -> int:
@@ -86,11 +70,24 @@ def boundary_width_px(share: float, size: tuple[int, int]) -> int:
 
 
 def _on_boundary(values: Tensor, width_px: int) -> Tensor:
-    """Return (H, W) bool: whether a square window around the pixel is not all of its value."""
-    padded = F.pad(values.float()[None, None], (width_px,) * 4, value=-1.0)  # no map holds -1
+    """Return (H, W) bool: whether a square window around the pixel is not all of its value.
+
+    It is so where two neighbours in the window differ.
+    """
+    padded = F.pad(values, (width_px,) * 4, value=-1)  # no map holds -1
     window = 2 * width_px + 1
-    highest, lowest = (
-        F.max_pool2d(F.max_pool2d(sign * padded, (window, 1), stride=1), (1, window), stride=1)
-        for sign in (1, -1)
+    across, down = padded[:, 1:] != padded[:, :-1], padded[1:] != padded[:-1]
+    return _any_of(_any_of(across, window - 1, dim=1), window, dim=0) | _any_of(
+        _any_of(down, window, dim=1), window - 1, dim=0
     )
-    return (highest != -lowest)[0, 0]
+
+
+def _any_of(found: Tensor, number: int, *, dim: int) -> Tensor:
+    """Return whether any of so many neighbours from each place on was found; doubles its reach."""
+    reach = 1
+    while reach < number:
+        further = min(reach, number - reach)
+        length = found.shape[dim] - further
+        found = found.narrow(dim, 0, length) | found.narrow(dim, further, length)
+        reach += further
+    return found

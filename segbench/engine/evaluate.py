@@ -16,8 +16,7 @@ from segbench.data.split import SegmentationSplit
 from segbench.engine.counting import (
     boundary_counts,
     boundary_width_px,
-    confusion_matrix,
-    void_predictions,
+    pixel_table,
 )
 from segbench.engine.crf import Unrefined, refined_predictions
 from segbench.engine.predict import predict, unrefined
@@ -70,8 +69,8 @@ def evaluate(
             sample = split.sample(index)
             with naming(sample.name):
                 prediction = predict(segmenter, sample.image.to(device), protocol)
-            label = scored_label(sample.label, protocol).to(device)
-            yield sample.name, reindexed(prediction, classes), label
+            predicted = reindexed(prediction.to(torch.int16).cpu(), classes)  # one transfer
+            yield sample.name, predicted, scored_label(sample.label, protocol)
             on_image(index + 1)
 
     return count_predictions(pairs(), num_classes=split.num_classes, protocol=protocol)
@@ -136,10 +135,10 @@ def count_predictions(
     boundaries: list[Tensor] = []
     total = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
     for name, prediction, label in pairs:
-        confusion = confusion_matrix(prediction, label, num_classes).cpu()
-        predicted = confusion[:, :num_classes].sum(0)
-        if protocol.void == "false_positive":
-            predicted = predicted + void_predictions(prediction, label, num_classes).cpu()
+        table = pixel_table(prediction, label, num_classes).cpu()
+        confusion = table[:num_classes]
+        seen = table if protocol.void == "false_positive" else confusion
+        predicted = seen[:, :num_classes].sum(0)
         names.append(name)
         rows.append(torch.stack([confusion.diagonal(), confusion.sum(1), predicted]))  # (3, C)
         total += confusion

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from segbench.errors import DataError
 from segbench.metrics.counts import Counts
+from segbench.metrics.pixels import pixel_counts
 
 IGNORE_INDEX = 255
 
@@ -52,29 +53,13 @@ def _count(
     prediction: NDArray, label: NDArray, num_classes: int, ignore_index: int, name: str | int
 ) -> NDArray[np.int64]:
     """Return (3, C): pixels in both, labelled and predicted, of one image."""
-    if prediction.shape != label.shape:
-        raise DataError(
-            f"image {name}: prediction and label must have one shape, but have "
-            f"{prediction.shape} and {label.shape}"
-        )
     for what, values in (("prediction", prediction), ("label", label)):
         if values.dtype.kind not in "iub":
             raise DataError(
                 f"image {name}: the {what} holds {values.dtype}; give class indices as integers"
             )
-    labelled = label != ignore_index
-    true = label[labelled].astype(np.int64)
-    said = prediction[labelled].astype(np.int64)
-    if true.size and not 0 <= true.min() <= true.max() < num_classes:
-        raise DataError(
-            f"image {name}: labels must lie in 0..{num_classes - 1} or be {ignore_index}, but range "
-            f"from {true.min()} to {true.max()}"
-        )
-    is_class = (said >= 0) & (said < num_classes)
-    return np.stack(
-        [
-            np.bincount(true[said == true], minlength=num_classes),
-            np.bincount(true, minlength=num_classes),
-            np.bincount(said[is_class], minlength=num_classes),
-        ]
-    )
+    try:
+        table = pixel_counts(prediction, label, num_classes, ignore_index=ignore_index)[:-1]
+    except ValueError as error:
+        raise DataError(f"image {name}: {error}") from error
+    return np.stack([table.diagonal(), table.sum(1), table[:, :-1].sum(0)])
