@@ -3,12 +3,16 @@
 A run is compared with the files at hand before anything starts. Letters: N images.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.prepared import Contents, contents_here
+from segbench.errors import DataError
 from segbench.files import digest
 from segbench.schema.cards import DatasetCard
+from segbench.schema.groups import groups_of
 from segbench.schema.machine import Machine
 
 
@@ -57,12 +61,24 @@ def fingerprint_here(
 
 
 def _held_out(contents: Contents, card: DatasetCard) -> NDArray[np.bool_]:
-    """Return (N,) which images of `train` the view holds out: the one place where that is drawn.
-
-    Each image has a lot of its own. A data set whose images come in groups (frames of one drive)
-    wants one lot for a group, so that no image is judged by its neighbours.
-    """
-    return _drawn_lots(contents, "holdout") < card.view.holdout
+    """Return (N,) which images of `train` the view holds out: the one place where that is drawn."""
+    if card.view.holdout_by == "image":
+        return _drawn_lots(contents.names, "holdout") < card.view.holdout
+    groups = groups_of(card, contents.names)
+    assert groups is not None  # the card says so
+    names, sizes = np.unique(groups, return_counts=True)
+    if len(names) < 2:
+        raise DataError(
+            f"{card.name}: view.holdout_by: all images of train are of one {card.groups.noun}, and a "
+            "whole one is to be held out while others are trained on; hold out by image"
+        )
+    order = np.argsort(_drawn_lots(names.tolist(), "holdout"))
+    held, left = [], card.view.holdout * len(groups)
+    for index in order:
+        if len(held) < len(names) - 1 and sizes[index] < 2 * left:  # nearer to the share with it
+            held.append(names[index])
+            left -= sizes[index]
+    return np.isin(groups, held or [names[np.argmin(sizes)]])
 
 
 def _stays(contents: Contents, card: DatasetCard) -> NDArray[np.bool_]:
@@ -70,10 +86,10 @@ def _stays(contents: Contents, card: DatasetCard) -> NDArray[np.bool_]:
     stays = np.ones(len(contents.names), dtype=bool)
     for name, share in card.view.thin.items():
         has = contents.pixels[:, card.classes.index(name)] > 0
-        stays &= ~has | (_drawn_lots(contents, name) < share)
+        stays &= ~has | (_drawn_lots(contents.names, name) < share)
     return stays
 
 
-def _drawn_lots(contents: Contents, what: str) -> NDArray[np.float64]:
-    """Return (N,) numbers in [0, 1) that depend on an image's name alone, not on seed or order."""
-    return np.array([int(digest([what, name], length=13), 16) / 16**13 for name in contents.names])
+def _drawn_lots(names: Sequence[str], what: str) -> NDArray[np.float64]:
+    """Return (N,) numbers in [0, 1) that depend on a name alone, not on seed or order."""
+    return np.array([int(digest([what, name], length=13), 16) / 16**13 for name in names])

@@ -422,6 +422,9 @@ class Groups(Spec):
         return found[self.noun] if found else None
 
 
+HoldoutBy = Literal["image", "group"]
+
+
 class View(Spec):
     """A controlled change of a data set, applied when labels are read, so that nothing else varies.
 
@@ -429,7 +432,9 @@ class View(Spec):
     keep: the only classes that stay (the others are dropped). void_as_class: the ignored pixels
     become one more class, as the KTH study did. thin: class name -> the share of the training
     images with that class that stay. holdout: the share of the training images that become the
-    split `holdout`, for searches that must not see the reported split.
+    split `holdout`, for searches that must not see the reported split. holdout_by: whether single
+    images are held out, or whole groups of the card's `groups`, as near to that share as they come:
+    at least one, and never all.
     """
 
     merge: dict[str, tuple[str, ...]] = {}
@@ -438,6 +443,7 @@ class View(Spec):
     void_as_class: bool = False
     thin: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    holdout_by: HoldoutBy = "image"
 
 
 Exif = Literal["apply", "stored"]
@@ -543,6 +549,10 @@ class DatasetCard(Spec):
         problems = [
             f"view: no class {name!r} in {self.name}" for name in named if name not in self.classes
         ]
+        if view.holdout_by == "group" and self.groups is None:
+            problems.append(
+                f"view.holdout_by: {self.name} says of no image which group it is in; add `groups`"
+            )
         if view.keep and (view.drop or view.merge):
             problems.append("view: `keep` goes alone, without `drop` or `merge`")
         twice = sorted(
@@ -634,6 +644,13 @@ class DatasetCard(Spec):
                 colours.setdefault(index, colour)
         seen = tuple(colours[index] for index in sorted(colours))
         return (*seen, VOID_COLOUR) if self.view.void_as_class else seen
+
+    def identity(self) -> dict[str, Any]:
+        """See `Spec`. Groups change no number unless they say what is held out of the training."""
+        found = super().identity()
+        if self.groups is not None and self.view.holdout_by == "group":
+            found["groups"] = self.groups.identity()
+        return found
 
     def content_digest(self) -> str:
         """Return the digest of what the stored images and labels depend on: not of the view."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from segbench.schema.base import Spec
+from segbench.schema.cards import HoldoutBy
 from segbench.schema.metric_names import MetricName
 
 Range = tuple[float, float]
@@ -65,7 +66,8 @@ class Search(Spec):
     worse of them early (on Ray): at grace_steps, then at reduction times as many, and so on, one in
     `reduction` goes on. parameters: dotted key, as in an override -> its values. samples: how many are
     drawn. metric: what they are judged by. holdout: the share of the training images that samples are
-    judged by and not trained on. seed: of the drawing. per: axes of the sweep whose values each get a best
+    judged by and not trained on. holdout_by: single images of these, or whole groups where the data set's
+    card has `groups`. seed: of the drawing. per: axes of the sweep whose values each get a best
     sample of their own, such as `[backbone]`; none: one for all cells. Every value is tried with the same
     samples. grace_steps: no sample is stopped before (asha). reduction: one in so many goes on (asha).
     """
@@ -75,6 +77,7 @@ class Search(Spec):
     samples: Annotated[int, Field(ge=1)] = 20
     metric: MetricName = "mean_iou"
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    holdout_by: HoldoutBy = "image"
     seed: int = 0
     per: tuple[str, ...] = ()
     grace_steps: Annotated[int, Field(ge=1)] | None = None

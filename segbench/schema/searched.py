@@ -14,6 +14,7 @@ from segbench.schema.search import Search
 from segbench.schema.sweep import Cell
 
 HOLDOUT = "dataset.view.holdout"
+_HOLDOUT_BY = "dataset.view.holdout_by"
 
 
 class Tuned(Spec):
@@ -74,10 +75,10 @@ def searched(experiment: Experiment) -> Experiment:
 def _variants_of(search: Search) -> dict[str, dict[str, Any]]:
     samples = search.drawn_samples()
     digits = len(str(len(samples) - 1))
-    return {
-        f"sample{index:0{digits}}": {HOLDOUT: search.holdout, **sample}
-        for index, sample in enumerate(samples)
-    }
+    held: dict[str, Any] = {HOLDOUT: search.holdout}
+    if search.holdout_by == "group":
+        held[_HOLDOUT_BY] = search.holdout_by
+    return {f"sample{index:0{digits}}": {**held, **sample} for index, sample in enumerate(samples)}
 
 
 def is_search(experiment: Experiment) -> bool:
@@ -93,7 +94,7 @@ def is_search(experiment: Experiment) -> bool:
 def settings_of(experiment: Experiment, sample: str) -> dict[str, Any]:
     """Return the settings of a sample of a search, without what makes it one."""
     variant = experiment.variants[sample]
-    return {key: value for key, value in variant.items() if key != HOLDOUT}
+    return {key: value for key, value in variant.items() if key not in {HOLDOUT, _HOLDOUT_BY}}
 
 
 def with_tuned(experiment: Experiment, tuned: Iterable[Tuned]) -> Experiment:

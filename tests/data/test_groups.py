@@ -2,14 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 from command_line import segbench
 from pydantic import ValidationError
-from raw_folder import card
+from raw_folder import card, save
 
 from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.data.grouped import noted_groups
-from segbench.errors import CardError
+from segbench.data.split import open_split
+from segbench.errors import CardError, DataError
 from segbench.runs.record import load_run
 from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog, built_in_root, read_card
@@ -101,8 +103,6 @@ def test_numbers_of_groups_are_told_in_words():
 
 
 def test_groups_are_noted_before_and_after_conversion_alike(folder, machine):
-    from segbench.data.split import open_split
-
     grouped = card(groups={"pattern": "(?P<parity>[0-9])$"})
     before = noted_groups([grouped, card(name="other")], machine)
     open_split(grouped, "val", machine)
@@ -140,6 +140,54 @@ def test_a_run_notes_the_groups_and_no_id_knows_them(toy_project, monkeypatch):
     noted = record.groups["toyshapes"].splits["val"]
     assert (noted.num_images, set(noted.sizes.values())) == (4, {1})
     assert record_run(plain, "segbench run").groups == record.groups  # what was noted stays
+
+
+def grouped_folder(folder, sizes):
+    """Fill the training split with images a_0, a_1, ... of groups of these sizes."""
+    for kind in ("photos", "masks"):
+        for path in (folder / kind / "train").iterdir():
+            path.unlink()
+    for group, size in sizes.items():
+        for index in range(size):
+            pixels = np.zeros((8, 8), np.uint8)
+            save(folder / "photos" / "train" / f"{group}_{index}.png", pixels, "RGB")
+            save(folder / "masks" / "train" / f"{group}_{index}.png", pixels)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.4, 0.9])
+def test_a_holdout_by_group_takes_whole_groups_near_the_share(folder, machine, share):
+    sizes = dict(zip("abcdefgh", (1, 2, 3, 3, 4, 4, 5, 8), strict=True))
+    grouped_folder(folder, sizes)
+    held = card(groups=DRIVE, view={"holdout": share, "holdout_by": "group"})
+    train, holdout = (open_split(held, split, machine).names for split in ("train", "holdout"))
+    groups_held = {name[0] for name in holdout}
+    assert groups_held
+    assert not groups_held & {name[0] for name in train}
+    assert len(train) + len(holdout) == 30
+    assert len(holdout) == sum(sizes[group] for group in groups_held)
+    # a group is taken where it brings the number nearer, so it is off by half a group at most
+    assert abs(len(holdout) - share * 30) <= max(sizes.values()) / 2 + 1
+
+
+def test_a_holdout_by_group_leaves_a_group_to_train_on_and_refuses_a_single_one(folder, machine):
+    grouped_folder(folder, {"a": 3, "b": 3})
+    held = card(groups=DRIVE, view={"holdout": 0.95, "holdout_by": "group"})
+    assert len(open_split(held, "train", machine)) == 3
+    grouped_folder(folder, {"a": 3})
+    with pytest.raises(DataError, match="all images of train are of one drive"):
+        open_split(held, "train", machine)
+
+
+def test_a_holdout_by_group_needs_groups_and_they_are_part_of_what_is_trained():
+    with pytest.raises(ValidationError, match="says of no image which group it is in"):
+        card(view={"holdout": 0.2, "holdout_by": "group"})
+    plain = card(view={"holdout": 0.2})
+    by_image = card(view={"holdout": 0.2, "holdout_by": "image"}, groups=DRIVE)
+    assert plain.identity() == by_image.identity()
+    by_group = by_image.revised(view={"holdout": 0.2, "holdout_by": "group"})
+    finer = by_group.revised(groups={"pattern": "(?P<frame>.)"})
+    digests = {each.identity_digest() for each in (plain, by_group, finer)}
+    assert len(digests) == 3
 
 
 def test_camvid_s_validation_images_are_one_drive_that_was_trained_on(shared_data, tmp_path):

@@ -30,7 +30,7 @@ from segbench.runs.trial_files import (
 from segbench.runs.tuning import best_samples
 from segbench.schema.experiment import read_experiment
 from segbench.schema.search import Distribution, Search
-from segbench.schema.searched import brackets
+from segbench.schema.searched import brackets, settings_of
 from segbench.work.scoring import score_checkpoint
 from segbench.work.trial import run_trial
 
@@ -139,6 +139,19 @@ def _no_counts() -> Counted:
 
     empty = np.zeros((0, 3), dtype=np.int64)
     return Counted((), empty, empty, empty, np.zeros((3, 4), dtype=np.int64))
+
+
+def test_a_search_may_hold_out_whole_groups(searching):
+    dataset = searching / "datasets" / "toyshapes.yaml"
+    dataset.write_text(f'{dataset.read_text()}groups: {{pattern: "(?P<parity>[0-9])$"}}\n')
+    file = searching / "experiments" / "toy.yaml"
+    by_image = prepare_run(file, Flags(search=True))
+    by_group = prepare_run(file, Flags(search=True, settings=("search.holdout_by=group",)))
+    views = {trial.dataset.view.holdout_by for trial in by_group.asked.trials.values()}
+    assert views == {"group"}
+    assert not by_image.asked.trials.keys() & by_group.asked.trials.keys()
+    variant = next(iter(by_group.asked.experiment.variants))
+    assert not [key for key in settings_of(by_group.asked.experiment, variant) if "holdout" in key]
 
 
 def test_the_best_sample_is_taken_by_the_next_run_and_failed_ones_cannot_be_best(searching):
