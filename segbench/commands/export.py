@@ -17,7 +17,8 @@ import yaml
 
 from segbench.errors import ResultError
 from segbench.files import make_folder, sha256_of_file, write_text
-from segbench.report.tables import markdown_table, shown_metrics
+from segbench.report.table import markdown, table_of
+from segbench.report.tables import shown_metrics
 from segbench.runs import trial_files
 from segbench.runs.record import find_trial, load_run
 from segbench.runs.trial_files import WEIGHTS, Evaluation
@@ -111,25 +112,29 @@ def render_model_card(trial: Trial, evaluations: list[Evaluation], trunk_name: s
         "## Figures",
         "Per cent. Each protocol is a ranking of its own: figures of different protocols do not "
         "compare.",
-        markdown_table(
-            [
+        markdown(
+            table_of(
+                ["protocol", "which is", "images", *shown.values()],
                 [
-                    e.protocol.name,
-                    f"split {e.protocol.split}; {e.protocol.description()}",
-                    e.num_images,
-                    *(_percent(e.figures.get(figure)) for figure in shown),
-                ]
-                for e in evaluations
-            ],
-            ["protocol", "which is", "images", *shown.values()],
+                    [
+                        e.protocol.name,
+                        f"split {e.protocol.split}; {e.protocol.description()}",
+                        e.num_images,
+                        *(_percent(e.figures.get(figure)) for figure in shown),
+                    ]
+                    for e in evaluations
+                ],
+            )
         ),
         "## IoU of each class",
-        markdown_table(
-            [
-                [name, *(_percent(iou.get(name)) for iou in class_ious)]
-                for name in dataset.class_names
-            ],
-            ["class", *(e.protocol.name for e in evaluations)],
+        markdown(
+            table_of(
+                ["class", *(e.protocol.name for e in evaluations)],
+                (
+                    [name, *(_percent(iou.get(name)) for iou in class_ious)]
+                    for name in dataset.class_names
+                ),
+            )
         ),
         "## Training",
         f"- data: {dataset.title}, split `{recipe.split}`"

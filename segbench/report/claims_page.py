@@ -6,13 +6,12 @@ The same verdicts give the same bytes. Knows nothing of how verdicts are compute
 import math
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
 from segbench.claims.cells import number_in_words, side_in_words
 from segbench.claims.kinds import is_count, kind_of
 from segbench.claims.planning import PlannedClaim
 from segbench.claims.verdict import QUESTIONS, Part, Verdict
-from segbench.report.tables import markdown_table, one_line
+from segbench.report.numbers import p_equals, p_value, signed_in_short
+from segbench.report.table import markdown, one_line, plain, table_of
 from segbench.runs.starts import RANDOM
 from segbench.schema.claims import AnyClaim
 from segbench.statistics.observations import is_blank
@@ -56,7 +55,7 @@ def render_claims(verdicts: Sequence[Verdict], origin: Sequence[str] = ()) -> st
         [
             _INTRODUCTION,
             *(f"{sentence}\n" for sentence in origin),
-            markdown_table(rows, headers),
+            markdown(table_of(headers, rows)),
             "",
             _READING.format(alpha=" and ".join(alphas)),
             *(_details(number, verdict) for number, verdict in enumerate(verdicts, start=1)),
@@ -76,7 +75,7 @@ def _level(alpha: float) -> str:
 
 def render_comparison(found: Comparison, left: str, right: str, notes: Sequence[str] = ()) -> str:
     """Return what `segbench compare` prints: the difference, how sure it is, and each class."""
-    low, high = _signed(found.low), _signed(found.high)
+    low, high = signed_in_short(found.low), signed_in_short(found.high)
     dropped = (
         f"On average {found.dropped_classes:.1f} classes had no pixel in a draw of images and left "
         "that draw's mean, for both alike.\n"
@@ -86,7 +85,7 @@ def render_comparison(found: Comparison, left: str, right: str, notes: Sequence[
     return (
         f"{one_line(left)} against {one_line(right)}, {found.metric} in per cent, "
         f"{found.num_images} images, {found.seeds[0]} and {found.seeds[1]} seeds\n\n"
-        f"{found.left:.2f} - {found.right:.2f} = {_signed(found.difference)} [{low}, {high}] points"
+        f"{found.left:.2f} - {found.right:.2f} = {signed_in_short(found.difference)} [{low}, {high}] points"
         f", {p_equals(found.p)} ({found.test})\n"
         f"Question answered: {QUESTIONS[found.question]}.\n"
         + "".join(f"{one_line(note)}\n" for note in notes)
@@ -113,9 +112,8 @@ def render_plan(planned: Sequence[PlannedClaim], at_last_look: Sequence[PlannedC
     last = ["at the last look"] if at_last_look else []
     headers = ["claim", "found 4 times in 5", *last, "sd: seeds / images", "sd are", "warning"]
     widths = [40, 18, *(18 for _ in last), None, None, 50]
-    table = tabulate(rows, headers=headers, tablefmt="simple", maxcolwidths=widths)
     return (
-        f"{table}\n\n"
+        f"{plain(table_of(headers, rows), widths)}\n\n"
         "found 4 times in 5: an effect this far off the margin. sd: standard deviation in points, of "
         "a cell over seeds, and of a difference over images; measured on this claim or its like in "
         "this run, else stated (--seed-sd, --image-sd, or values from other studies).\n"
@@ -206,19 +204,10 @@ def _where(claim: AnyClaim) -> str:
 
 
 def _effect(part: Part) -> str:
-    value = _signed(part.effect)
+    value = signed_in_short(part.effect)
     if part.low == part.high == part.effect:
         return value
-    return f"{value} [{_signed(part.low)}, {_signed(part.high)}]"
-
-
-def _signed(value: float) -> str:
-    """Return the value with its sign and three significant digits, two decimals at most."""
-    magnitude = abs(value)
-    if magnitude >= 1e6:
-        return f"{value / 1e6:+.1f} M"
-    decimals = 2 if magnitude < 10 else 1 if magnitude < 1000 else 0
-    return f"{round(value, decimals) + 0.0:+,.{decimals}f}"
+    return f"{value} [{signed_in_short(part.low)}, {signed_in_short(part.high)}]"
 
 
 def _seeds(parts: Sequence[Part]) -> str:
@@ -284,16 +273,6 @@ def _p_values(verdict: Verdict) -> str:
     return f"{p_equals(verdict.p)} ({tests}), corrected {p_value(verdict.p_adjusted)}."
 
 
-def p_value(value: float) -> str:
-    """Return p for a table."""
-    return f"{value:.3f}" if value >= 0.001 else "below 0.001"
-
-
-def p_equals(value: float) -> str:
-    """Return p for a sentence."""
-    return f"p = {value:.3f}" if value >= 0.001 else "p below 0.001"
-
-
 def _would_take(verdict: Verdict) -> list[str]:
     if verdict.outcome != "undecided" or not verdict.judged or is_count(verdict.claim):
         return []
@@ -338,7 +317,7 @@ def _part_table(verdict: Verdict) -> str:
         "detectable",
         "",
     ]
-    return markdown_table(rows, headers)
+    return markdown(table_of(headers, rows))
 
 
 def _detectable(part: Part) -> str:
@@ -358,14 +337,14 @@ def _class_table(per_class: Sequence[ClassDifference], sides: Sequence[str]) -> 
             str(row.images),
             f"{row.left:.1f}",
             f"{row.right:.1f}",
-            _signed(row.difference) + _class_interval(row),
+            signed_in_short(row.difference) + _class_interval(row),
             p_value(row.p_adjusted) if row.has_p else "too few images",
         ]
         for row in per_class
     ]
     headers = ["class", "images", *sides, "difference", "p, corrected over classes"]
-    return markdown_table(rows, headers)
+    return markdown(table_of(headers, rows))
 
 
 def _class_interval(row: ClassDifference) -> str:
-    return f" [{_signed(row.low)}, {_signed(row.high)}]" if row.has_p else ""
+    return f" [{signed_in_short(row.low)}, {signed_in_short(row.high)}]" if row.has_p else ""

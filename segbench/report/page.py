@@ -11,10 +11,12 @@ import io
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import resources
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -31,20 +33,23 @@ from segbench.report.boards import (
     Rival,
     weights_differ,
 )
+from segbench.report.cells import Summary
 from segbench.report.claims_page import (
     asked,
     caveats,
     effect_in_words,
     missing_in_words,
-    p_equals,
-    p_value,
 )
+from segbench.report.numbers import amount, duration, p_equals, p_value, signed
 from segbench.report.searches import settings_tables
+from segbench.report.table import Shown, Table, Value, text_of
 from segbench.report.tables import (
-    elsewhere_rows,
-    incomplete_rows,
-    percent,
-    published_in_words,
+    axis_keys,
+    elsewhere_table,
+    failure_table,
+    incomplete_table,
+    leaderboard,
+    metric_keys,
     shown_metrics,
 )
 from segbench.report.training_curves import Curve, load_curves
@@ -69,16 +74,6 @@ _MOST_DUELS = 6
 _MOST_MATRICES = 250  # confusion matrices of 21 classes: about 300 kB
 
 
-class _Head(NamedTuple):
-    """A column of the leaderboard. axis: whether its values are those of an axis of the sweep."""
-
-    key: str
-    title: str
-    is_number: bool = False
-    axis: str = ""
-    is_first: bool = False
-
-
 def render_page(
     run_folder: Path,
     record: RunRecord,
@@ -96,8 +91,7 @@ def render_page(
         ResultError: the record of a trial's pictures is damaged.
     """
     experiment = record.experiment
-    apart = incomplete_rows(record, rows)
-    failures = [row for row in rows if row.status == "failed"]
+    failures = failure_table(rows)
     pictures = list(_pictures(run_folder, rows))
     timings = load_timings(run_folder)
     page = {
@@ -105,21 +99,21 @@ def render_page(
         "question": experiment.question,
         "boards": boards,
         "axes": record.axis_names,
-        "heads": _heads(record, boards),
+        "leaderboards": _leaderboards(record, boards),
         "costs": COSTS,
         "external_note": EXTERNAL_NOTE,
         "verdicts": verdicts,
         "claim_warnings": record.claim_warnings,
         "settings": settings_tables(record, rows),
-        "apart": apart,
-        "failures": failures,
+        "apart": incomplete_table(record, rows),
+        "failures": failures.only(key for key in failures.keys if key != "folder"),
         "pictures": pictures,
         "command": record.command,
         "hidden_cards": record.hidden_cards,
         "versions": sorted({r.provenance.code_version for r in rows if r.provenance is not None}),
         "sources": experiment.source,
         "notes": experiment.notes,
-        "elsewhere": elsewhere_rows(experiment.published),
+        "elsewhere": elsewhere_table(experiment.published),
         "num_trials": len({row.cell.trial_id for row in rows if row.cell.trial_id}),
         "most_duels": _MOST_DUELS,
         "num_measured": len({row.cell.trial_id for row in rows if row.provenance is not None}),
@@ -297,7 +291,11 @@ def _sections(page: Mapping[str, object]) -> list[tuple[str, str]]:
         ("images", "Images", "pictures"),
         ("again", "Run again", "name"),
     ]
-    return [(key, title) for key, title, what in listed if page[what]]
+    return [(key, title) for key, title, what in listed if _has_content(page[what])]
+
+
+def _has_content(part: object) -> bool:
+    return bool(part.rows if isinstance(part, Table) else part)
 
 
 def _spent_s(rows: Sequence[Row]) -> float:
@@ -318,28 +316,17 @@ def _experiment_files(record: RunRecord) -> list[str]:
     return [shlex.quote(file) for file in dict.fromkeys(files)]
 
 
-def _heads(record: RunRecord, boards: Sequence[Board]) -> list[_Head]:
+def _leaderboards(record: RunRecord, boards: Sequence[Board]) -> list[Table]:
+    """Return a table for each board, all with the same columns, so that boards can be swapped."""
     telling = {axis for board in boards for axis in board.telling_axes}
     axes = [axis for axis in record.axis_names if axis in telling]
-    models = [model for board in boards for model in board.models]
-    published = any(model.published for model in models)
-    parameters = any("parameters" in model.costs for model in models)
-    return [
-        _Head("place", "place", is_number=True),
-        _Head("letters", "group"),
-        *(_Head(axis, axis, axis=axis, is_first=axis == axes[0]) for axis in axes),
-        *([_Head("weights", "weights")] if weights_differ(models) else []),
-        _Head("mean_iou", "mean IoU", is_number=True),
-        _Head("whisker", "95 % interval"),
-        *(
-            _Head(key, title, is_number=True)
-            for key, title in shown_metrics(model.figures for model in models).items()
-            if key != "mean_iou"
-        ),
-        _Head("seeds", "seeds", is_number=True),
-        *([_Head("parameters", "parameters", is_number=True)] if parameters else []),
-        *([_Head("published", "published")] if published else []),
-    ]
+    whole = leaderboard(boards, axes)
+    first = ("place", "letters", *axis_keys(whole), "weights", "mean_iou", "interval")
+    last = ("seeds", "parameters", "published")
+    whole = whole.only(dict.fromkeys((*first, *metric_keys(whole), *last)))
+    whole = whole.without_empty("parameters").without_empty("published")
+    rows = iter(whole.rows)
+    return [replace(whole, rows=tuple(islice(rows, len(board.models)))) for board in boards]
 
 
 def _pictures(run_folder: Path, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
@@ -411,7 +398,6 @@ def _environment() -> Environment:
         "number": lambda value: f"{value:.2f}",
         "signed": signed,
         "amount": amount,
-        "percent": percent,
         "p_value": p_value,
         "p_equals": p_equals,
         "asked": asked,
@@ -420,7 +406,8 @@ def _environment() -> Environment:
         "missing_in_words": missing_in_words,
         "counted": lambda number, word: f"{number} {word}{'' if number == 1 else 's'}",
         "whisker": _whisker,
-        "published": published_in_words,
+        "sort_key": _sort_key,
+        "cell": _cell,
         "duel_gap": _duel_gap,
         "duration": duration,
         "losses": _losses,
@@ -429,27 +416,15 @@ def _environment() -> Environment:
     return environment
 
 
-def signed(value: float) -> str:
-    """Return the value with its sign and two decimals."""
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "\u2212")
+def _sort_key(value: Value) -> float | str:
+    """Return what the page sorts a leaderboard's value by, empty where there is nothing."""
+    if isinstance(value, Summary):
+        return value.mean
+    return value.key if isinstance(value, Shown) else str(value or "")
 
 
-def duration(seconds: float) -> str:
-    """Return the time in the largest unit that it has one of, with two digits."""
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{float(f'{seconds / size:.2g}'):g} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def amount(value: float) -> str:
-    """Return three significant digits with k, M, G or T."""
-    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M")):
-        if abs(value) >= size:
-            return f"{float(f'{value / size:.3g}'):g}{unit}"
-    if abs(value) >= 1e4:
-        return f"{float(f'{value / 1e3:.3g}'):g} k"
-    return f"{float(f'{value:.3g}'):g}"
+def _cell(value: Value) -> str:
+    return "\u2013" if value is None else text_of(value)
 
 
 def _duel_gap(duel: Duel) -> str:

@@ -4,26 +4,19 @@ So that a reader sees that every backbone was given the same number of samples. 
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 from segbench.errors import listed
 from segbench.metrics import words_of
+from segbench.report.table import Table, table_of
 from segbench.runs.record import Row, RunRecord
 from segbench.runs.tuning import Tried, best_of, in_words, tried_samples, unequal_in_words
 from segbench.schema.search import Search
 from segbench.schema.searched import Tuned, is_search
 
 
-class SettingsTable(NamedTuple):
-    """A table of settings, with the sentences that stand above it."""
-
-    title: str
-    sentences: tuple[str, ...]
-    headers: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def settings_tables(record: RunRecord, rows: Sequence[Row]) -> list[SettingsTable]:
+def settings_tables(record: RunRecord, rows: Sequence[Row]) -> list[Table]:
     """Return the table of what was tried, or of what was taken; none for most runs."""
     search = record.experiment.search
     tables = []
@@ -36,7 +29,7 @@ def settings_tables(record: RunRecord, rows: Sequence[Row]) -> list[SettingsTabl
     return tables
 
 
-def _tried_table(search: Search, groups: Sequence[Sequence[Tried]]) -> SettingsTable:
+def _tried_table(search: Search, groups: Sequence[Sequence[Tried]]) -> Table:
     keys = list(search.parameters)
     table = [
         (
@@ -51,9 +44,8 @@ def _tried_table(search: Search, groups: Sequence[Sequence[Tried]]) -> SettingsT
         for sample in group
     ]
     headers = (*search.per, "sample", *keys, words_of(search.metric), "cells done", "best")
-    return SettingsTable(
-        "What the search tried", _tried_in_words(search, groups), headers, tuple(table)
-    )
+    notes = _tried_in_words(search, groups)
+    return replace(table_of(headers, table), title="What the search tried", notes=notes)
 
 
 def _tried_in_words(search: Search, groups: Sequence[Sequence[Tried]]) -> tuple[str, ...]:
@@ -80,7 +72,7 @@ def _score_in_words(sample: Tried, search: Search) -> str:
     return "stopped or not done" if search.method == "asha" else "not done"
 
 
-def _taken_table(tuned: Sequence[Tuned]) -> SettingsTable:
+def _taken_table(tuned: Sequence[Tuned]) -> Table:
     keys = list(dict.fromkeys(key for one in tuned for key in one.settings))
     table = tuple(
         (
@@ -109,7 +101,8 @@ def _taken_table(tuned: Sequence[Tuned]) -> SettingsTable:
         "cells in the search",
         "samples tried",
     )
-    return SettingsTable("Settings from a search", (sentence, *warnings), headers, table)
+    notes = (sentence, *warnings)
+    return replace(table_of(headers, table), title="Settings from a search", notes=notes)
 
 
 def _effort_in_words(tuned: Sequence[Tuned]) -> str:

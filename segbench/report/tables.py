@@ -5,15 +5,26 @@ and nowhere else. Places and letters say no more than is decided. Incomplete cel
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-
-from tabulate import tabulate
 
 from segbench.files import write_text
 from segbench.metrics import METRICS, is_own, title_of
-from segbench.report.boards import EXTERNAL_NOTE, Board, weights_differ
-from segbench.report.cells import Summary, TableCell, gather, mean_over_seeds, summarised
+from segbench.report.boards import EXTERNAL_NOTE, Board, BoardModel, weights_differ
+from segbench.report.cells import TableCell, gather, summarised
+from segbench.report.numbers import amount
 from segbench.report.searches import settings_tables
+from segbench.report.table import (
+    Column,
+    Interval,
+    Link,
+    Shown,
+    Table,
+    Value,
+    markdown,
+    percent,
+    table_of,
+)
 from segbench.runs.record import Row, RunRecord
 from segbench.runs.trial_files import Evaluation
 from segbench.schema.experiment import Published
@@ -62,10 +73,13 @@ def render_leaderboard(record: RunRecord, rows: Sequence[Row], boards: Sequence[
     for name in dict.fromkeys(board.protocol_name for board in boards):
         parts += _protocol_section([board for board in boards if board.protocol_name == name])
     for table in settings_tables(record, rows):
-        parts += [f"## {table.title}", *table.sentences, markdown_table(table.rows, table.headers)]
-    parts += _incomplete_section(record, rows)
-    parts += _failure_section(rows)
-    parts += _elsewhere_section(experiment.published)
+        parts += [f"## {table.title}", *table.notes, markdown(table)]
+    parts += _section("Incomplete, not ranked", incomplete_table(record, rows))
+    failures = failure_table(rows)
+    again = "`segbench run FILE --retry failed` starts them again."
+    parts += _section("Failed trials", failures.only(failures.keys[1:]), again)
+    elsewhere = elsewhere_table(experiment.published)
+    parts += _section("Published under other protocols, not ranked", elsewhere)
     return "\n\n".join(parts) + "\n"
 
 
@@ -75,7 +89,7 @@ def _protocol_section(boards: Sequence[Board]) -> list[str]:
         parts += [
             f"### {board.dataset} ({len(board.class_names)} classes, {board.num_images} images)"
             f"{board.training_in_words}",
-            _ranking(board),
+            markdown(_ranking(board)),
             board.reading_note,
             *filter(None, [board.weights_note]),
         ]
@@ -92,36 +106,82 @@ def _protocol_heading(board: Board) -> tuple[str, str]:
     )
 
 
-def _ranking(board: Board) -> str:
-    models = board.models
-    axes = board.telling_axes
+def _ranking(board: Board) -> Table:
+    whole = leaderboard([board], board.telling_axes)
+    first = ("place", "letters", *axis_keys(whole), "weights", "mean_iou", "interval")
+    keys = (*first, *metric_keys(whole), "seeds", "published")
+    return whole.only(dict.fromkeys(keys)).without_empty("published")
+
+
+def leaderboard(boards: Sequence[Board], axes: Sequence[str]) -> Table:
+    """Return all that is said of the boards' models, a row for each; `Table.only` chooses from it.
+
+    axes: those of the sweep that are columns.
+    """
+    models = [model for board in boards for model in board.models]
     shown = shown_metrics(model.figures for model in models)
-    means = {
-        figure: [mean_over_seeds(model.figures.get(figure)) for model in models] for figure in shown
-    }
-    best, worst = ({figure: of(own) for figure, own in means.items()} for of in (max, min))
-    shows_weights = weights_differ(models)
-    table = []
-    for model in models:
-        standing = model.standing
-        row = [standing.place, standing.letters or "-", *(model.axes[a] or "-" for a in axes)]
-        row += [model.initial_weights or "-"] if shows_weights else []
-        for figure in shown:
-            summary = model.figures.get(figure)
-            is_best = worst[figure] < mean_over_seeds(summary) == best[figure]
-            row.append(percent(summary, is_best=is_best))
-            if figure == "mean_iou":
-                row.append(f"[{standing.low:.1f}, {standing.high:.1f}]")
-        row.append(model.seeds_in_words)
-        row.append(published_in_words(model.published))
-        table.append(row)
-    figures = [title for key, title in shown.items() if key != "mean_iou"]
-    weights = ["weights"] if shows_weights else []
-    headers = ["place", "group", *axes, *weights, shown["mean_iou"], "95 % interval", *figures]
-    headers += ["seeds", "published"]
-    if not any(row[-1] for row in table):
-        headers, table = headers[:-1], [row[:-1] for row in table]
-    return markdown_table(table, headers)
+    columns = [
+        Column("protocol", "protocol"),
+        Column("protocol_digest", "digest"),
+        Column("place", "place", "r", ("first_place", "last_place")),
+        Column("letters", "group", fields=("group",)),
+        *(Column(f"axis {axis}", axis, fields=(axis,)) for axis in axes),
+        Column("weights", "weights"),
+        Column("num_images", "images", "r"),
+        Column("num_classes", "classes", "r"),
+        *(Column(key, title, "r", (key, f"{key}_sd")) for key, title in shown.items()),
+        Column("interval", "95 % interval", "c", ("mean_iou_low", "mean_iou_high")),
+        Column("num_seeds", "seeds", "r", ("seeds",)),
+        Column("seeds", "seeds", "r"),
+        Column("parameters", "parameters", "r"),
+        Column("published", "published"),
+    ]
+    rows = (
+        [*_where(board, model, axes), *map(model.figures.get, shown), *_how_sure(model)]
+        for board in boards
+        for model in board.models
+    )
+    table = Table(tuple(columns), tuple(map(tuple, rows)), compared="column")
+    keys = (key for key in table.keys if key != "weights" or weights_differ(models))
+    return table.only(keys)
+
+
+def _where(board: Board, model: BoardModel, axes: Sequence[str]) -> list[Value]:
+    standing = model.standing
+    return [
+        board.protocol_name,
+        board.protocol.digest(),
+        Shown(standing.place, standing.first, (standing.first, standing.last)),
+        standing.letters or None,
+        *(model.axes[axis] or None for axis in axes),
+        model.initial_weights or None,
+        board.num_images,
+        len(board.class_names),
+    ]
+
+
+def _how_sure(model: BoardModel) -> list[Value]:
+    standing, published = model.standing, model.published
+    parameters = model.costs.get("parameters")
+    return [
+        Interval(standing.low, standing.high),
+        standing.num_seeds,
+        Shown(model.seeds_in_words, standing.num_seeds),
+        None
+        if parameters is None
+        else Shown(amount(parameters), parameters, (f"{parameters:.0f}",)),
+        Shown(published_in_words(published), published[0].percent) if published else "",
+    ]
+
+
+def axis_keys(table: Table) -> list[str]:
+    """Return the keys of the columns of a leaderboard that hold axes."""
+    return [key for key in table.keys if key.startswith("axis ")]
+
+
+def metric_keys(table: Table) -> list[str]:
+    """Return the keys of the columns of a leaderboard that hold metrics."""
+    return [column.key for column in table.columns if column.fields[1:] == (f"{column.key}_sd",)]
 
 
 def published_in_words(published: Sequence[Published]) -> str:
@@ -138,27 +198,26 @@ def _as_published(figure: Published) -> str:
     return max(f"{figure.percent:.1f}", f"{figure.percent:.12g}", key=len)
 
 
-def _incomplete_section(record: RunRecord, rows: Sequence[Row]) -> list[str]:
-    table = incomplete_rows(record, rows)
-    if not table:
-        return []
-    headers = ["protocol", *record.axis_names, "seeds done", "mean IoU so far", "why"]
-    return ["## Incomplete, not ranked", markdown_table(table, headers)]
+def _section(title: str, table: Table, *notes: str) -> list[str]:
+    """Return heading, table and what is said below it; nothing of an empty table."""
+    return [f"## {title}", markdown(table), *notes] if table.rows else []
 
 
-def incomplete_rows(record: RunRecord, rows: Sequence[Row]) -> list[list[str]]:
-    """Return protocol, axes, seeds done, mean IoU so far, and why, of each cell not ranked."""
-    table = []
+def incomplete_table(record: RunRecord, rows: Sequence[Row]) -> Table:
+    """Return the cells that are not ranked, and why."""
+    found = []
     for name in record.protocols:
         for cell in gather(rows, name):
             is_extra = name not in record.experiment.evaluate and not cell.evaluations
             if not cell.is_complete and not is_extra:
                 done = "-" if cell.skipped else f"{len(cell.evaluations)} of {cell.planned}"
                 why = cell.skipped or _failures_in_words(cell)
-                table.append(
+                found.append(
                     [name, *cell.axes.values(), done, percent(cell.summary("mean_iou")), why]
                 )
-    return table
+    so_far = "mean IoU so far"
+    titles = ["protocol", *record.axis_names, "seeds done", so_far, "why"]
+    return table_of(titles, found, numbers=[so_far])
 
 
 def _failures_in_words(cell: TableCell) -> str:
@@ -168,37 +227,31 @@ def _failures_in_words(cell: TableCell) -> str:
     return "failed: " + ", ".join(counted) if kinds else "no result yet"
 
 
-def _failure_section(rows: Sequence[Row]) -> list[str]:
-    table = [
-        [*cell.axes.values(), cell.seed, result.kind, result.message, f"trials/{cell.trial_id}"]
+def failure_table(rows: Sequence[Row]) -> Table:
+    """Return the trials that failed; `Table.only` chooses between their link and their folder."""
+    found = [
+        [
+            Link(cell.trial_id, f"trials/{cell.trial_id}/result.json"),
+            *cell.axes.values(),
+            *(cell.seed, result.kind, result.message, f"trials/{cell.trial_id}"),
+        ]
         for cell, result, *_ in rows
         if result is not None and result.status == "failed"
     ]
-    if not table:
-        return []
-    headers = [*rows[0].cell.axes, "seed", "kind", "message", "folder"]
-    return [
-        "## Failed trials",
-        markdown_table(table, headers),
-        "`segbench run FILE --retry failed` starts them again.",
-    ]
+    axes = rows[0].cell.axes if rows else ()
+    titles = ["trial", *axes, "seed", "kind", "message", "folder"]
+    return table_of(titles, found, numbers=["seed"])
 
 
-def _elsewhere_section(published: Sequence[Published]) -> list[str]:
-    table = elsewhere_rows(published)
-    if not table:
-        return []
-    headers = ["of", "figure", "per cent", "source", "differs from ours in"]
-    return ["## Published under other protocols, not ranked", markdown_table(table, headers)]
-
-
-def elsewhere_rows(published: Sequence[Published]) -> list[list[str]]:
-    """Return of what, figure, per cent, source, and how it differs, of each figure not ranked."""
-    return [
+def elsewhere_table(published: Sequence[Published]) -> Table:
+    """Return the published figures that are not ranked, and how they differ."""
+    found = [
         [" ".join(p.where.values()), title_of(p.metric), _as_published(p), p.source, p.differs]
         for p in published
         if p.differs is not None
     ]
+    titles = ["of", "figure", "per cent", "source", "differs from ours in"]
+    return table_of(titles, found, numbers=["per cent"])
 
 
 def render_per_class(record: RunRecord, rows: Sequence[Row], boards: Sequence[Board]) -> str:
@@ -206,7 +259,7 @@ def render_per_class(record: RunRecord, rows: Sequence[Row], boards: Sequence[Bo
     dataset = boards[0].dataset
     parts = [f"# IoU per class: {dataset}", "Per cent, mean ± standard deviation over seeds."]
     for board in boards:
-        parts += [*_protocol_heading(board), _class_table(board)]
+        parts += [*_protocol_heading(board), markdown(_with_mean(board))]
     parts += _crf_gains(record, rows, dataset)
     return "\n\n".join(parts) + "\n"
 
@@ -262,7 +315,7 @@ def _gain_table(pairs: Sequence[tuple[TableCell, TableCell]]) -> str:
         " ".join(value for axis, value in cell.axes.items() if axis != "dataset")
         for _, cell in pairs
     ]
-    return markdown_table(table, ["class", *headers])
+    return markdown(table_of(["class", *headers], table))
 
 
 def _comparable(cells: Sequence[TableCell]) -> list[list[TableCell]]:
@@ -274,41 +327,18 @@ def _comparable(cells: Sequence[TableCell]) -> list[list[TableCell]]:
     return list(groups.values())
 
 
-def _class_table(board: Board) -> str:
-    def row(name: str, summaries: Sequence[Summary | None]) -> list[str]:
-        best, worst = max(map(mean_over_seeds, summaries)), min(map(mean_over_seeds, summaries))
-        return [name, *(percent(s, is_best=worst < mean_over_seeds(s) == best) for s in summaries)]
-
-    models = board.models
-    table = [
-        row(name, [model.class_iou[index] for model in models])
+def class_table(board: Board) -> Table:
+    """Return the IoU of each class, a column for each model."""
+    names = [model.name for model in board.models]
+    columns = (Column(name, name, "r", (name, f"{name} sd")) for name in names)
+    rows = (
+        (name, *(model.class_iou[index] for model in board.models))
         for index, name in enumerate(board.class_names)
-    ]
-    table.append(row("**mean**", [model.figures.get("mean_iou") for model in models]))
-    return markdown_table(table, ["class", *(model.name for model in models)])
+    )
+    return Table((Column("class", "class"), *columns), tuple(rows), compared="row")
 
 
-def percent(summary: Summary | None, *, is_best: bool = False, is_signed: bool = False) -> str:
-    """Return `56.02 ± 0.31` in per cent, bold where it is the best, `-` where there is nothing."""
-    if summary is None:
-        return "-"
-    text = f"{100 * summary.mean:{'+' if is_signed else ''}.2f}"
-    if summary.deviation is not None:
-        text += f" ± {100 * summary.deviation:.2f}"
-    return f"**{text}**" if is_best else text
-
-
-def markdown_table(table: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
-    """Return a Markdown table whose cells cannot break it: names may come from strangers."""
-    escaped = [[_cell(value) for value in row] for row in table]
-    return tabulate(escaped, [_cell(h) for h in headers], tablefmt="github", disable_numparse=True)
-
-
-def _cell(value: object) -> str:
-    return one_line(str(value)).replace("|", "\\|")
-
-
-def one_line(text: str) -> str:
-    """Return the text in one line, with what HTML would take for its own escaped."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(escaped.split())
+def _with_mean(board: Board) -> Table:
+    table = class_table(board)
+    mean = ("**mean**", *(model.figures.get("mean_iou") for model in board.models))
+    return replace(table, rows=(*table.rows, mean))

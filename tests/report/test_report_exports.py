@@ -12,7 +12,8 @@ from drawn_run import made_run
 
 import segbench
 from segbench.errors import ResultError
-from segbench.report.exports import latex, leaderboard_latex, per_class_latex
+from segbench.report.exports import leaderboard_latex, per_class_latex
+from segbench.report.table import latex_escaped
 from segbench.report.write import read_run, write_report
 from segbench.runs import trial_files
 from segbench.runs.record import load_run
@@ -107,8 +108,8 @@ def test_the_csv_of_classes_has_a_line_for_each(made):
 
 
 def test_latex_escapes_what_it_would_take_for_its_own():
-    assert latex("50% & a_$#{}") == r"50\% \& a\_\$\#\{\}"
-    assert latex("\\~^<>|") == (
+    assert latex_escaped("50% & a_$#{}") == r"50\% \& a\_\$\#\{\}"
+    assert latex_escaped("\\~^<>|") == (
         r"\textbackslash{}\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}\textbar{}"
     )
 

@@ -10,7 +10,8 @@ import pytest
 from drawn_run import external_in, made_run
 
 from segbench.claims.judge import judge
-from segbench.report.page import command_of, duration, render_page
+from segbench.report.numbers import duration
+from segbench.report.page import command_of, render_page
 from segbench.report.write import page_of, read_run, write_report
 from segbench.runs import trial_files
 from segbench.runs.observed import observations
