@@ -198,6 +198,12 @@ class Board:
         )
 
     @property
+    def winner(self) -> BoardModel | None:
+        """The model whose mean IoU is significantly above that of each other one, if there is one."""
+        first = self.models[0]
+        return first if len(self.models) > 1 and first.standing.last == 1 else None
+
+    @property
     def training_in_words(self) -> str:
         """What the models were trained on, where that is another data set; else empty."""
         trained = dict.fromkeys(m.axes["dataset"] for m in self.models if not m.is_external)

@@ -13,11 +13,15 @@ from segbench.runs.trial_files import Evaluation
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and standard deviation (of the seeds, n - 1; None for one seed) of a figure."""
+    """Mean and standard deviation (of the seeds, n - 1; None for one seed) of a figure.
+
+    is_marked: whether tables show it in bold: it is significantly above all others of its table.
+    """
 
     mean: float
     deviation: float | None
     num_seeds: int
+    is_marked: bool = False
 
 
 @dataclass
@@ -47,11 +51,6 @@ def summarised(values: Iterable[float | None]) -> Summary | None:
         return None
     deviation = statistics.stdev(found) if len(found) > 1 else None
     return Summary(statistics.fmean(found), deviation, len(found))
-
-
-def mean_over_seeds(summary: Summary | None) -> float:
-    """Return the mean; minus infinity where there is none, which is never the best."""
-    return float("-inf") if summary is None else summary.mean
 
 
 def gather(rows: Sequence[Row], protocol: str) -> list[TableCell]:

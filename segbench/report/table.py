@@ -7,12 +7,12 @@ page's form stands in templates/table.html.jinja. Knows nothing of runs.
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from tabulate import tabulate
 
-from segbench.report.cells import Summary, mean_over_seeds
+from segbench.report.cells import Summary
 
 
 class Interval(NamedTuple):
@@ -56,22 +56,22 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows. compared: where the best of the summaries is marked, `row` or `column`."""
+    """Columns and rows. legend: how its numbers are to be read, in a sentence or two."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Value, ...], ...]
-    compared: Literal["row", "column", ""] = ""
     title: str = ""
     notes: tuple[str, ...] = ()
+    legend: str = ""
 
     def only(self, keys: Iterable[str]) -> "Table":
         """Return the table of these columns, in this order; keys that it lacks are left out."""
         places = {column.key: place for place, column in enumerate(self.columns)}
         order = [places[key] for key in keys if key in places]
-        return Table(
-            tuple(self.columns[place] for place in order),
-            tuple(tuple(row[place] for place in order) for row in self.rows),
-            compared=self.compared,
+        return replace(
+            self,
+            columns=tuple(self.columns[place] for place in order),
+            rows=tuple(tuple(row[place] for place in order) for row in self.rows),
         )
 
     def without_empty(self, key: str) -> "Table":
@@ -97,10 +97,12 @@ def table_of(
 
 def markdown(table: Table) -> str:
     """Return the table in Markdown; names in it may come from strangers and cannot break it."""
-    best = _best(table, marks_ties=False)
     cells = [
-        [_escaped(text_of(value, is_best=(i, j) in best)) for j, value in enumerate(row)]
-        for i, row in enumerate(table.rows)
+        [
+            f"**{_escaped(text_of(value))}**" if _is_marked(value) else _escaped(text_of(value))
+            for value in row
+        ]
+        for row in table.rows
     ]
     titles = [_escaped(column.title) for column in table.columns]
     return tabulate(cells, titles, tablefmt="github", disable_numparse=True)
@@ -126,56 +128,39 @@ def csv_of(table: Table) -> str:
 
 
 def latex(table: Table, note: str) -> str:
-    """Return the table in LaTeX, under a comment; needs the package booktabs."""
-    best = _best(table, marks_ties=True)
-    lines = [
-        [_latex_text(value, is_best=(i, j) in best) for j, value in enumerate(row)]
-        for i, row in enumerate(table.rows)
-    ]
-    body = "\n".join("  " + " & ".join(line) + r" \\" for line in lines)
+    """Return the table in LaTeX, under a comment, its legend below; needs the package booktabs."""
+    body = "\n".join("  " + " & ".join(map(_latex_text, row)) + r" \\" for row in table.rows)
+    legend = latex_escaped(table.legend).replace("±", r"$\pm$").replace(r" \%", r"\,\%")
     titles = [latex_escaped(column.title).replace(r" \%", r"\,\%") for column in table.columns]
     return (
         f"% {' '.join(note.split())}\n"
         f"\\begin{{tabular}}{{{''.join(column.align for column in table.columns)}}}\n  \\toprule\n"
         f"  {' & '.join(titles)} \\\\\n  \\midrule\n{body}\n  \\bottomrule\n\\end{{tabular}}\n"
+        + (f"\\par\\smallskip{{\\footnotesize {legend}\\par}}\n" if legend else "")
     )
 
 
-def _best(table: Table, *, marks_ties: bool) -> set[tuple[int, int]]:
-    """Return row and column of the highest summaries. marks_ties: also where all are equal."""
-    places = [
-        [(i, j) for j, value in enumerate(row) if isinstance(value, Summary | None)]
-        for i, row in enumerate(table.rows)
-    ]
-    if table.compared == "column":
-        every = range(len(table.columns))
-        places = [[at for line in places for at in line if at[1] == column] for column in every]
-    found = set()
-    for group in filter(None, places if table.compared else []):
-        means = {(i, j): mean_over_seeds(table.rows[i][j]) for i, j in group}
-        best = max(means.values())
-        if marks_ties or min(means.values()) < best:
-            found |= {at for at, mean in means.items() if mean == best}
-    return found
+def _is_marked(value: Value) -> bool:
+    return isinstance(value, Summary) and value.is_marked
 
 
-def text_of(value: Value, *, is_best: bool = False) -> str:
+def text_of(value: Value) -> str:
     """Return the value as people read it."""
     if value is None or isinstance(value, Summary):
-        return percent(value, is_best=is_best)
+        return percent(value)
     if isinstance(value, Interval):
         return f"[{value.low:.1f}, {value.high:.1f}]"
     return value.text if isinstance(value, Shown | Link) else str(value)
 
 
-def percent(summary: Summary | None, *, is_best: bool = False, is_signed: bool = False) -> str:
-    """Return `56.02 ± 0.31` in per cent, bold where it is the best, `-` where there is nothing."""
+def percent(summary: Summary | None, *, is_signed: bool = False) -> str:
+    """Return `56.02 ± 0.31` in per cent, `-` where there is nothing."""
     if summary is None:
         return "-"
     text = f"{100 * summary.mean:{'+' if is_signed else ''}.2f}"
     if summary.deviation is not None:
         text += f" ± {100 * summary.deviation:.2f}"
-    return f"**{text}**" if is_best else text
+    return text
 
 
 def _escaped(text: str) -> str:
@@ -216,7 +201,7 @@ def latex_escaped(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def _latex_text(value: Value, *, is_best: bool) -> str:
+def _latex_text(value: Value) -> str:
     if value is None:
         return "--"
     if isinstance(value, Interval):
@@ -226,4 +211,4 @@ def _latex_text(value: Value, *, is_best: bool) -> str:
     text = f"{100 * value.mean:.2f}"
     if value.deviation is not None:
         text += f" $\\pm$ {100 * value.deviation:.2f}"
-    return f"\\textbf{{{text}}}" if is_best else text
+    return f"\\textbf{{{text}}}" if value.is_marked else text

@@ -11,7 +11,7 @@ from pathlib import Path
 from segbench.files import write_text
 from segbench.metrics import METRICS, is_own, title_of
 from segbench.report.boards import EXTERNAL_NOTE, Board, BoardModel, weights_differ
-from segbench.report.cells import TableCell, gather, summarised
+from segbench.report.cells import Summary, TableCell, gather, summarised
 from segbench.report.numbers import amount
 from segbench.report.searches import settings_tables
 from segbench.report.table import (
@@ -65,7 +65,8 @@ def render_leaderboard(record: RunRecord, rows: Sequence[Row], boards: Sequence[
     parts = [
         f"# Leaderboard: {experiment.name}",
         experiment.question,
-        "Figures in per cent, mean ± standard deviation over seeds. One confusion matrix per split; "
+        "Figures in per cent, mean ± standard deviation over seeds (n - 1; no standard error); a mean "
+        "IoU in bold is significantly above all others of its table. One confusion matrix per split; "
         "the weights of the last step, never a checkpoint chosen on the reported split. "
         f"Made by `{record.command}` (with `--data` and `--weights` where the files lie); rebuilt by "
         "`segbench report` from the files of this folder alone.",
@@ -137,13 +138,41 @@ def leaderboard(boards: Sequence[Board], axes: Sequence[str]) -> Table:
         Column("published", "published"),
     ]
     rows = (
-        [*_where(board, model, axes), *map(model.figures.get, shown), *_how_sure(model)]
+        [*_where(board, model, axes), *map(_figures(board, model).get, shown), *_how_sure(model)]
         for board in boards
         for model in board.models
     )
-    table = Table(tuple(columns), tuple(map(tuple, rows)), compared="column")
+    table = Table(tuple(columns), tuple(map(tuple, rows)), legend=_legend(boards))
     keys = (key for key in table.keys if key != "weights" or weights_differ(models))
     return table.only(keys)
+
+
+def _figures(board: Board, model: BoardModel) -> dict[str, Summary]:
+    """Return the model's figures; mean IoU alone is marked, as it alone is tested."""
+    mean = model.figures.get("mean_iou")
+    if model is not board.winner or mean is None:
+        return model.figures
+    return {**model.figures, "mean_iou": replace(mean, is_marked=True)}
+
+
+def _legend(boards: Sequence[Board], *, with_intervals: bool = True) -> str:
+    """Return what stands behind the numbers of a table of these boards, in sentences."""
+    models = [model for board in boards for model in board.models]
+    seeds = sorted({model.standing.num_seeds for model in models})
+    sentences = []
+    if seeds[-1:] > [1]:
+        several = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
+        sentences.append(
+            f"Per cent, mean ± standard deviation (SD, n - 1; no standard error) over {several} "
+            "training seeds."
+        )
+    if with_intervals:
+        varies = sorted({model.standing.varies for model in models}, reverse=True)
+        over = " or, with one seed, ".join(f"new {each}" for each in varies)
+        sentences.append(f"95 % interval: confidence interval of mean IoU over {over}.")
+    if with_intervals and any(board.winner for board in boards):
+        sentences.append("Bold: mean IoU significantly above that of every other row.")
+    return " ".join(sentences)
 
 
 def _where(board: Board, model: BoardModel, axes: Sequence[str]) -> list[Value]:
@@ -335,10 +364,11 @@ def class_table(board: Board) -> Table:
         (name, *(model.class_iou[index] for model in board.models))
         for index, name in enumerate(board.class_names)
     )
-    return Table((Column("class", "class"), *columns), tuple(rows), compared="row")
+    legend = _legend([board], with_intervals=False)
+    return Table((Column("class", "class"), *columns), tuple(rows), legend=legend)
 
 
 def _with_mean(board: Board) -> Table:
     table = class_table(board)
-    mean = ("**mean**", *(model.figures.get("mean_iou") for model in board.models))
+    mean = ("**mean**", *(_figures(board, model).get("mean_iou") for model in board.models))
     return replace(table, rows=(*table.rows, mean))

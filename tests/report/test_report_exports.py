@@ -114,10 +114,32 @@ def test_latex_escapes_what_it_would_take_for_its_own():
     )
 
 
-def test_latex_tables_have_one_width_and_mark_the_best(made):
+def test_latex_tables_have_one_width_and_say_what_plus_or_minus_is(made):
     for board in read_run(made).boards:
         for text in (leaderboard_latex(board), per_class_latex(board)):
             rows = [line for line in text.splitlines() if line.endswith(r"\\")]
             assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
-            assert r"\textbf{" in text
-        assert leaderboard_latex(board).count(r"\textbf{") == 4
+            legend = text.splitlines()[-1]
+            assert r"mean $\pm$ standard deviation (SD, n - 1; no standard error)" in legend
+            assert "over 2 training seeds" in legend
+
+
+def test_latex_marks_only_what_is_significantly_above_all_others(tmp_path):
+    for name, gap, seeds, marked in (("far", 0.12, 4, 1), ("alike", 0, 4, 0), ("few", 0.12, 3, 0)):
+        run_folder = made_run(
+            tmp_path / name, datasets={"few": CLASSES}, heads=("fcn8s",), gap=gap, seeds=seeds
+        )
+        board = read_run(run_folder).boards[0]
+        text = leaderboard_latex(board)
+        assert text.count(r"\textbf{") == marked
+        assert ("Bold: " in text) == bool(marked)
+        assert r"\textbf{" not in per_class_latex(board)
+        if marked:
+            assert r"\textbf{" in next(line for line in text.splitlines() if "resnet18 &" in line)
+
+
+def test_latex_of_one_seed_says_that_its_interval_knows_of_images_alone(tmp_path):
+    board = read_run(made_run(tmp_path, datasets={"few": CLASSES}, seeds=1)).boards[0]
+    text = leaderboard_latex(board)
+    assert r"\pm" not in text
+    assert "confidence interval of mean IoU over new images alone." in text

@@ -3,8 +3,6 @@
 import csv
 import io
 
-import pytest
-
 from segbench.report.cells import Summary
 from segbench.report.table import (
     Column,
@@ -26,11 +24,16 @@ COLUMNS = (
     Column("interval", "95 % interval", "c", ("low", "high")),
 )
 ROWS = (
-    (Shown("1-2", 1, (1, 2)), "a|b", Summary(0.5602, 0.0031, 4), Interval(55.84, 56.26)),
+    (
+        Shown("1-2", 1, (1, 2)),
+        "a|b",
+        Summary(0.5602, 0.0031, 4, is_marked=True),
+        Interval(55.84, 56.26),
+    ),
     (Shown("1-2", 1, (1, 2)), None, Summary(0.425, None, 1), Interval(40, 45)),
     (Shown("3", 3, (3, 3)), "<c>", None, None),
 )
-TABLE = Table(COLUMNS, ROWS, compared="column")
+TABLE = Table(COLUMNS, ROWS, legend="Mean ± SD in % of a_b.")
 
 
 def cells_of(text: str) -> list[list[str]]:
@@ -38,7 +41,7 @@ def cells_of(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_markdown_marks_the_best_and_cannot_be_broken_by_a_name():
+def test_markdown_sets_what_is_marked_in_bold_and_cannot_be_broken_by_a_name():
     head, _, *rows = cells_of(markdown(TABLE))
     assert head == ["place", "the_name", "mean IoU", "95 % interval"]
     assert rows == [
@@ -67,15 +70,7 @@ def test_latex_escapes_names_and_titles_alike():
         r"1-2 & a\textbar{}b & \textbf{56.02 $\pm$ 0.31} & [55.84, 56.26] \\"
     )
     assert rows[1].strip() == r"1-2 & -- & 42.50 & [40.00, 45.00] \\"
-
-
-@pytest.mark.parametrize(("compared", "bold"), [("row", 2), ("column", 4), ("", 0)])
-def test_the_best_is_sought_along_rows_or_columns(compared, bold):
-    low, high = Summary(0.1, None, 1), Summary(0.2, None, 1)
-    columns = (Column("class", "class"), Column("a", "a"), Column("b", "b"))
-    rows = (("cat", low, high), ("dog", high, high), ("cow", high, low))
-    # A tie over a whole row marks nothing; in a column every equal best is marked.
-    assert markdown(Table(columns, rows, compared=compared)).count("**20.00**") == bold
+    assert rows[-1] == r"\par\smallskip{\footnotesize Mean $\pm$ SD in\,\% of a\_b.\par}"
 
 
 def test_columns_are_chosen_by_key_and_empty_ones_can_go():
