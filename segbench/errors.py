@@ -120,3 +120,8 @@ def listed(names: Sequence[str], most: int = 10) -> str:
     """Return the first names, and how many more there are, within a sentence."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(number: int, one: str, *, many: str = "") -> str:
+    """Return a number with its noun, `1 trial` or `2 trials`."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"

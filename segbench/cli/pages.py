@@ -1,16 +1,58 @@
 """`segbench report`, `plot`, `serve`, `bundle`, `import`: what a run's folder shows."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from segbench.cli import console
 from segbench.cli.app import OUT, app, fail, progress_bars
 from segbench.cli.flags import Cache, Data, Device, Results, RunFolder
+from segbench.cli.records import takes_records
+from segbench.errors import counted
+
+
+@dataclass(frozen=True)
+class PanelOptions:
+    """Whose predictions `report` draws, and what it draws them with."""
+
+    panels: Annotated[
+        str | None,
+        typer.Option(
+            "--panels",
+            metavar="TRIAL",
+            help="First draw this trial's best, typical and worst images.",
+        ),
+    ] = None
+    protocol: Annotated[
+        str | None, typer.Option(help="The protocol of --panels, the first where left out.")
+    ] = None
+    data: Data = None
+    cache: Cache = None
+    device: Device = "auto"
+
+    def draw(self, run: Path) -> None:
+        """Write the pictures of a run's trial, where one is named."""
+        if self.panels is None:
+            return
+        from segbench.runs.record import load_run
+        from segbench.schema.machine import Machine
+        from segbench.work.panels import write_panels
+
+        machine = Machine.from_environment(
+            data=self.data or (), cache=self.cache, device=self.device
+        )
+        with progress_bars() as progress:
+            folder = write_panels(
+                run, load_run(run), self.panels, machine, protocol_name=self.protocol,
+                on_image=lambda done, of: progress("predicting", done, of),
+            )  # fmt: skip
+        OUT.print(f"written: {console.shown_path(folder)}")
 
 
 @app.command()
+@takes_records
 def report(
     runs: Annotated[
         list[Path],
@@ -30,20 +72,8 @@ def report(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Where the joined run goes."),
     ] = None,
-    panels: Annotated[
-        str | None,
-        typer.Option(
-            "--panels",
-            metavar="TRIAL",
-            help="First draw this trial's best, typical and worst images.",
-        ),
-    ] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="The protocol of --panels, the first where left out.")
-    ] = None,
-    data: Data = None,
-    cache: Cache = None,
-    device: Device = "auto",
+    *,
+    drawn: PanelOptions,
 ) -> None:
     """Rebuild a run's tables, exports and page from its files, byte for byte."""
     if len(runs) > 1 and not merge:
@@ -54,24 +84,8 @@ def report(
         if output is None:
             fail("--merge: say with -o DIR where the joined run goes")
         merge_runs(runs, output)
-    if panels is not None:
-        _draw_panels(runs[0], panels, protocol, (data, cache, device))
+    drawn.draw(runs[0])
     show_report(output if merge and output is not None else runs[0])
-
-
-def _draw_panels(run: Path, trial: str, protocol: str | None, where: tuple[Any, Any, str]) -> None:
-    from segbench.runs.record import load_run
-    from segbench.schema.machine import Machine
-    from segbench.work.panels import write_panels
-
-    data, cache, device = where
-    machine = Machine.from_environment(data=data or (), cache=cache, device=device)
-    with progress_bars() as progress:
-        folder = write_panels(
-            run, load_run(run), trial, machine, protocol_name=protocol,
-            on_image=lambda done, of: progress("predicting", done, of),
-        )  # fmt: skip
-    OUT.print(f"written: {console.shown_path(folder)}")
 
 
 @app.command()
@@ -131,7 +145,9 @@ def bundle(
     """Pack a run's results, configuration and hashes, without weights, into one file."""
     from segbench.runs.bundle import write_bundle
 
-    OUT.print(f"written: {console.shown_path(output)} ({write_bundle(run, output)} files)")
+    OUT.print(
+        f"written: {console.shown_path(output)} ({counted(write_bundle(run, output), 'file')})"
+    )
 
 
 @app.command("import")
@@ -173,7 +189,12 @@ def _say_others(run_folder: Path) -> None:
         )
     others = [f for f in folders if f.name not in shown]
     if others:
+        belong = (
+            "belongs to other settings and is"
+            if len(others) == 1
+            else "belong to other settings and are"
+        )
         OUT.print(
-            f"{len(others)} trials in this folder belong to other settings and are not shown; the "
-            "command that made them shows them again"
+            f"{counted(len(others), 'trial')} in this folder {belong} not shown; the command that made "
+            f"{'it' if len(others) == 1 else 'them'} shows {'it' if len(others) == 1 else 'them'} again"
         )

@@ -1,29 +1,30 @@
 """`segbench plan`: what a run would cost, and what its claims could show."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from segbench.cli.app import ERR, OUT, app
-from segbench.cli.flags import Cache, Cards, Data, File, Only, Results, Settings, Weights
-from segbench.cli.run import launch_settings, say_plan, warning_of_batches
-from segbench.errors import listed
+from segbench.cli.flags import File, GridOptions
+from segbench.cli.preview import say_plan, warning_of_batches
+from segbench.cli.records import takes_records
+from segbench.errors import counted, listed
 from segbench.schema.claims import TIMED_FACTS, AnyClaim
-from segbench.schema.launching import LAUNCHERS
+
+if TYPE_CHECKING:
+    from segbench.commands.estimate import CostEstimate
+    from segbench.commands.run import PreparedRun
+    from segbench.schema.launching import Launch
+    from segbench.schema.sweep import Plan
+    from segbench.statistics.power import Spread
 
 
-@app.command()
-def plan(
+@app.command("plan")
+@takes_records
+def plan_command(
     file: File,
-    cards: Cards = None,
-    settings: Settings = None,
-    only: Only = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Plan the first N seeds alone.")] = None,
-    launcher: Annotated[
-        str | None, typer.Option(help=f"{', '.join(LAUNCHERS)} or your own, module:name.")
-    ] = None,
+    grid: GridOptions,
     seed_sd: Annotated[
         float | None,
         typer.Option(
@@ -34,58 +35,44 @@ def plan(
         float | None,
         typer.Option(min=0, help="That of a difference over draws of images, in points."),
     ] = None,
-    search: Annotated[
-        bool, typer.Option("--search", help="Plan the samples of the file's `search:`.")
-    ] = False,
-    best: Annotated[
-        bool, typer.Option("--best", help="Plan with the settings that were best in that search.")
-    ] = False,
-    settle: Annotated[
-        bool,
-        typer.Option("--settle", help="Plan for `run --settle`, which judges at a stricter level."),
-    ] = False,
-    results: Results = Path("results"),
-    data: Data = None,
-    weights: Weights = None,
-    cache: Cache = None,
 ) -> None:
     """Say what would run, and how long it takes where step times were measured; start nothing.
 
-    Takes the options of `run` that say where things lie, so that a command need not be cut down.
+    Takes the options of `run` that say what runs where, so that a command need not be cut down.
     """
     from segbench.commands.estimate import estimated
-    from segbench.commands.run import Flags, narrowed, prepare_run, unfinished
+    from segbench.commands.run import narrowed, prepare_run, unfinished
 
-    flags = Flags(
-        cards=tuple(cards or ()), settings=(*(settings or ()), *launch_settings(launcher)),
-        only=tuple(only or ()), seeds=seeds, results=results, data=tuple(data or ()),
-        weights=tuple(weights or ()), cache=cache, search=search, best=best, settle=settle,
-    )  # fmt: skip
-    prepared = prepare_run(file, flags)
+    prepared = prepare_run(file, grid.flags())
     left = unfinished(prepared, retry_failed=False)
     say_plan(prepared, left)
     if warning := warning_of_batches(file, prepared, left):
         ERR.print(warning)
-    found = estimated(prepared.asked.cells, left, prepared.run_folder)
-    gpus = _gpus(prepared.asked.experiment.launch, found.devices)
+    experiment = prepared.asked.experiment
+    _say_cost(experiment.launch, estimated(prepared.asked.cells, left, prepared.run_folder))
+    if experiment.claims:
+        looks = prepared.settling.schedule
+        last = narrowed(prepared.whole, grid.only or (), None) if looks else None
+        _say_claims_plan(prepared, last, _Stated(seed_sd, image_sd))
+        for sentence in times_to_measure(experiment.claims):
+            OUT.print(sentence)
+
+
+def _say_cost(launch: "Launch", found: "CostEstimate") -> None:
+    """Say how long the trials take that are left, as far as times of steps were measured."""
     if found.measured:
         OUT.print(
-            f"{found.hours:.2f} h for {found.measured} of the {found.trials} trials, one after another, "
-            f"as measured on {', '.join(found.devices)}"
+            f"{found.hours:.2f} h for {found.measured} of the {counted(found.trials, 'trial')}, one "
+            f"after another, as measured on {', '.join(found.devices)}"
         )
-        if gpus:
+        if gpus := _gpus(launch, found.devices):
             OUT.print(f"{found.hours * gpus:.2f} GPU-hours with {gpus:g} GPU per trial")
     if found.trials > found.measured:
+        unknown = counted(found.trials - found.measured, "trial")
         OUT.print(
-            f"no step time is known for {found.trials - found.measured} trials: run one seed of each "
-            "cell first (--seeds 1), then plan again"
+            f"no step time is known for {unknown}: run one seed of each cell first (--seeds 1), then "
+            "plan again"
         )
-    if prepared.asked.experiment.claims:
-        looks = prepared.settling.schedule
-        last = narrowed(prepared.whole, only or (), None) if looks else None
-        _say_claims_plan(prepared, last, seed_sd, image_sd)
-        for sentence in times_to_measure(prepared.asked.experiment.claims):
-            OUT.print(sentence)
 
 
 def times_to_measure(claims: Sequence[AnyClaim]) -> list[str]:
@@ -102,16 +89,35 @@ def times_to_measure(claims: Sequence[AnyClaim]) -> list[str]:
     ]
 
 
-def _gpus(launch: Any, devices: tuple[str, ...]) -> float:
+def _gpus(launch: "Launch", devices: tuple[str, ...]) -> float:
     """Return how many GPUs a trial has: as asked for, or as it was measured."""
     if devices == ("cpu",) and not launch.gpus_per_trial:
         return 0
     return launch.gpus_wanted
 
 
-def _say_claims_plan(
-    prepared: Any, last: Any, seed_sd: float | None, image_sd: float | None
-) -> None:
+class _Stated(NamedTuple):
+    """Spreads in points that the command was given; None where they are to be looked up."""
+
+    seed_sd: float | None
+    image_sd: float | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing has to be looked up."""
+        return None not in self
+
+    def over(self, spread: "Spread") -> "Spread":
+        """Return a spread with what was stated in place of what it says."""
+        from segbench.statistics.power import Spread
+
+        return Spread(
+            spread.seed_sd if self.seed_sd is None else self.seed_sd,
+            *(spread[1:] if self.image_sd is None else (self.image_sd,)),
+        )
+
+
+def _say_claims_plan(prepared: "PreparedRun", last: "Plan | None", stated: _Stated) -> None:
     """Say what each claim could show, with spreads as stated, else as this run has measured them.
 
     last: the plan with the seeds of the last look under --settle, else None.
@@ -119,22 +125,15 @@ def _say_claims_plan(
     from segbench.claims.planning import plan_claims, planned_cells
     from segbench.report.claims_page import render_plan
     from segbench.runs.spreads import load_spreads
-    from segbench.statistics.power import STATED_SPREAD, Spread
+    from segbench.statistics.power import STATED_SPREAD
 
-    def stated(spread: Spread) -> Spread:
-        return Spread(
-            spread.seed_sd if seed_sd is None else seed_sd,
-            *(spread[1:] if image_sd is None else (image_sd,)),
-        )
-
-    is_stated = seed_sd is not None and image_sd is not None
-    found = [] if is_stated else load_spreads(prepared.run_folder)
-    measured = [(claim, stated(spread)) for claim, spread in found]
+    found = [] if stated.is_whole else load_spreads(prepared.run_folder)
+    measured = [(claim, stated.over(spread)) for claim, spread in found]
     planned, at_last_look = (
         plan_claims(
             prepared.asked.experiment.claims,
             planned_cells(cells),
-            spread=stated(STATED_SPREAD),
+            spread=stated.over(STATED_SPREAD),
             measured=measured,
             looks=prepared.settling.looks,
         )

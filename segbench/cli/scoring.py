@@ -1,5 +1,6 @@
 """`segbench evaluate`, `compare`, `crf-search`, `export`, `predict`: trained models, and results of anybody."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -8,27 +9,59 @@ import typer
 from segbench.cli import console
 from segbench.cli.app import OUT, app, progress_bars
 from segbench.cli.flags import (
-    Cache,
-    Cards,
-    Data,
+    Computer,
     Dataset,
-    Device,
     Encoding,
     Mapping,
     Model,
     OtherCode,
     Out,
+    Places,
     ProtocolSettings,
     Results,
     RunFolder,
     Trial,
 )
 from segbench.cli.pages import show_report
-from segbench.errors import ExperimentError
+from segbench.cli.records import takes_records
+from segbench.errors import ExperimentError, counted
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What `evaluate` scores, and how."""
+
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder of PNGs of anybody, `<image name>.png`."),
+    ] = None
+    dataset: Dataset = None
+    split: Annotated[
+        str | None, typer.Option(metavar="S", help="The split (else the protocol's).")
+    ] = None
+    encoding: Encoding = None
+    mapping: Mapping = None
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD", help="What the method, or the new protocol, is called."),
+    ] = None
+    of_run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="RUN", help="The run whose leaderboard the method joins."),
+    ] = None
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One of the run's protocols, to start from.")
+    ] = None
+    settings: ProtocolSettings = None
+    other_code: OtherCode = False
+    results: Results = Path("results")
 
 
 @app.command("evaluate")
+@takes_records
 def evaluate_command(
+    scored: ScoreOptions,
+    computer: Computer,
     run: Annotated[
         Path | None, typer.Argument(metavar="[RUN]", help="A run's folder, for its trained trials.")
     ] = None,
@@ -38,73 +71,72 @@ def evaluate_command(
             metavar="[TRIAL...]", help="Ids' first digits; all trained trials where left out."
         ),
     ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="A folder of PNGs of anybody, `<image name>.png`."),
-    ] = None,
-    dataset: Dataset = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="S", help="The split (else the protocol's).")
-    ] = None,
-    encoding: Encoding = None,
-    mapping: Mapping = None,
-    name: Annotated[
-        str | None,
-        typer.Option(metavar="METHOD", help="What the method, or the new protocol, is called."),
-    ] = None,
-    of_run: Annotated[
-        Path | None,
-        typer.Option("--run", metavar="RUN", help="The run whose leaderboard the method joins."),
-    ] = None,
-    protocol: Annotated[
-        str | None, typer.Option(metavar="NAME", help="One of the run's protocols, to start from.")
-    ] = None,
-    settings: ProtocolSettings = None,
-    other_code: OtherCode = False,
-    data: Data = None,
-    cache: Cache = None,
-    cards: Cards = None,
-    device: Device = "auto",
-    threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads; as many processes for a CRF.")
-    ] = 1,
-    results: Results = Path("results"),
 ) -> None:
     """Score trained trials by another protocol, or a folder of predictions of anybody."""
     from segbench.commands import evaluate as work
-    from segbench.schema.catalog import Catalog
-    from segbench.schema.machine import Machine
 
+    cards = tuple(computer.cards or ())
+    settings = tuple(scored.settings or ())
     asked = work.EvaluateFlags(
-        tuple(settings or ()), split, protocol, name, other_code, tuple(cards or ())
+        settings, scored.split, scored.protocol, scored.name, scored.other_code, cards
     )
-    machine = Machine.from_environment(
-        data=data or (), cache=cache, device=device, threads=threads,
-        code_folders=Catalog.on_path(tuple(cards or ())).code_folders,
-    )  # fmt: skip
+    machine = computer.machine()
     with progress_bars() as progress:
-        if predictions is None:
+        if scored.predictions is None:
             if run is None:
                 raise ExperimentError(
                     "segbench evaluate: name a RUN, or a folder of --predictions with its --dataset"
                 )
-            scored = work.score_run(run, tuple(trials or ()), asked, machine, progress)
+            done = work.score_run(run, tuple(trials or ()), asked, machine, progress)
         else:
-            if dataset is None or run is not None:
+            if scored.dataset is None or run is not None:
                 raise ExperimentError(
                     "segbench evaluate --predictions DIR needs --dataset NAME; the run whose "
                     "leaderboard it joins goes to --run"
                 )
-            said = work.said_encoding(encoding, mapping)
-            source = work.Predictions(predictions, dataset, said, tuple(cards or ()))
-            scored = work.score_external(source, asked, machine, of_run, results, progress)
-    for line in scored.lines:
+            encoding = work.said_encoding(scored.encoding, scored.mapping)
+            source = work.Predictions(scored.predictions, scored.dataset, encoding, cards)
+            done = work.score_external(
+                source, asked, machine, scored.of_run, scored.results, progress
+            )
+    for line in done.lines:
         OUT.print(line)
-    if scored.run_folder is not None:
-        show_report(scored.run_folder)
+    if done.run_folder is not None:
+        show_report(done.run_folder)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """How `compare` reads its two sides, and what of them it compares."""
+
+    dataset: Dataset = None
+    split: Annotated[str | None, typer.Option(metavar="S", help="Its split (else val).")] = None
+    encoding: Encoding = None
+    mapping: Mapping = None
+    seeds: Annotated[
+        bool,
+        typer.Option("--seeds", help="A and B hold one folder or .npz file for each seed."),
+    ] = False
+    metric: Annotated[str, typer.Option(help="The figure to compare.")] = "mean_iou"
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Where trials were scored by several protocols."),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="How predictions are scored, e.g. with_background=false. Repeatable.",
+        ),
+    ] = None
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it here too.")
+    ] = None
 
 
 @app.command("compare")
+@takes_records
 def compare_command(
     left: Annotated[
         str,
@@ -115,56 +147,35 @@ def compare_command(
         ),
     ],
     right: Annotated[str, typer.Argument(metavar="B", help="The same of the other.")],
-    dataset: Dataset = None,
-    split: Annotated[str | None, typer.Option(metavar="S", help="Its split (else val).")] = None,
-    encoding: Encoding = None,
-    mapping: Mapping = None,
-    seeds: Annotated[
-        bool,
-        typer.Option("--seeds", help="A and B hold one folder or .npz file for each seed."),
-    ] = False,
-    metric: Annotated[str, typer.Option(help="The figure to compare.")] = "mean_iou",
-    protocol: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Where trials were scored by several protocols."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="How predictions are scored, e.g. with_background=false. Repeatable.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it here too.")
-    ] = None,
-    data: Data = None,
-    cache: Cache = None,
-    cards: Cards = None,
+    compared: CompareOptions,
+    places: Places,
 ) -> None:
     """Compare two result sets of anybody on the same images: difference, interval, p, each class."""
     from segbench.commands import evaluate as work
     from segbench.commands.compare import CompareFlags, compare_results
     from segbench.files import write_text
     from segbench.report.claims_page import render_comparison
-    from segbench.schema.machine import Machine
 
     asked = CompareFlags(
-        dataset=dataset, encoding=work.said_encoding(encoding, mapping), metric=metric,
-        has_seeds=seeds, protocol_name=protocol,
-        settings=tuple(settings or ()), split=split, cards=tuple(cards or ()),
-    )  # fmt: skip
-    machine = Machine.from_environment(data=data or (), cache=cache, threads=1)
+        dataset=compared.dataset,
+        encoding=work.said_encoding(compared.encoding, compared.mapping),
+        settings=tuple(compared.settings or ()),
+        split=compared.split,
+        protocol_name=compared.protocol,
+        metric=compared.metric,
+        has_seeds=compared.seeds,
+        cards=tuple(places.cards or ()),
+    )
     with progress_bars() as progress:
-        found = compare_results(left, right, asked, machine, progress)
+        found = compare_results(left, right, asked, places.machine(threads=1), progress)
     text = render_comparison(found.comparison, left, right, found.notes)
     OUT.print(text, end="")
-    if output is not None:
-        write_text(output, text)
+    if compared.output is not None:
+        write_text(compared.output, text)
 
 
 @app.command("crf-search")
+@takes_records
 def crf_search_command(
     run: RunFolder,
     trial: Trial,
@@ -174,27 +185,18 @@ def crf_search_command(
     images: Annotated[
         int | None, typer.Option(min=1, help="Held-out images to try them on (else all).")
     ] = None,
-    data: Data = None,
-    cache: Cache = None,
-    cards: Cards = None,
-    device: Device = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="Processes for the CRF.")] = 1,
+    *,
+    computer: Computer,
 ) -> None:
     """Look for CRF parameters on the images that a trial's training left out."""
     from segbench.commands.export import first_protocol
     from segbench.runs.record import find_trial
-    from segbench.schema.catalog import Catalog
-    from segbench.schema.machine import Machine
     from segbench.work.crf_search import search_crf
 
     workdir, _ = find_trial(run, trial)
-    machine = Machine.from_environment(
-        data=data or (), cache=cache, device=device, threads=threads,
-        code_folders=Catalog.on_path(tuple(cards or ())).code_folders,
-    )  # fmt: skip
     with progress_bars() as progress:
         found = search_crf(
-            workdir, first_protocol(workdir).revised(crf=None), machine,
+            workdir, first_protocol(workdir).revised(crf=None), computer.machine(),
             samples=samples, max_images=images,
             progress=lambda done, of: progress("held-out images", done, of),
         )  # fmt: skip
@@ -217,58 +219,58 @@ def export_command(trial: Model, out: Out) -> None:
         OUT.print(console.shown_path(path))
 
 
-@app.command("predict")
-def predict_command(
-    model: Model,
-    out: Out,
+@dataclass(frozen=True)
+class LabelOptions:
+    """What `predict` labels, and how."""
+
     images: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[IMAGE...]", help="Photographs, or folders of them."),
-    ] = None,
+    ] = None
     split: Annotated[
         str | None,
         typer.Option(
             metavar="S",
             help="Instead of IMAGE: a split of the data set that its protocol scores, else its own.",
         ),
-    ] = None,
-    crf: Annotated[bool, typer.Option("--crf", help="Refine with a CRF (extra `crf`).")] = False,
+    ] = None
+    crf: Annotated[bool, typer.Option("--crf", help="Refine with a CRF (extra `crf`).")] = False
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write NAME_probabilities.npz too.")
-    ] = False,
-    settings: ProtocolSettings = None,
-    other_code: OtherCode = False,
-    data: Data = None,
-    cache: Cache = None,
-    cards: Cards = None,
-    device: Device = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-) -> None:
+    ] = False
+    settings: ProtocolSettings = None
+    other_code: OtherCode = False
+
+
+@app.command("predict")
+@takes_records
+def predict_command(model: Model, out: Out, labelled: LabelOptions, computer: Computer) -> None:
     """Label photographs with a trained model: palette PNGs, and overlays with a legend."""
-    if bool(images) == (split is not None):
+    if bool(labelled.images) == (labelled.split is not None):
         raise ExperimentError(
             "segbench predict: name photographs, or a --split of the model's data"
         )
     from segbench.commands import evaluate as work
     from segbench.commands.export import find_model, first_protocol
-    from segbench.schema.catalog import Catalog
-    from segbench.schema.machine import Machine
     from segbench.work.label_images import LabelFlags, as_predicted, label_images
 
     folder = find_model(model)
-    machine = Machine.from_environment(
-        data=data or (), cache=cache, device=device, threads=threads,
-        code_folders=Catalog.on_path(tuple(cards or ())).code_folders,
-    )  # fmt: skip
+    machine = computer.machine()
     asked = LabelFlags(
-        out, tuple(images or ()), split,
-        with_crf=crf, with_probabilities=probabilities, with_other_code=other_code,
-    )  # fmt: skip
-    changed = work.changed(first_protocol(folder), tuple(settings or ()), cards=tuple(cards or ()))
+        out,
+        tuple(labelled.images or ()),
+        labelled.split,
+        with_crf=labelled.crf,
+        with_probabilities=labelled.probabilities,
+        with_other_code=labelled.other_code,
+    )
+    changed = work.changed(
+        first_protocol(folder), tuple(labelled.settings or ()), cards=tuple(computer.cards or ())
+    )
     protocol = as_predicted(changed, asked)
     OUT.print(f"protocol: {protocol.description()}")
     with progress_bars() as progress:
         written = label_images(
             folder, asked, protocol, machine, lambda done, of: progress("images", done, of)
         )
-    OUT.print(f"{len(written)} images labelled: {console.shown_path(out)}")
+    OUT.print(f"{counted(len(written), 'image')} labelled: {console.shown_path(out)}")

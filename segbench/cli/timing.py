@@ -1,7 +1,8 @@
 """`segbench time`: how long a run's models take, measured one after another."""
 
 import re
-from typing import Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,22 +10,49 @@ from segbench.cli import console
 from segbench.cli.app import OUT, app, fail, progress_bars
 from segbench.cli.flags import Cards, Device, Only, RunFolder
 from segbench.cli.pages import show_report
+from segbench.cli.records import takes_records
+
+if TYPE_CHECKING:
+    from segbench.work.time_cells import TimeFlags
+
+
+@dataclass(frozen=True)
+class TimeOptions:
+    """What `time` measures, and how often."""
+
+    only: Only = None
+    training: Annotated[
+        bool, typer.Option("--training", help="Measure an optimizer step too, which takes longer.")
+    ] = False
+    size: Annotated[
+        str, typer.Option(metavar="HxW", help="The image that is labelled, in pixels.")
+    ] = "500x500"
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds over all models; at least one for each seed.")
+    ] = 5
+    passes: Annotated[int, typer.Option(min=1, help="Images in each round.")] = 10
+
+    def flags(self) -> "TimeFlags":
+        """Return what the work behind the command takes."""
+        from segbench.work.time_cells import TimeFlags
+
+        sides = re.fullmatch(r"([0-9]+)x([0-9]+)", self.size)
+        if sides is None or not (int(sides[1]) and int(sides[2])):
+            fail(f"--size {self.size}: expected height and width in pixels, such as 500x500")
+        return TimeFlags(
+            only=tuple(self.only or ()),
+            rounds=self.rounds,
+            passes=self.passes,
+            size=(int(sides[1]), int(sides[2])),
+            with_training=self.training,
+        )
 
 
 @app.command("time")
+@takes_records
 def time_command(
     run: RunFolder,
-    only: Only = None,
-    training: Annotated[
-        bool, typer.Option("--training", help="Measure an optimizer step too, which takes longer.")
-    ] = False,
-    size: Annotated[
-        str, typer.Option(metavar="HxW", help="The image that is labelled, in pixels.")
-    ] = "500x500",
-    rounds: Annotated[
-        int, typer.Option(min=1, help="Rounds over all models; at least one for each seed.")
-    ] = 5,
-    passes: Annotated[int, typer.Option(min=1, help="Images in each round.")] = 10,
+    measured: TimeOptions,
     cards: Cards = None,
     device: Device = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
@@ -36,15 +64,9 @@ def time_command(
     """
     from segbench.schema.catalog import Catalog
     from segbench.schema.machine import Machine
-    from segbench.work.time_cells import TimeFlags, time_run
+    from segbench.work.time_cells import time_run
 
-    sides = re.fullmatch(r"([0-9]+)x([0-9]+)", size)
-    if sides is None or not (int(sides[1]) and int(sides[2])):
-        fail(f"--size {size}: expected height and width in pixels, such as 500x500")
-    asked = TimeFlags(
-        only=tuple(only or ()), rounds=rounds, passes=passes,
-        size=(int(sides[1]), int(sides[2])), with_training=training,
-    )  # fmt: skip
+    asked = measured.flags()
     machine = Machine.from_environment(
         device=device, threads=threads,
         code_folders=Catalog.on_path(tuple(cards or ())).code_folders,

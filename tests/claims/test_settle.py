@@ -61,7 +61,7 @@ def made_up(monkeypatch):
             trial_files.write_trial(workdir, trial)
             _write(workdir, trial_id, trial, worth, prepared.asked.experiment.evaluate)
 
-    monkeypatch.setattr(run_module, "_follow", follow)
+    monkeypatch.setattr(run_module, "start_and_show", follow)
     return worth
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import invoked
 
-from segbench.cli.run import launch_settings
+from segbench.cli.flags import GridOptions
 from segbench.cli.watching import code_versions
 from segbench.code.version import package_digest
 from segbench.commands.estimate import estimated
@@ -385,10 +385,10 @@ def test_preparing_an_experiment_finds_the_cards_of_its_own_project(toy_project,
 
 
 def test_the_address_of_a_ray_chooses_it():
-    assert launch_settings(None, address="head:6379") == [
+    assert GridOptions(address="head:6379").flags().settings == (
         "launch.launcher=ray",
         "launch.address=head:6379",
-    ]
+    )
 
 
 def test_attempts_that_save_something_are_not_fruitless(tmp_path):

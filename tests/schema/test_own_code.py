@@ -233,7 +233,7 @@ def test_both_forms_of_the_command_find_a_module_beside_the_card_or_here(project
         cwd=project, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "1 trials; 0 ended, 1 to run" in done.stdout
+    assert "1 trial; 0 ended, 1 to run" in done.stdout
 
 
 def test_an_exported_model_says_which_code_it_needs_and_finds_it_in_its_folder(project, tmp_path):
