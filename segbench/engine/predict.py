@@ -11,8 +11,10 @@ from torch.nn import functional as F
 
 from segbench.data.resize import resized_image
 from segbench.engine.crf import Unrefined, refine
+from segbench.engine.upsampled_prediction import upsampled_prediction
 from segbench.errors import DataError, DivergedError
 from segbench.models.segmenter import Segmenter
+from segbench.models.upsampling import Bilinear
 from segbench.schema.protocol import Protocol, Sliding
 
 
@@ -25,9 +27,12 @@ def predict(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
     if protocol.crf is not None:
         refined = refine(*unrefined(segmenter, image, protocol), protocol.crf)
         return torch.from_numpy(refined.argmax(0))
-    if len(protocol.scales) == 1 and not protocol.flip:
-        return score_map(segmenter, image, protocol).argmax(0)  # (H, W)
-    return probability_map(segmenter, image, protocol).argmax(0)
+    if len(protocol.scales) > 1 or protocol.flip:
+        return _best(probability_map(segmenter, image, protocol))
+    version, _ = next(_versions(image, protocol))
+    if protocol.sliding or tuple(version.shape[-2:]) != _scored_size(image, protocol):
+        return _best(score_map(segmenter, image, protocol))
+    return _direct_prediction(segmenter, version)
 
 
 @torch.inference_mode()
@@ -36,6 +41,23 @@ def unrefined(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Unrefi
     seen = resized_image(image, _scored_size(image, protocol), resize=protocol.resize)
     probabilities = probability_map(segmenter, image, protocol)
     return seen.permute(1, 2, 0).cpu().numpy(), probabilities.cpu().numpy()
+
+
+def _best(scores: Tensor) -> Tensor:
+    """Return the argmax (H, W) of (C, H, W); that function is slow along an outer axis."""
+    return scores.max(0).indices
+
+
+def _direct_prediction(segmenter: Segmenter, image: Tensor) -> Tensor:
+    """Return the (H, W) prediction of a (3, H, W) uint8 image at its own size."""
+    height, width = image.shape[-2:]
+    scores, upsampling = segmenter.coarse_score_map(_batch(segmenter, image))
+    scores = _finite(scores[0].float())
+    if upsampling is None:
+        return _best(scores[:, :height, :width])
+    return upsampled_prediction(
+        scores, Bilinear(upsampling.rows[:height], upsampling.columns[:width])
+    )
 
 
 def score_map(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
@@ -88,13 +110,19 @@ def _score_map(segmenter: Segmenter, image: Tensor, protocol: Protocol) -> Tenso
     Raises:
         DivergedError: it holds NaN or infinity. DataError: windows leave gaps.
     """
-    batch = image.unsqueeze(0).float() / 255  # (1, 3, h, w)
-    height, width = batch.shape[-2:]
-    short = [segmenter.fitting_side(side) - side for side in (height, width)]
-    if any(short):
-        batch = F.pad(batch, (0, short[1], 0, short[0]))
+    batch, (height, width) = _batch(segmenter, image), image.shape[-2:]
     scores = _slid(segmenter, batch, protocol.sliding) if protocol.sliding else segmenter(batch)
-    scores = scores[0, :, :height, :width].float()
+    return _finite(scores[0, :, :height, :width].float())
+
+
+def _batch(segmenter: Segmenter, image: Tensor) -> Tensor:
+    """Return a (3, h, w) uint8 image as the model takes it, (1, 3, H, W), padded where it must be."""
+    batch = image.unsqueeze(0).float() / 255  # (1, 3, h, w)
+    short = [segmenter.fitting_side(side) - side for side in image.shape[-2:]]
+    return F.pad(batch, (0, short[1], 0, short[0])) if any(short) else batch
+
+
+def _finite(scores: Tensor) -> Tensor:
     if not torch.stack(torch.aminmax(scores)).isfinite().all():  # NaN wins a minimum and a maximum
         raise DivergedError(
             "the model's score map holds NaN or infinity, so that it predicts nothing: its training "

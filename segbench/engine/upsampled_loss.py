@@ -6,7 +6,6 @@ larger than a block. N images, C classes, h w coarse and H W fine size.
 Source of the trick: Liger-Kernel's fused linear cross-entropy (Hsu et al., 2024, arXiv 2410.10989).
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from segbench.engine.loss import pixel_weights
-from segbench.models.upsampling import Bilinear
+from segbench.models.upsampling import Bilinear, RowBlock, row_blocks
 from segbench.schema.cards import IGNORE_INDEX
 
 # Scores of a block: on a CPU they are to stay in a core's cache, on a GPU to fill it with few launches.
@@ -49,14 +48,6 @@ class _Target(NamedTuple):
     block: int
 
 
-class _Rows(NamedTuple):
-    """A block of fine rows, and the coarse rows that have a share in them; shares (fine, coarse)."""
-
-    fine: slice
-    coarse: slice
-    shares: Tensor
-
-
 class _UpsampledLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, coarse: Tensor, target: _Target) -> Tensor:
@@ -78,7 +69,7 @@ def _losses(coarse: Tensor, target: _Target, gradient: Tensor | None) -> Tensor:
     """Return the losses (N,); fill `gradient`, (N, C, h, w), where one is given."""
     rows, columns = target.upsampling
     fine_rows = max(target.block // (coarse.shape[1] * len(columns)), 1)
-    blocks = list(_blocks(rows, fine_rows, coarse))
+    blocks = [b._replace(shares=b.shares.to(coarse)) for b in row_blocks(rows, fine_rows)]
     columns = columns.to(coarse)
     at_once = max(fine_rows // len(rows), 1)  # images
     losses = []
@@ -95,7 +86,7 @@ def _losses(coarse: Tensor, target: _Target, gradient: Tensor | None) -> Tensor:
 
 
 def _block_losses(
-    wide: Tensor, block: _Rows, pixels: tuple[Tensor, Tensor], wide_gradient: Tensor | None
+    wide: Tensor, block: RowBlock, pixels: tuple[Tensor, Tensor], wide_gradient: Tensor | None
 ) -> Tensor:
     """Return the losses (n,) of a block of rows; add its gradient to `wide_gradient`."""
     label, weights = (values[:, :, block.fine] for values in pixels)  # (n, 1, rows, W)
@@ -106,12 +97,3 @@ def _block_losses(
         scores_gradient = log_probability.exp_().scatter_(1, true, of_true.expm1())  # p - one-hot
         wide_gradient[:, :, block.coarse] += block.shares.T @ scores_gradient.mul_(weights)
     return -(of_true * weights).sum((1, 2, 3))
-
-
-def _blocks(rows: Tensor, size: int, like: Tensor) -> Iterator[_Rows]:
-    """Yield the blocks of `size` rows of (H, h) shares on the CPU."""
-    for top in range(0, len(rows), size):
-        fine = slice(top, top + size)
-        reached = rows[fine].any(0).nonzero()
-        coarse = slice(int(reached[0]), int(reached[-1]) + 1) if len(reached) else slice(0, 1)
-        yield _Rows(fine, coarse, rows[fine, coarse].to(like))

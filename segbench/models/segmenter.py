@@ -15,6 +15,7 @@ from segbench.models.heads import build_head
 from segbench.models.heads.base import HeadModule, StageShape
 from segbench.models.trunk import build_trunk
 from segbench.models.trunk_weights import load_trunk_weights
+from segbench.models.upsampling import Bilinear
 from segbench.models.weights import weights_named
 from segbench.schema.cards import BackboneCard, Input
 from segbench.schema.deconvolutions import Chain
@@ -161,6 +162,16 @@ class Segmenter(nn.Module):
         """Return the score map (N, C, H, W) of images of `size` (H, W)."""
         coarse = self.head(feature_maps)  # (N, C, h, w) on the finest stage's grid
         return self.head.upsample_to(coarse, size)
+
+    def coarse_score_map(self, image: Tensor) -> tuple[Tensor, Bilinear | None]:
+        """Return the score map of images before it is upsampled, (N, C, h, w), and what upsamples it.
+
+        Where upsampling is learned: the score map (N, C, H, W), and None.
+        """
+        size = int(image.shape[-2]), int(image.shape[-1])
+        coarse = self.head(self.feature_maps(image))
+        bilinear = self.head.bilinear_to(coarse, size)
+        return (self.head.upsample_to(coarse, size) if bilinear is None else coarse), bilinear
 
     def parameter_kinds(self) -> dict[str, Kind]:
         """Return, for each parameter's name, the part of the model that it belongs to.

@@ -8,6 +8,7 @@ sizes. Knows nothing of trunks and heads.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,6 +97,23 @@ class Bilinear(NamedTuple):
         """Return the map (N, C, h, w) as (N, C, H, W), by two small matrix products."""
         wide = F.linear(coarse, self.columns.to(coarse))  # (N, C, h, W)
         return self.rows.to(wide) @ wide
+
+
+class RowBlock(NamedTuple):
+    """A block of fine rows, and the coarse rows that have a share in them; shares (fine, coarse)."""
+
+    fine: slice
+    coarse: slice
+    shares: Tensor
+
+
+def row_blocks(rows: Tensor, size: int) -> Iterator[RowBlock]:
+    """Yield the blocks of `size` rows of (H, h) shares on the CPU."""
+    for top in range(0, len(rows), size):
+        fine = slice(top, top + size)
+        reached = rows[fine].any(0).nonzero()
+        coarse = slice(int(reached[0]), int(reached[-1]) + 1) if len(reached) else slice(0, 1)
+        yield RowBlock(fine, coarse, rows[fine, coarse])
 
 
 class FixedUpsampling(nn.Module):

@@ -46,6 +46,9 @@ class Spoilt(nn.Module):
         scores[0, 2, 4, 5] = self.value
         return scores
 
+    def coarse_score_map(self, image: Tensor) -> tuple[Tensor, None]:
+        return self(image), None
+
 
 @pytest.mark.parametrize("value", NOT_FINITE)
 @pytest.mark.parametrize("protocol", [Protocol(), Protocol(flip=True), Protocol(short_side=16)])
