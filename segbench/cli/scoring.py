@@ -130,6 +130,9 @@ class CompareOptions:
             help="How predictions are scored, e.g. with_background=false. Repeatable.",
         ),
     ] = None
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = (
+        False
+    )
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it here too.")
     ] = None
@@ -155,6 +158,7 @@ def compare_command(
     from segbench.commands.compare import CompareFlags, compare_results
     from segbench.files import write_text
     from segbench.report.claims_page import render_comparison
+    from segbench.report.comparison_json import comparison_json
 
     asked = CompareFlags(
         dataset=compared.dataset,
@@ -168,7 +172,8 @@ def compare_command(
     )
     with progress_bars() as progress:
         found = compare_results(left, right, asked, places.machine(threads=1), progress)
-    text = render_comparison(found.comparison, left, right, found.notes)
+    render = comparison_json if compared.json else render_comparison
+    text = render(found.comparison, left, right, found.notes)
     OUT.print(text, end="")
     if compared.output is not None:
         write_text(compared.output, text)

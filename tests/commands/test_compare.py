@@ -1,21 +1,25 @@
 """`segbench compare`: two result sets of anybody, on the same images."""
 
+import json
+import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from command_line import invoked, segbench
-from drawn_run import made_run
+from drawn_run import drawn_counts, made_run
 from PIL import Image
 
 from segbench.data.split import open_split
 from segbench.metrics.mean_iou import mean_iou
+from segbench.report.comparison_json import comparison_json
 from segbench.runs import trial_files
 from segbench.runs.observed import counts_of_evaluation
 from segbench.runs.record import load_rows, load_run
 from segbench.schema.catalog import Catalog
 from segbench.schema.machine import Machine
-from segbench.statistics.pairwise import compare_two
+from segbench.statistics.pairwise import ClassDifference, compare_two
 
 
 def compare(*words):
@@ -46,6 +50,34 @@ def test_cells_of_a_run_are_compared_with_all_their_seeds(made):
     assert expected.left == pytest.approx(np.mean(ious))
     for name in ("background", "cat", "dog"):
         assert f"| {name} |" in said
+
+
+def test_json_holds_all_digits_of_what_is_printed_and_null_where_nothing_is_known(made, tmp_path):
+    left, right = (f"{made}:backbone={b},head=fcn8s,dataset=few" for b in ("resnet18", "googlenet"))
+    file = tmp_path / "found.json"
+    done = invoked("compare", left, right, "--protocol", "native", "--json", "-o", file)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found == json.loads(file.read_text())
+    assert (found["left_is"], found["right_is"], found["seeds"]) == (left, right, [4, 4])
+    assert found["difference"] == pytest.approx(found["left"] - found["right"], abs=1e-9)
+    assert found["low"] < found["difference"] < found["high"]
+    assert [row["name"] for row in found["per_class"]] == ["background", "cat", "dog"]
+    assert found["notes"][0].startswith("Protocol: ")
+    _, said = compare(left, right, "--protocol", "native")
+    assert f"{found['left']:.2f} - {found['right']:.2f} = +{found['difference']:.1f}" in said
+
+
+def test_json_says_null_of_an_interval_that_is_not_known():
+    one, two = (
+        [drawn_counts(np.random.default_rng(seed), 3, 9, 0.8).as_counts() for seed in seeds]
+        for seeds in ((1, 2), (3, 4))
+    )
+    row = ClassDifference("rare", 2, 1.0, 2.0, -1.0, -math.inf, math.inf, 1.0, 1.0)
+    found = replace(compare_two(one, two), per_class=(row,))
+    text = comparison_json(found, "a", "b")
+    assert json.loads(text)["per_class"][0]["low"] is None
+    assert "Infinity" not in text
 
 
 def test_the_same_weights_under_two_protocols_are_paired(made):
