@@ -20,7 +20,7 @@ def list_command(
     """List the cards, heads or experiments at hand."""
     from segbench.commands import listing
 
-    table = listing.table_of(kind, tuple(cards or ()))
+    table = listing.listing_of(kind, tuple(cards or ()))
     OUT.print(console.plain_table(table.headers, table.rows))
     if table.problems:
         fail("\n".join(table.problems))
@@ -78,13 +78,13 @@ def prepare(
 ) -> None:
     """Download, verify, unpack and convert data sets, and fetch weights, once."""
     from segbench.commands import listing
+    from segbench.schema.machine import Machine
 
+    machine = Machine.from_environment(data=data or (), weights=weights or (), cache=cache)
     with progress_bars() as progress:
         for name, summary in listing.prepare_all(
             names,
-            data=tuple(data or ()),
-            weights=tuple(weights or ()),
-            cache=cache,
+            machine,
             cards=tuple(cards or ()),
             download=not offline,
             progress=progress,

@@ -36,7 +36,6 @@ class PanelOptions:
         """Write the pictures of a run's trial, where one is named."""
         if self.panels is None:
             return
-        from segbench.runs.record import load_run
         from segbench.schema.machine import Machine
         from segbench.work.panels import write_panels
 
@@ -45,7 +44,7 @@ class PanelOptions:
         )
         with progress_bars() as progress:
             folder = write_panels(
-                run, load_run(run), self.panels, machine, protocol_name=self.protocol,
+                run, self.panels, machine, protocol_name=self.protocol,
                 on_image=lambda done, of: progress("predicting", done, of),
             )  # fmt: skip
         OUT.print(f"written: {console.shown_path(folder)}")

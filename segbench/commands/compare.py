@@ -205,16 +205,18 @@ def _one(
         return _of_trial(path, asked)
     if card is None:
         raise ExperimentError(f"{path}: to score a folder of predictions, name its --dataset")
-    from segbench.work.predictions import score_predictions
+    from segbench.work.predictions import Submission, score_predictions
     from segbench.work.reading import chosen_reading
 
     protocol = protocol_of_predictions(path, asked.settings, asked.split, cards=asked.cards)
     reading = chosen_reading(path, card, asked.encoding)
     shown = path.resolve().name  # any name that a folder can have; the method's own is not kept
     found = score_predictions(
-        path, card, protocol, machine,
-        name="compared", reading=reading, progress=lambda done, of: progress(shown, done, of),
-    )  # fmt: skip
+        Submission(path, "compared", card, reading),
+        protocol,
+        machine,
+        lambda done, of: progress(shown, done, of),
+    )
     seed = _seed(found.scored.counts.as_counts(), found.scored.evaluation)
     return seed._replace(note="; ".join(found.remarks(shown)))
 

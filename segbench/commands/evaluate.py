@@ -124,14 +124,16 @@ def score_external(
         source.folder, asked.settings, asked.split, start, source.cards
     )
     dataset = Catalog.on_path(source.cards).dataset(source.dataset)
-    from segbench.work.predictions import score_predictions
+    from segbench.work.predictions import Submission, score_predictions
     from segbench.work.reading import chosen_reading
 
     reading = chosen_reading(source.folder, dataset, source.encoding)
     predicted = score_predictions(
-        source.folder, dataset, protocol, machine,
-        name=method_name, reading=reading, progress=lambda d, of: progress(method_name, d, of),
-    )  # fmt: skip
+        Submission(source.folder, method_name, dataset, reading),
+        protocol,
+        machine,
+        lambda done, of: progress(method_name, done, of),
+    )
     scored = predicted.scored
     folder = write_external(run_folder or results_folder, predicted.method, *scored)
     lines = (

@@ -25,7 +25,7 @@ from segbench.schema.machine import Machine
 from segbench.schema.sweep import Plan, expand
 
 
-class Table(NamedTuple):
+class Listing(NamedTuple):
     """Headers, a row for each thing, and a sentence for each that is wrong and has no row."""
 
     headers: tuple[str, ...]
@@ -33,13 +33,13 @@ class Table(NamedTuple):
     problems: list[str]
 
 
-def table_of(kind: str, cards: tuple[Path, ...]) -> Table:
+def listing_of(kind: str, cards: tuple[Path, ...]) -> Listing:
     """Return everything of a kind.
 
     Raises:
         CardError: no such kind.
     """
-    tables: dict[str, Callable[[Catalog], Table]] = {
+    tables: dict[str, Callable[[Catalog], Listing]] = {
         "backbones": _backbones,
         "datasets": _datasets,
         "heads": _heads,
@@ -53,10 +53,10 @@ def table_of(kind: str, cards: tuple[Path, ...]) -> Table:
     return tables[kind](Catalog.on_path(cards))
 
 
-def _table(
+def _listed(
     headers: tuple[str, ...], names: Iterable[Any], row_of: Callable[[Any], tuple[str, ...]]
-) -> Table:
-    table = Table(headers, [], [])
+) -> Listing:
+    table = Listing(headers, [], [])
     for name in names:
         try:
             table.rows.append(row_of(name))
@@ -65,7 +65,7 @@ def _table(
     return table
 
 
-def _backbones(catalog: Catalog) -> Table:
+def _backbones(catalog: Catalog) -> Listing:
     def row(name: str) -> tuple[str, ...]:
         card = catalog.backbone(name)
         return (
@@ -75,15 +75,15 @@ def _backbones(catalog: Catalog) -> Table:
             ", ".join(card.weights) or "none",
         )
 
-    return _table(("backbone", "title", "strides", "weights"), catalog.names("backbones"), row)
+    return _listed(("backbone", "title", "strides", "weights"), catalog.names("backbones"), row)
 
 
-def _datasets(catalog: Catalog) -> Table:
+def _datasets(catalog: Catalog) -> Listing:
     def row(name: str) -> tuple[str, ...]:
         card = catalog.dataset(name)
         return name, card.title, str(card.num_classes), _splits(card)
 
-    return _table(("data set", "title", "classes", "images"), catalog.names("datasets"), row)
+    return _listed(("data set", "title", "classes", "images"), catalog.names("datasets"), row)
 
 
 def _splits(card: DatasetCard) -> str:
@@ -92,19 +92,19 @@ def _splits(card: DatasetCard) -> str:
     )
 
 
-def _heads(_: Catalog) -> Table:
+def _heads(_: Catalog) -> Listing:
     def row(head: Head) -> tuple[str, ...]:
         return head.name, head.title, ", ".join(map(str, head.strides)), head.fuse
 
-    return _table(("head", "title", "strides", "joins"), HEADS.values(), row)
+    return _listed(("head", "title", "strides", "joins"), HEADS.values(), row)
 
 
-def _experiments(catalog: Catalog) -> Table:
+def _experiments(catalog: Catalog) -> Listing:
     def row(path: Path) -> tuple[str, ...]:
         experiment, _ = read_experiment(path)
         return str(path), experiment.question, str(len(expand(experiment, catalog).trials))
 
-    return _table(("experiment", "question", "trials"), experiment_files(), row)
+    return _listed(("experiment", "question", "trials"), experiment_files(), row)
 
 
 def experiment_files() -> list[Path]:
@@ -228,11 +228,9 @@ def _root_of(card: Path) -> tuple[Path, ...]:
 
 def prepare_all(
     names: list[str],
+    machine: Machine,
     *,
-    data: tuple[Path, ...],
-    weights: tuple[Path, ...] = (),
-    cache: Path | None,
-    cards: tuple[Path, ...],
+    cards: tuple[Path, ...] = (),
     download: bool,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Iterator[tuple[str, str]]:
@@ -246,7 +244,6 @@ def prepare_all(
     from segbench.data.prepare import prepare_dataset
     from segbench.models.weights import fetch_weights
 
-    machine = Machine.from_environment(data=data, weights=weights, cache=cache)
     datasets, backbones = _wanted(names, cards)
     problems = []
     for card in datasets:

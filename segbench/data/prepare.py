@@ -8,7 +8,7 @@ from segbench.data.layout import archive_file, archive_mark, download_folder
 from segbench.data.prepared import is_here, lacking, not_here, open_prepared
 from segbench.data.shared import SplitPart, shared_in_words
 from segbench.errors import DataError
-from segbench.fetch.download import download
+from segbench.fetch.download import Expected, download
 from segbench.fetch.unpack import unpack
 from segbench.schema.cards import DatasetCard
 from segbench.schema.groups import counted_groups
@@ -117,9 +117,7 @@ def _fetch(card: DatasetCard, machine: Machine, progress: Progress | None) -> No
         download(
             archive.url,
             path,
-            sha256=archive.sha256,
-            md5=archive.md5,
-            size=archive.size,
+            Expected(archive.sha256, archive.md5, archive.size),
             progress=_named(progress, f"downloading {path.name.partition('-')[2]}"),
         )
         half = archive_mark(card, archive, machine, "unpacking")

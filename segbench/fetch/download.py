@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from segbench.errors import DataError
@@ -19,19 +20,28 @@ _TIMEOUT_SECONDS = 60
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
+class Expected(NamedTuple):
+    """What is known of a file before it is fetched. sha256: may be leading digits. size: bytes."""
+
+    sha256: str | None = None
+    md5: str | None = None
+    size: int | None = None
+
+
+ANYTHING = Expected()
+
+
 def download(
     url: str,
     path: Path,
+    expected: Expected = ANYTHING,
     *,
-    sha256: str | None = None,
-    md5: str | None = None,
-    size: int | None = None,
     progress: Progress | None = None,
     pause_seconds: float = 2.0,
 ) -> Path:
     """Return `path` with the file at `url` in it; at once where it is there already and is right.
 
-    A part that an earlier try left in `path`.part is continued. sha256 may be leading digits.
+    A part that an earlier try left in `path`.part is continued.
 
     Raises:
         DataError: the address cannot be reached, or what came is not the expected file.
@@ -39,7 +49,7 @@ def download(
     if urlsplit(url).scheme not in {"http", "https"}:
         raise DataError(f"{url}: only http and https addresses are downloaded")
     if path.exists():
-        _verify(path, url, sha256, md5, size)
+        _verify(path, url, expected)
         return path
     part = path.with_name(path.name + ".part")
     try:
@@ -55,7 +65,7 @@ def download(
             f"another machine and put it at {path}"
         ) from error
     try:
-        _verify(part, url, sha256, md5, size)
+        _verify(part, url, expected)
     except DataError:
         part.unlink()
         raise
@@ -111,21 +121,22 @@ def _continue(url: str, part: Path, progress: Progress | None) -> None:
         raise OSError(f"{found} of {total} bytes came")
 
 
-def _verify(path: Path, url: str, sha256: str | None, md5: str | None, size: int | None) -> None:
+def _verify(path: Path, url: str, expected: Expected) -> None:
     found_size = path.stat().st_size
-    if size is not None and found_size != size:
+    if expected.size is not None and found_size != expected.size:
         raise DataError(
-            f"{url}: has {found_size} bytes, but the card says {size}; delete {path} if it exists "
+            f"{url}: has {found_size} bytes, but the card says {expected.size}; delete {path} if it exists "
             "and fetch it again"
         )
-    for kind, expected in (("sha256", sha256), ("md5", md5)):
-        if expected is None:
+    for kind in ("sha256", "md5"):
+        digits = getattr(expected, kind)
+        if digits is None:
             continue
         with path.open("rb") as file:
             found = hashlib.file_digest(file, kind)
-        if not found.hexdigest().startswith(expected):
+        if not found.hexdigest().startswith(digits):
             raise DataError(
-                f"{url}: has the {kind} {found.hexdigest()}, but the card says {expected}; it was "
+                f"{url}: has the {kind} {found.hexdigest()}, but the card says {digits}; it was "
                 f"changed or damaged on the way; delete {path} if it exists and fetch it again"
             )
 

@@ -152,9 +152,11 @@ def fetch_weights(
     weights = weights_named(backbone, model)
     is_here = weights is None or weights_file(weights, machine) is not None
     if weights is not None and weights.url is not None and may_download and not is_here:
-        from segbench.fetch.download import download
+        from segbench.fetch.download import Expected, download
 
-        download(weights.url, _cached(weights, machine), sha256=weights.sha256, progress=progress)
+        download(
+            weights.url, _cached(weights, machine), Expected(weights.sha256), progress=progress
+        )
     return backbone_weights_path(backbone, model, machine)
 
 

@@ -188,9 +188,8 @@ def _verify_trial(workdir: Path) -> None:
             protocol=claimed.protocol,
             dataset=trial.dataset,
             split_fingerprint=claimed.split_fingerprint,
-            num_trained_on=claimed.num_trained_on,
             with_own=False,
-        ).revised(other_code=claimed.other_code)
+        ).revised(other_code=claimed.other_code, num_trained_on=claimed.num_trained_on)
         own = {key: claimed.figures.get(key) for key in claimed.protocol.metrics}  # not checked
         computed = computed.revised(figures={**computed.figures, **own})
         if path.stem != claimed.protocol.digest() or not _alike(claimed, computed):

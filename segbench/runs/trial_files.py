@@ -139,7 +139,6 @@ def evaluation_of(
     protocol: Protocol,
     dataset: DatasetCard,
     split_fingerprint: str,
-    num_trained_on: int | None = None,
     with_own: bool = True,
 ) -> Evaluation:
     """Return the figures that the protocol reads off these counts.
@@ -178,7 +177,6 @@ def evaluation_of(
             for index, value in enumerate(iou)
         ),
         trained_index=() if is_same else matched_classes(card, dataset),
-        num_trained_on=num_trained_on,
         blank=why_blank(scored.sums, protocol.absent_class, kept),
     )
 
@@ -305,8 +303,7 @@ def copy_evaluation(
         protocol=protocol,
         dataset=dataset,
         split_fingerprint=source.split_fingerprint,
-        num_trained_on=source.num_trained_on,
-    )
+    ).revised(num_trained_on=source.num_trained_on)
     write_evaluation(workdir, evaluation, counts)
     return evaluation
 

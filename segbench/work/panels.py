@@ -11,7 +11,7 @@ from segbench.errors import DataError, ResultError
 from segbench.files import write_atomically
 from segbench.runs import trial_files
 from segbench.runs.panels import RULE, Chosen, Panel, Panels, chosen_images, panels_folder
-from segbench.runs.record import RunRecord, find_trial
+from segbench.runs.record import find_trial, load_run
 from segbench.schema.machine import Machine
 from segbench.schema.matched import matched_classes
 from segbench.work.scoring import load_segmenter
@@ -19,7 +19,6 @@ from segbench.work.scoring import load_segmenter
 
 def write_panels(
     run_folder: Path,
-    record: RunRecord,
     prefix: str,
     machine: Machine,
     *,
@@ -36,6 +35,7 @@ def write_panels(
         ResultError: no such trial or protocol, or no results or weights of it.
         DataError: the images are not here, or not those that were scored.
     """
+    record = load_run(run_folder)
     workdir, trial = find_trial(run_folder, prefix)
     name = protocol_name or next(iter(record.experiment.evaluate))
     protocol = record.experiment.evaluate.get(name)

@@ -16,6 +16,19 @@ from segbench.schema.machine import Machine
 from segbench.schema.trial import Trial
 
 
+class Stops(NamedTuple):
+    """When a worker leaves a trial before its end, its state saved.
+
+    should_stop: asked after every optimizer step and image. pause_at_step: a step of the training.
+    """
+
+    should_stop: Callable[[], bool] = lambda: False
+    pause_at_step: int | None = None
+
+
+NEVER = Stops()
+
+
 class TrialContext(NamedTuple):
     """What the phases of one trial share. report: tells others how far it is."""
 
@@ -24,8 +37,7 @@ class TrialContext(NamedTuple):
     machine: Machine
     device: torch.device
     report: Callable[..., None]
-    should_stop: Callable[[], bool]
-    pause_at_step: int | None
+    stops: Stops
 
 
 def open_part(

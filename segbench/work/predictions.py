@@ -18,7 +18,7 @@ from segbench.code.own import code_in_use, difference
 from segbench.data.chosen import fingerprint_here, stored_split
 from segbench.data.labels import image_label, palette_problem
 from segbench.data.prepared import changed_since
-from segbench.data.split import open_scored
+from segbench.data.split import SegmentationSplit, open_scored
 from segbench.engine.device import make_repeatable
 from segbench.engine.evaluate import count_predictions, reindexed, scored_label
 from segbench.errors import DataError, FileError, by_cause, listed
@@ -130,83 +130,125 @@ def _check_same_files(workdir: Path, known: Evaluation, machine: Machine) -> Non
         )
 
 
+class Submission(NamedTuple):
+    """A folder with `<image name>.png` for every image of a split, and how it is read.
+
+    name: of the method. dataset: the card whose classes `reading` speaks of; the protocol may score
+    another, which it is matched with by name.
+    """
+
+    folder: Path
+    name: str
+    dataset: DatasetCard
+    reading: Reading
+
+
 def score_predictions(
-    folder: Path,
-    dataset: DatasetCard,
+    theirs: Submission,
     protocol: Protocol,
     machine: Machine,
-    *,
-    name: str,
-    reading: Reading,
     progress: Progress = lambda *_: None,
 ) -> Predicted:
-    """Return the figures of `<image name>.png` for every image of the split.
+    """Return the figures of a folder of palette or grey PNGs.
 
-    dataset: the card whose classes `reading` speaks of; the protocol may score another, which it is
-    matched with by name.
-    Files are palette or grey PNGs, whose values mean what `reading` says. A pixel whose value is no
-    class is a false negative where it is labelled; a method may leave pixels out, so these are
-    counted and told. Where more than nine tenths of the pixels labelled as anything but background
-    hold such values, the files are encoded in another way and no figure is given.
+    A pixel whose value is no class is a false negative where it is labelled; a method may leave
+    pixels out, so these are counted and reported. Where more than nine tenths of the pixels labelled
+    as anything but background hold such values, the files are encoded in another way and no figure is
+    given.
 
     Raises:
-        CardError: a scored class is none of `dataset`.
+        CardError: a scored class is none of `theirs.dataset`.
         DataError: files are missing, surplus, unreadable or of another size: all of them listed;
             or they are encoded in another way.
     """
-    scored = protocol.scored_card(dataset)
-    check_classes(dataset, scored)
-    scored_classes = matched_classes(dataset, scored)
-    own_classes = matched_classes(scored, dataset)
-    split = open_scored(dataset, protocol, machine)
+    scored = protocol.scored_card(theirs.dataset)
+    check_classes(theirs.dataset, scored)
+    split = open_scored(theirs.dataset, protocol, machine)
     every = protocol.revised(max_images=None)
-    whole = open_scored(dataset, every, machine, if_changed="pass_over")
-    files = _by_name(folder, prediction_files(folder))
+    whole = open_scored(theirs.dataset, every, machine, if_changed="pass_over")
+    files = _by_name(theirs.folder, prediction_files(theirs.folder))
     problems = _missing_and_surplus(split.names, whole.names, files)
-    tally = Tally(dataset.num_classes)
-
-    def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
-        for index, image_name in enumerate(split.names):
-            path = files.get(image_name)
-            label = scored_label(split.label(index), protocol)
-            values = None if path is None else _values(path, tuple(label.shape), reading, problems)
-            if values is not None:
-                tally.add(values, reindexed(label, own_classes).numpy())
-                predicted = reindexed(torch.from_numpy(reading.classes[values]), scored_classes)
-                yield image_name, predicted, label
-            progress(index + 1, len(split))
-
-    counted = count_predictions(pairs(), num_classes=scored.num_classes, protocol=protocol)
+    found = _Found(files, Tally(theirs.dataset.num_classes), problems)
+    pairs = _pairs(theirs, split, protocol, found, progress)
+    counted = count_predictions(pairs, num_classes=scored.num_classes, protocol=protocol)
     if problems:
         raise DataError(
-            f"{folder}: does not hold one prediction for each of the {len(split)} images of "
+            f"{theirs.folder}: does not hold one prediction for each of the {len(split)} images of "
             f"{scored.name} {protocol.split}:\n" + "\n".join(by_cause(problems))
         )
+    other = far_better(found.tally, theirs.reading, theirs.dataset, protocol)
+    foreign = _foreign_values(theirs, found.tally, other)
+    evaluation = trial_files.evaluation_of(
+        counted,
+        trial_id=f"external-{theirs.name}",
+        protocol=protocol,
+        dataset=theirs.dataset,
+        split_fingerprint=split.fingerprint,
+    )
+    method = ExternalMethod(
+        name=theirs.name,
+        dataset=theirs.dataset.name,
+        predictions_digest=_digest_of(files),
+        encoding=theirs.reading.encoding,
+        mapping=dict(theirs.reading.mapping),
+    )
+    return Predicted(method, ScoredPredictions(evaluation, counted), foreign, other)
+
+
+class _Found(NamedTuple):
+    """The files by their images' names; the values that they hold, and what is wrong with them."""
+
+    files: Mapping[str, Path]
+    tally: Tally
+    problems: list[DataError]
+
+
+def _pairs(
+    theirs: Submission,
+    split: SegmentationSplit,
+    protocol: Protocol,
+    found: _Found,
+    progress: Progress,
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield (name, prediction (H, W), label (H, W)) of the images that have a sound file.
+
+    Fills in the tally and the problems of `found`.
+    """
+    scored = protocol.scored_card(theirs.dataset)
+    scored_classes = matched_classes(theirs.dataset, scored)
+    own_classes = matched_classes(scored, theirs.dataset)
+    for index, name in enumerate(split.names):
+        path = found.files.get(name)
+        label = scored_label(split.label(index), protocol)
+        values = (
+            None
+            if path is None
+            else _values(path, tuple(label.shape), theirs.reading, found.problems)
+        )
+        if values is not None:
+            found.tally.add(values, reindexed(label, own_classes).numpy())
+            classes = torch.from_numpy(theirs.reading.classes[values])
+            yield name, reindexed(classes, scored_classes), label
+        progress(index + 1, len(split))
+
+
+def _foreign_values(theirs: Submission, tally: Tally, other: Other | None) -> dict[int, int]:
+    """Return how many labelled pixels hold each value that is no class.
+
+    Raises:
+        DataError: most pixels of objects do: the files are encoded in another way.
+    """
+    dataset, reading = theirs.dataset, theirs.reading
     foreign = tally.labelled(reading.is_foreign)  # (C, V)
     by_value = {int(v): int(foreign[:, v].sum()) for v in np.flatnonzero(foreign.any(0))}
-    other = far_better(tally, reading, dataset, protocol)
     lost = _share_of_objects(foreign, tally, dataset)
     if lost > MOST:
         raise DataError(
-            f"{folder}: is not encoded as {_ENCODINGS[reading.encoding]} of {dataset.name}: "
+            f"{theirs.folder}: is not encoded as {_ENCODINGS[reading.encoding]} of {dataset.name}: "
             f"{100 * lost:.0f} % of the pixels of objects hold values that are no class "
             f"({_listed(by_value)}); {_advice(other, by_value, dataset)}"
         )
-    method = ExternalMethod(
-        name=name,
-        dataset=dataset.name,
-        predictions_digest=_digest_of(files),
-        encoding=reading.encoding,
-        mapping=dict(reading.mapping),
-    )
-    evaluation = trial_files.evaluation_of(
-        counted,
-        trial_id=f"external-{name}",
-        protocol=protocol,
-        dataset=dataset,
-        split_fingerprint=split.fingerprint,
-    )
-    return Predicted(method, ScoredPredictions(evaluation, counted), by_value, other)
+    return by_value
 
 
 def _share_of_objects(foreign: NDArray[np.int64], tally: Tally, dataset: DatasetCard) -> float:

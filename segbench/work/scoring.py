@@ -56,7 +56,7 @@ def evaluate_trial(
     of: which of how many protocols this is, for the progress display.
 
     Raises:
-        Interrupted: `work.should_stop` said so; nothing was written.
+        Interrupted: `work.stops.should_stop` said so; nothing was written.
     """
     trial = work.trial
     with ranks.first_before_others():
@@ -72,7 +72,7 @@ def evaluate_trial(
 
     def on_image(done: int) -> None:
         work.report(step=done)
-        if work.should_stop():
+        if work.stops.should_stop():
             raise Interrupted
 
     counted: Counted | None = None
@@ -152,8 +152,7 @@ def _evaluation(
         protocol=protocol,
         dataset=trial.dataset,
         split_fingerprint=split.fingerprint,
-        num_trained_on=None if shared is None else shared.number,
-    )
+    ).revised(num_trained_on=None if shared is None else shared.number)
 
 
 def _classes(trial: Trial, protocol: Protocol) -> ClassIndices:

@@ -43,7 +43,7 @@ def train_trial(
 
     Raises:
         DataError: there is nothing to learn from.
-        Interrupted: `work.should_stop` said so, or `work.pause_at_step` is reached; the state is saved.
+        Interrupted: `work.stops.should_stop` said so, or `work.stops.pause_at_step` is reached; the state is saved.
     """
     trial, recipe = work.trial, work.trial.train
     if trial.start_from is not None:
@@ -72,8 +72,8 @@ def train_trial(
         work.report(step=step, **({} if loss is None else {"loss": loss}))
 
     def should_stop() -> bool:
-        return work.should_stop() or (
-            work.pause_at_step is not None and reached >= work.pause_at_step
+        return work.stops.should_stop() or (
+            work.stops.pause_at_step is not None and reached >= work.stops.pause_at_step
         )
 
     class_weights = _class_weights(work, split)
@@ -139,7 +139,7 @@ def _feature_source(
 
     def on_image(done: int) -> None:
         work.report(step=done)
-        if done < len(split) and work.should_stop():  # there is no state to save yet
+        if done < len(split) and work.stops.should_stop():  # there is no state to save yet
             raise Interrupted
 
     made_of = (trial.code,) if trial.code else ()

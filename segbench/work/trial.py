@@ -50,7 +50,7 @@ from segbench.runs.trial_files import Provenance, Result
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.schema.trial import Trial
-from segbench.work.phases import TrialContext, check_code, new_segmenter, open_part
+from segbench.work.phases import NEVER, Stops, TrialContext, check_code, new_segmenter, open_part
 from segbench.work.scoring import evaluate_trial
 from segbench.work.training import train_trial
 
@@ -69,8 +69,7 @@ def run_trial(
     *,
     machine: Machine,
     protocols: tuple[Protocol, ...],
-    should_stop: Callable[[], bool] = lambda: False,
-    pause_at_step: int | None = None,
+    stops: Stops = NEVER,
     submitted_code_version: str | None = None,
 ) -> Outcome:
     """Train the trial and score it under every protocol; do only what is missing.
@@ -79,8 +78,8 @@ def run_trial(
     writes its files, the others write none, but for the failure of their own.
 
     A failure of the trial (diverged, out of memory, bad data, a bug) becomes a failed Result with
-    its traceback on file. `held`: another worker has the trial. `interrupted`: `should_stop` said
-    so, or the training came to `pause_at_step` before its end; the state is saved. `lost`: another
+    its traceback on file. `held`: another worker has the trial. `interrupted`: `stops` said so;
+    the state is saved. `lost`: another
     rank is gone.
 
     Raises:
@@ -90,7 +89,7 @@ def run_trial(
     def attempt(report: Callable[..., None]) -> Outcome:
         try:
             device = chosen_device(machine)
-            work = TrialContext(trial, workdir, machine, device, report, should_stop, pause_at_step)
+            work = TrialContext(trial, workdir, machine, device, report, stops)
             _run(work, protocols, submitted_code_version)
         except Interrupted:
             return "interrupted"

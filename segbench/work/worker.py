@@ -21,6 +21,7 @@ from segbench.code.version import code_version
 from segbench.errors import LaunchError, SegbenchError
 from segbench.runs import trial_files
 from segbench.schema.job import INTERRUPTED, RANK_LOST, UNRECORDED, Job
+from segbench.work.phases import Stops
 from segbench.work.trial import Outcome, run_trial
 
 _STOP = threading.Event()
@@ -69,8 +70,7 @@ def work_here(
         workdir,
         machine=job.machine,
         protocols=job.protocols,
-        should_stop=should_stop,
-        pause_at_step=pause_at_step,
+        stops=Stops(should_stop, pause_at_step),
         submitted_code_version=job.code_version,
     )
 

@@ -23,6 +23,7 @@ from segbench.runs.record import load_run, record_of, write_run
 from segbench.runs.trial_files import load_result
 from segbench.schema.machine import Machine, Monitor
 from segbench.schema.protocol import Protocol
+from segbench.work.phases import Stops
 from segbench.work.trial import run_trial
 
 RUN = (sys.executable, "-m", "segbench", "run", "experiments/toy.yaml")
@@ -125,7 +126,7 @@ def test_a_training_that_was_stopped_anywhere_ends_with_the_same_bits(
         steps = iter(range(100))
         outcome = run_trial(
             trial, broken, machine=machine, protocols=(Protocol(),),
-            should_stop=lambda steps=steps, n=stop_after: next(steps) >= n - 1,
+            stops=Stops(lambda steps=steps, n=stop_after: next(steps) >= n - 1),
         )  # fmt: skip
         assert outcome == "interrupted"
     assert run_trial(trial, broken, machine=machine, protocols=(Protocol(),)) == "done"
@@ -144,7 +145,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, toy_trial, 
         broken,
         machine=machine,
         protocols=(Protocol(),),
-        should_stop=lambda: next(steps) >= 4,
+        stops=Stops(lambda: next(steps) >= 4),
     )
     newest = broken / "last.ckpt"
     assert (broken / "last.ckpt.previous").exists()

@@ -14,7 +14,6 @@ from segbench.data.prepare import prepare_dataset
 from segbench.data.split import open_split
 from segbench.errors import DataError
 from segbench.runs import trial_files
-from segbench.runs.record import load_run
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
@@ -74,9 +73,7 @@ READERS = {
     "another protocol": lambda world: score_trial(
         world.workdir, Protocol(name="flipped", flip=True), world.machine
     ),
-    "pictures": lambda world: write_panels(
-        world.run_folder, load_run(world.run_folder), world.workdir.name, world.machine
-    ),
+    "pictures": lambda world: write_panels(world.run_folder, world.workdir.name, world.machine),
     "crf": lambda world: search_crf(world.workdir, Protocol(), world.machine, samples=1),
 }
 

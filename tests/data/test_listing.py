@@ -31,7 +31,7 @@ def test_prepare_asks_for_the_weights_and_data_that_the_cells_of_a_file_resolve_
         asked.append((card.name, chosen["name"]))
 
     monkeypatch.setattr(weights_module, "fetch_weights", fetched)
-    made = prepare_all([str(path)], data=(), cache=None, cards=(), download=False)
+    made = prepare_all([str(path)], Machine.from_environment(), download=False)
     assert [name for name, _ in made] == ["toyshapes", "squeezenet1_1"]
     assert asked == [("squeezenet1_1", "imagenet_caffe")]
 

@@ -10,6 +10,7 @@ import pytest
 from segbench.commands.run import Flags, prepare_run
 from segbench.engine.checkpoint import load_weights
 from segbench.runs import trial_files
+from segbench.work.phases import Stops
 from segbench.work.trial import run_trial
 
 
@@ -37,7 +38,7 @@ def _trained(project: Path, cache: Path, seed: int, *settings: str, stop_at: int
             workdir,
             machine=prepared.machine,
             protocols=(),
-            should_stop=lambda: next(looks) >= stop_at,
+            stops=Stops(lambda: next(looks) >= stop_at),
         )
         assert stopped == "interrupted"
         assert next(looks) == stop_at + 1, "it did not stop at once"

@@ -20,7 +20,7 @@ from segbench.data.prepare import preflight, prepare_dataset
 from segbench.data.split import open_split
 from segbench.errors import DataError
 from segbench.fetch import unpack as unpack_module
-from segbench.fetch.download import download
+from segbench.fetch.download import Expected, download
 from segbench.fetch.unpack import unpack
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
@@ -83,7 +83,7 @@ def test_a_broken_connection_is_continued_where_it_broke(server, tmp_path):
     Server.failures["/cut"] = 2
     seen = []
     digest = hashlib.sha256(CONTENT).hexdigest()
-    path = download(f"{server}/cut", tmp_path / "f", sha256=digest, size=len(CONTENT),
+    path = download(f"{server}/cut", tmp_path / "f", Expected(sha256=digest, size=len(CONTENT)),
                     progress=lambda done, of: seen.append((done, of)), pause_seconds=0)  # fmt: skip
     assert path.read_bytes() == CONTENT
     assert Server.ranges == [None, "bytes=100000-", "bytes=200000-"]
@@ -94,9 +94,9 @@ def test_a_broken_connection_is_continued_where_it_broke(server, tmp_path):
 def test_an_earlier_commands_part_is_continued_and_a_whole_file_is_not_fetched(server, tmp_path):
     (tmp_path / "f.part").write_bytes(CONTENT[:250_000])
     md5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
-    download(f"{server}/f", tmp_path / "f", md5=md5)
+    download(f"{server}/f", tmp_path / "f", Expected(md5=md5))
     assert Server.ranges == ["bytes=250000-"]
-    download(f"{server}/f", tmp_path / "f", md5=md5)
+    download(f"{server}/f", tmp_path / "f", Expected(md5=md5))
     assert len(Server.ranges) == 1
 
 
@@ -104,7 +104,7 @@ def test_a_server_that_cannot_continue_sends_all_again(server, tmp_path):
     (tmp_path / "f.part").write_bytes(b"x" * 1000)
     assert (
         download(
-            f"{server}/stubborn", tmp_path / "f", sha256=hashlib.sha256(CONTENT).hexdigest()
+            f"{server}/stubborn", tmp_path / "f", Expected(hashlib.sha256(CONTENT).hexdigest())
         ).read_bytes()
         == CONTENT
     )
@@ -153,12 +153,12 @@ def test_a_passing_failure_is_tried_again_and_a_final_one_is_not(server, tmp_pat
 @pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"md5": "0" * 32}, {"size": 5}])
 def test_a_wrong_file_is_refused_and_not_kept(server, tmp_path, wrong):
     with pytest.raises(DataError, match="but the card says"):
-        download(f"{server}/f", tmp_path / "f", **wrong)
+        download(f"{server}/f", tmp_path / "f", Expected(**wrong))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_leading_digits_of_a_sha256_are_enough(server, tmp_path):
-    download(f"{server}/f", tmp_path / "f", sha256=hashlib.sha256(CONTENT).hexdigest()[:8])
+    download(f"{server}/f", tmp_path / "f", Expected(hashlib.sha256(CONTENT).hexdigest()[:8]))
     assert (tmp_path / "f").exists()
 
 

@@ -31,6 +31,7 @@ from segbench.runs.tuning import best_samples
 from segbench.schema.experiment import read_experiment
 from segbench.schema.search import Distribution, Search
 from segbench.schema.searched import brackets, settings_of
+from segbench.work.phases import Stops
 from segbench.work.scoring import score_checkpoint
 from segbench.work.trial import run_trial
 
@@ -465,7 +466,9 @@ def test_a_rung_is_scored_as_the_paused_training_stands_and_the_rest_goes_on_fro
     protocol = prepared.asked.experiment.evaluate["search"]
     machine = prepared.machine.revised(device="cpu")
     folder = prepared.run_folder / "trials" / trial_id
-    outcome = run_trial(trial, folder, machine=machine, protocols=(protocol,), pause_at_step=3)
+    outcome = run_trial(
+        trial, folder, machine=machine, protocols=(protocol,), stops=Stops(pause_at_step=3)
+    )
     assert outcome == "interrupted"
     saved = load_checkpoint(folder, torch.device("cpu"))
     assert saved is not None

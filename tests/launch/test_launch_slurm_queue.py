@@ -379,7 +379,7 @@ def test_a_run_for_the_cpu_asks_for_no_gpu(work, answers):
 def test_preparing_an_experiment_finds_the_cards_of_its_own_project(toy_project, tmp_path):
     made = prepare_all(
         [str(toy_project / "experiments" / "toy.yaml")],
-        data=(), cache=tmp_path, cards=(), download=False,
+        Machine.from_environment(cache=tmp_path), download=False,
     )  # fmt: skip
     assert list(made) == [("toyshapes", "ready: train 8 images, val 4 images")]
 

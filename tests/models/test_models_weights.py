@@ -2,9 +2,7 @@
 
 import http.server
 import pickle
-import sys
 import threading
-import types
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from toy_world import train_all
 from segbench.commands.preflight import check_same_files, missing_files
 from segbench.commands.run import Flags, prepare_run
 from segbench.errors import CardError, DataError
+from segbench.fetch.download import Expected
 from segbench.files import sha256_of_file
 from segbench.models.segmenter import Segmenter, build_segmenter
 from segbench.models.trunk_weights import read_state
@@ -224,14 +223,12 @@ def test_weights_are_fetched_once_into_the_cache_and_verified(tmp_path, monkeypa
     source = _saved(_network(), tmp_path / "squeezenet-x.pth")
     asked = []
 
-    def download(url: str, path: Path, *, sha256: str, progress: object) -> None:
-        asked.append((url, sha256, progress))
+    def download(url: str, path: Path, expected: Expected, *, progress: object) -> None:
+        asked.append((url, expected, progress))
         path.parent.mkdir(parents=True)
         path.write_bytes(source.read_bytes())
 
-    module = types.ModuleType("segbench.fetch.download")
-    monkeypatch.setattr(module, "download", download, raising=False)
-    monkeypatch.setitem(sys.modules, "segbench.fetch.download", module)
+    monkeypatch.setattr("segbench.fetch.download.download", download)
     url, digits = "https://example.org/squeezenet-x.pth", sha256_of_file(source)[:8]
     weights = CARD.weights["imagenet"].revised(url=url, sha256=digits)
     card = CARD.revised(weights={"imagenet": weights})
@@ -239,7 +236,7 @@ def test_weights_are_fetched_once_into_the_cache_and_verified(tmp_path, monkeypa
     expected = tmp_path / "cache" / "weights" / "squeezenet-x.pth"
     assert fetch_weights(card, machine) == expected
     assert fetch_weights(card, machine) == expected
-    assert asked == [(url, digits, None)]
+    assert asked == [(url, Expected(digits), None)]
 
 
 def test_weights_without_an_address_cannot_be_fetched(tmp_path):

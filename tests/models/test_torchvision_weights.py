@@ -191,7 +191,7 @@ def test_reading_such_a_card_loads_no_torch(tmp_path):
     _card(tmp_path, "mobilenet_v3_small", "weights: torchvision:DEFAULT")
     code = (
         "import sys; from pathlib import Path; from segbench.commands import listing; "
-        f"table = listing.table_of('backbones', (Path({str(tmp_path)!r}),)); "
+        f"table = listing.listing_of('backbones', (Path({str(tmp_path)!r}),)); "
         "assert any(row[0] == 'own' and row[3] == 'imagenet' for row in table.rows), table; "
         "assert 'torch' not in sys.modules"
     )

@@ -12,7 +12,6 @@ from segbench.metrics.counts import Counts
 from segbench.metrics.of_images import per_image_iou
 from segbench.report.write import page_of, read_run
 from segbench.runs.panels import chosen_images, load_panels
-from segbench.runs.record import load_run
 from segbench.schema.machine import Machine
 from segbench.work.panels import write_panels
 
@@ -56,8 +55,7 @@ def test_pictures_show_the_images_labels_and_predictions_of_the_trial(toy_projec
     protocol = prepared.asked.experiment.evaluate["native"]
     workdir = trial_folder(prepared.run_folder, trial_id)
     assert run_trial(trial, workdir, machine=machine, protocols=(protocol,)) == "done"
-    run = load_run(prepared.run_folder)
-    folder = write_panels(prepared.run_folder, run, trial_id[:4], machine, number=1)
+    folder = write_panels(prepared.run_folder, trial_id[:4], machine, number=1)
     [(found_folder, panels)] = load_panels(prepared.run_folder)
     assert found_folder == folder
     assert [panel.kind for panel in panels.panels] == ["best", "typical", "worst"]
@@ -86,17 +84,17 @@ def test_pictures_show_the_images_labels_and_predictions_of_the_trial(toy_projec
 
     (workdir / "model.safetensors").unlink()
     with pytest.raises(ResultError, match="pictures are drawn where the weights are"):
-        write_panels(prepared.run_folder, run, trial_id, machine)
+        write_panels(prepared.run_folder, trial_id, machine)
     with pytest.raises(
         ResultError, match="has no results of protocol 'other'; the run has: native"
     ):
-        write_panels(prepared.run_folder, run, trial_id, machine, protocol_name="other")
+        write_panels(prepared.run_folder, trial_id, machine, protocol_name="other")
     path = workdir / "evaluations" / f"{protocol.digest()}.json"
     evaluation = json.loads(path.read_text())
     path.write_text(json.dumps({**evaluation, "split_fingerprint": "another"}))
     (workdir / "model.safetensors").touch()
     with pytest.raises(DataError, match=r"is not what .* was scored on"):
-        write_panels(prepared.run_folder, run, trial_id, machine)
+        write_panels(prepared.run_folder, trial_id, machine)
 
 
 def test_a_picture_that_is_missing_is_named(tmp_path):

@@ -28,6 +28,7 @@ from segbench.runs.record import load_rows, load_run
 from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog
 from segbench.schema.job import Job
+from segbench.schema.machine import Machine
 from segbench.schema.matched import matched_classes, unknown_classes
 from segbench.schema.protocol import Protocol
 from segbench.work.panels import write_panels
@@ -372,9 +373,8 @@ def test_training_pixels_stand_beside_the_class_that_they_are_of(run, prepared):
 
 def test_pages_pictures_models_and_bundles_have_the_scored_classes(run, prepared, tmp_path):
     evaluation, _ = _found(run, prepared, "own", "fewer")
-    record = load_run(run)
     folder = write_panels(
-        run, record, evaluation.trial_id, prepared.machine, protocol_name="fewer", number=1
+        run, evaluation.trial_id, prepared.machine, protocol_name="fewer", number=1
     )
     panels = json.loads((folder / "panels.json").read_text())
     assert panels["class_names"] == ["disc", "ground"]
@@ -388,7 +388,7 @@ def test_pages_pictures_models_and_bundles_have_the_scored_classes(run, prepared
     assert [cell.strip() for cell in box.split("|")].count(
         "-"
     ) == 1  # no figure of it on the card that lacks it
-    assert verified(run, run).experiment == record.experiment
+    assert verified(run, run).experiment == load_run(run).experiment
 
 
 def test_images_that_one_card_trains_on_and_the_other_scores_are_counted(tmp_path):
@@ -443,7 +443,8 @@ def test_what_is_missing_of_the_scored_card_is_told_before_a_run_and_prepare_kno
     assert told.startswith("elsewhere val: ")
     made = dict(
         prepare_all(
-            ["experiments/other.yaml"], data=(project / "data",), cache=project / "cache", cards=(),
+            ["experiments/other.yaml"],
+            Machine.from_environment(data=(project / "data",), cache=project / "cache"),
             download=False,
         )
     )  # fmt: skip
