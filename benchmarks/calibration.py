@@ -12,7 +12,7 @@ standard errors. Letters: N images, C classes.
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +23,9 @@ from tabulate import tabulate
 from segbench.metrics.counts import Counts
 from segbench.metrics.mean_iou import mean_iou
 from segbench.metrics.metric import Scored
-from segbench.statistics.inference import Estimate, SeedSample, Term, direction, estimate
+from segbench.statistics.inference import Estimate, Term, direction, estimate
 from segbench.statistics.power import ALPHA, settle_schedule
-from segbench.statistics.resample import point, samples_of
+from segbench.statistics.samples import point, sample_of
 
 SEEDS = 5
 FAMILY = 6  # claims in a file: Holm's first step tests at a sixth
@@ -80,7 +80,6 @@ def measure(
     truth: float,
     *,
     repetitions: int,
-    resamples: int,
     seeds: int = SEEDS,
     alpha: float = ALPHA,
     classes: tuple[int, ...] = (),
@@ -94,7 +93,7 @@ def measure(
     rows = []
     for repetition in range(repetitions):
         left, right = draw(np.random.default_rng([seed, repetition]), seeds)
-        ours = _estimate([left], [right], resamples, repetition, classes)
+        ours = _estimate([left], [right], classes)
         rows.append(_row(ours, truth, alpha))
     return Rates(*np.mean(rows, axis=0).tolist())
 
@@ -108,7 +107,7 @@ def _row(ours: Estimate, truth: float, alpha: float) -> tuple[bool, bool, bool, 
 
 
 def measure_averaging(
-    world: World, *, shared: float, heads: int, repetitions: int, resamples: int, seed: int = 0
+    world: World, *, shared: float, heads: int, repetitions: int, seed: int = 0
 ) -> Rates:
     """Return the same for one method twice, each the mean of several heads.
 
@@ -123,14 +122,12 @@ def measure_averaging(
             common = rng.normal(0, world.seed_sd * math.sqrt(shared), SEEDS)
             own = rng.normal(0, world.seed_sd * math.sqrt(1 - shared), (heads, SEEDS))
             sides.append([[_model(world, scene, rng, 0.0, z) for z in row] for row in common + own])
-        ours = _estimate(sides[0], sides[1], resamples, repetition)
+        ours = _estimate(sides[0], sides[1])
         rows.append(_row(ours, 0.0, ALPHA))
     return Rates(*np.mean(rows, axis=0).tolist())
 
 
-def measure_settling(
-    draw: Draw, *, repetitions: int, resamples: int, seed: int = 0
-) -> tuple[float, float]:
+def measure_settling(draw: Draw, *, repetitions: int, seed: int = 0) -> tuple[float, float]:
     """Return the share of false verdicts over all looks: by the rule, and without correction.
 
     Both methods are the same; seeds are added until a verdict or the last look.
@@ -139,7 +136,7 @@ def measure_settling(
     rows = []
     for repetition in range(repetitions):
         left, right = draw(np.random.default_rng([seed, repetition]), schedule[-1])
-        looks = [_estimate([left[:n]], [right[:n]], resamples, repetition) for n in schedule]
+        looks = [_estimate([left[:n]], [right[:n]]) for n in schedule]
         corrected, plain = (
             any(direction(look, 0.0, alpha=alpha) for look in looks)
             for alpha in (ALPHA / len(schedule), ALPHA)
@@ -151,35 +148,30 @@ def measure_settling(
 def _estimate(
     left: Sequence[Sequence[Counts]],
     right: Sequence[Sequence[Counts]],
-    resamples: int,
-    seed: int,
     classes: tuple[int, ...] = (),
 ) -> Estimate:
     """Return the mean of the cells on the left minus that on the right; a cell is its seeds."""
     cells = [[Scored(counts, class_indices=classes) for counts in cell] for cell in (*left, *right)]
-    samples, _ = samples_of(cells, "mean_iou", resamples=resamples, seed=seed, scale=1.0)
+    samples = [sample_of(cell, "mean_iou", scale=1.0) for cell in cells]
     weights = [1 / len(left)] * len(left) + [-1 / len(right)] * len(right)
     terms = [
         Term(weight, sample, f"cell {index}")
         for index, (weight, sample) in enumerate(zip(weights, samples, strict=True))
     ]
-    return estimate(terms, resamples=resamples, seed=seed)
+    return estimate(terms)
 
 
 def _images_only(ours: Estimate) -> Estimate:
     """Return the method that this suite warns of: the mean over seeds taken as one checkpoint."""
     terms = []
     for term in ours.terms:
-        drawn = term.sample.draws
-        assert drawn is not None
-        without = term.sample.left_out
-        averaged = SeedSample(
-            term.sample.values.mean(keepdims=True),
-            drawn.mean(0, keepdims=True),
-            None if without is None else without.mean(0, keepdims=True),
+        values, influences = term.sample.values, term.sample.influences
+        assert influences is not None
+        averaged = replace(
+            term.sample, values=values.mean(0, keepdims=True), influences=influences.mean(0)[None]
         )
         terms.append(Term(term.weight, averaged, term.training))
-    return estimate(terms, resamples=len(ours.deviations))
+    return estimate(terms)
 
 
 class _Scene(NamedTuple):
@@ -333,15 +325,12 @@ def _rate(rate: float, repetitions: int) -> str:
 def main(arguments: Sequence[str] | None = None) -> str:
     """Run the suite and return its report."""
     parser = argparse.ArgumentParser(prog="python benchmarks/calibration.py")
-    parser.add_argument("--quick", action="store_true", help="40 repetitions of 300 resamples")
+    parser.add_argument("--quick", action="store_true", help="40 repetitions")
     parser.add_argument("--repetitions", type=int, default=400)
-    parser.add_argument("--resamples", type=int, default=1000)
     options = parser.parse_args(arguments)
-    repetitions, resamples = (
-        (40, 300) if options.quick else (options.repetitions, options.resamples)
-    )
-    head = f"{SEEDS} seeds, {repetitions} repetitions of {resamples} resamples; per cent\n\n"
-    size: dict[str, Any] = {"repetitions": repetitions, "resamples": resamples}
+    repetitions = 40 if options.quick else options.repetitions
+    head = f"{SEEDS} seeds, {repetitions} repetitions; per cent\n\n"
+    size: dict[str, Any] = {"repetitions": repetitions}
     rows = [(w.name, measure(drawn_world(w), true_gap(w), **size)) for w in WORLDS]
     for world in WORLDS[:2]:
         rates = measure(drawn_world(world), 0.0, seeds=4, alpha=ALPHA / FAMILY, **size)

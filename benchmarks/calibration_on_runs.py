@@ -25,7 +25,6 @@ def main() -> None:
     parser.add_argument("right")
     parser.add_argument("--protocol")
     parser.add_argument("--repetitions", type=int, default=400)
-    parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--classes", default="")
     options = parser.parse_args()
     asked, machine = (
@@ -52,10 +51,8 @@ def main() -> None:
         for shift in SHIFTS
         for name, pair in pairs.items()
     ]
-    size = {"repetitions": options.repetitions, "resamples": options.resamples}
-    print(
-        f"{SEEDS} seeds, {options.repetitions} repetitions of {options.resamples} resamples; per cent\n"
-    )
+    size = {"repetitions": options.repetitions}
+    print(f"{SEEDS} seeds, {options.repetitions} repetitions; per cent\n")
     rows = [
         (name, measure(*real_world(*pair, shift, classes), classes=classes, **size))
         for name, pair, shift, classes in worlds

@@ -208,7 +208,7 @@ def drawn_counts(rng: np.random.Generator, classes: int, images: int, quality: f
 
 def boards_of(run_folder):
     record = load_run(run_folder)
-    return list(boards(run_folder, record, list(load_rows(run_folder, record)), resamples=300))
+    return list(boards(run_folder, record, list(load_rows(run_folder, record))))
 
 
 def external_in(run_folder, *, quality=0.99, name="theirs"):

@@ -28,7 +28,7 @@ class CompareKind(Sides[Compare]):
         part = super().part(claim, label, step, bench, power=power)
         if not claim.per_class:
             return part
-        return replace(part, per_class=_per_class(step, claim.classes, bench))
+        return replace(part, per_class=_per_class(step, claim.classes))
 
     def asked(self, claim: Compare) -> str:
         """See `Kind`."""
@@ -37,7 +37,7 @@ class CompareKind(Sides[Compare]):
         return f"{self.what(claim)} of {left} minus that of {right} lies {lies}"
 
 
-def _per_class(step: Step, classes: tuple[str, ...], bench: Bench) -> tuple[ClassDifference, ...]:
+def _per_class(step: Step, classes: tuple[str, ...]) -> tuple[ClassDifference, ...]:
     if len(step.weights) != 2:
         return ()
     left, right = (cell for _, cell in step.weights)
@@ -48,7 +48,7 @@ def _per_class(step: Step, classes: tuple[str, ...], bench: Bench) -> tuple[Clas
         [scored(one) for one in left.observations],
         [scored(one) for one in right.observations],
         names,
-        seed=bench.samples.seed,
-        shared_training=left.training == right.training,
+        paired=left.training == right.training,
+        groups=left.observations[0].groups,
         only=classes,
     )

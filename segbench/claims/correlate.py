@@ -60,8 +60,8 @@ class CorrelateKind(Kind[Correlate]):
             list(by_dataset.values()),
             claim.by,
             claim.classes,
-            resamples=bench.samples.resamples,
-            seed=bench.samples.seed,
+            resamples=bench.resamples,
+            seed=bench.seed,
         )
         (bound,) = step.region.bounds()
         above, below = result.tails(bound)

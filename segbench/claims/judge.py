@@ -9,26 +9,21 @@ Holm corrects over the claims of the file; those that cannot be judged yet take 
 that verdicts do not weaken when they come in. One seed: the question is about these checkpoints, and
 the verdict on the method is undecided. Two or three: an interval, no verdict. From four on: a
 verdict.
-A class with label pixels in the split but none in a draw of images leaves that draw's mean, for all
-models alike; the mean number of such classes is reported.
+A class that one image alone shows leaves the mean with it, for all models alike; how many are is told.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from segbench.claims.cells import Step, judgements
+from segbench.claims.cells import Step, judgements, metric_in_words
 from segbench.claims.kinds import changed_code, is_count, kind_of, usable
 from segbench.claims.parts import Bench
 from segbench.claims.verdict import QUESTIONS, Outcome, Part, Verdict
+from segbench.metrics import metric_named
 from segbench.schema.claims import AnyClaim
-from segbench.statistics.inference import MIN_SEEDS, holm
-from segbench.statistics.observations import (
-    Observation,
-    ObservedCell,
-    Samples,
-    cells_of,
-    is_blank,
-)
+from segbench.statistics.inference import MIN_GROUPS, MIN_SEEDS, groups_in_words, holm
+from segbench.statistics.observations import Observation, ObservedCell, cells_of, is_blank, scored
+from segbench.statistics.pairwise import lone_classes, lone_in_words
 from segbench.statistics.power import ALPHA, MOST_SEEDS, power_of_each
 
 
@@ -44,31 +39,17 @@ def judge(
     """Return a verdict for each claim.
 
     looks: how often the run may be judged in all (`segbench.statistics.power`); 1 without top-up.
+    resamples: of classes, for `correlate`, with a generator of this seed.
     """
     alpha = ALPHA / looks
-    samples = Samples(resamples=resamples, seed=seed)
-    cells = cells_of(observations)
     family = sum(not is_count(claim) for claim in claims)
-    bench = Bench(cells, samples, alpha / max(1, family))
-    _prepare(claims, bench)
+    bench = Bench(cells_of(observations), alpha / max(1, family), resamples=resamples, seed=seed)
     opened = [_open_verdict(claim, bench, alpha, planned_seeds) for claim in claims]
     tested = [v for v in opened if not is_count(v.claim)]
     adjusted = dict(
         zip(map(id, tested), holm([1.0 if v.p is None else v.p for v in tested]), strict=True)
     )
     return tuple(_closed(verdict, adjusted.get(id(verdict))) for verdict in opened)
-
-
-def _prepare(claims: Sequence[AnyClaim], bench: "Bench") -> None:
-    """Draw each metric once for all cells that any claim asks for."""
-    wanted: dict[tuple, list[ObservedCell]] = {}
-    for claim in claims:
-        kind = kind_of(claim)
-        if metric := kind.metric(claim):
-            key = (metric, claim.classes, kind.draws_images(claim))
-            wanted.setdefault(key, []).extend(usable(claim, bench.cells)[0])
-    for (metric, classes, images), cells in wanted.items():
-        bench.samples.prepare(cells, metric, classes, images=images)
 
 
 def _open_verdict(
@@ -83,20 +64,22 @@ def _open_verdict(
     judged = [part for part in parts if not part.is_blank]
     missing += [f"{part.label}: did not learn" for part in parts if part.is_blank]
     fewest = min((part.seeds[0] for part in parts), default=0)
+    barred = _too_few_images(claim, parts)
     if planned_seeds is not None and 0 < fewest < planned_seeds:
         notes.append(f"{fewest} of {planned_seeds} planned seeds are there.")
-    if dropped := _dropped_classes(claim, parts, bench):
-        notes.append(
-            f"On average up to {dropped:.1f} classes had no pixel in a draw of images and left that "
-            "draw's mean, for all models alike."
-        )
+    groups = [part for part in parts if part.num_groups is not None]
+    if groups and not barred:
+        few = min(groups, key=lambda part: part.num_groups or 0)
+        notes.append(groups_in_words(few.num_groups or 0, _num_images(few.cells[0])))
+    if lone := _lone_classes(claim, parts):
+        notes.append(lone_in_words(lone))
     p = None
-    if judged and fewest >= MIN_SEEDS and not is_count(claim):
+    if judged and fewest >= MIN_SEEDS and not barred and not is_count(claim):
         p = min(1.0, 2 * min(_p_for(judged), _p_against(judged)))
     return Verdict(
         claim=claim,
         outcome="undecided",
-        question=_question(claim, fewest),
+        question=QUESTIONS["groups"] if barred else _question(claim, fewest),
         reason="",
         unit=kind.unit(claim),
         parts=tuple(parts),
@@ -108,6 +91,7 @@ def _open_verdict(
             *kind.notes(claim, parts),
             *(_untrained(parts) if kind.needs_learning(claim) else ()),
         ),
+        barred=barred,
     )
 
 
@@ -149,15 +133,36 @@ def _with_classes_corrected(parts: Sequence[Part]) -> list[Part]:
     ]
 
 
-def _dropped_classes(claim: AnyClaim, parts: Sequence[Part], bench: Bench) -> float:
-    """Return how many classes the draws lacked on average; 0 where that rounds to none."""
+def _too_few_images(claim: AnyClaim, parts: Sequence[Part]) -> str:
+    """Return why these images tell nothing of new ones, empty where they do."""
     kind = kind_of(claim)
     metric = kind.metric(claim)
     if metric is None or not kind.draws_images(claim):
-        return 0.0
-    cells = [cell for part in parts for cell in part.cells]
-    found = bench.samples.dropped_classes(cells, metric, claim.classes, images=True)
-    return found if found >= 0.05 else 0.0
+        return ""
+    fewest = min((part.num_groups for part in parts if part.num_groups is not None), default=None)
+    images = min((_num_images(cell) for part in parts for cell in part.cells), default=0)
+    if fewest is not None and fewest < MIN_GROUPS:
+        return groups_in_words(fewest, images)
+    needed = metric_named(metric).fewest_images
+    if not 0 < images < needed:
+        return ""
+    return (
+        f"{images} images are too few to say of new ones what {metric_in_words(metric)} is: that takes "
+        f"{needed}."
+    )
+
+
+def _num_images(cell: ObservedCell) -> int:
+    return len(cell.observations[0].counts.names)
+
+
+def _lone_classes(claim: AnyClaim, parts: Sequence[Part]) -> int:
+    """Return how many classes one image alone shows, the most of any cell."""
+    kind = kind_of(claim)
+    if kind.metric(claim) is None or not kind.draws_images(claim):
+        return 0
+    cells = {cell.key: cell.observations[0] for part in parts for cell in part.cells}
+    return max((lone_classes(scored(one, claim.classes)) for one in cells.values()), default=0)
 
 
 def _p_for(parts: Sequence[Part]) -> float:
@@ -209,6 +214,8 @@ def _closed(verdict: Verdict, adjusted: float | None) -> Verdict:
         return _closed_count(verdict)
     if not verdict.judged:
         return replace(verdict, reason=_DID_NOT_LEARN)
+    if verdict.barred:
+        return replace(verdict, reason=verdict.barred)
     if verdict.p is None or adjusted is None:
         fewest = min(part.seeds[0] for part in verdict.parts)
         return replace(verdict, reason=_too_few(verdict, fewest))

@@ -5,7 +5,7 @@ Knows nothing of kinds of claims, and of the other claims of a file.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from segbench.claims.cells import Step
 from segbench.claims.verdict import Part, Region
@@ -29,11 +29,16 @@ from segbench.statistics.power import (
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What every claim is judged with. alpha: the strictest level that Holm may ask for."""
+    """What every claim is judged with.
+
+    alpha: the strictest level that Holm may ask for. resamples: of classes, where these are drawn.
+    """
 
     cells: Sequence[ObservedCell]
-    samples: Samples
     alpha: float
+    samples: Samples = field(default_factory=Samples)
+    resamples: int = 10_000
+    seed: int = 0
 
 
 def weighted_part(
@@ -54,7 +59,6 @@ def weighted_part(
             cell,
             claim.metric,
             claim.classes,
-            images=images,
             seeds=seeds[sides[cell.training]],
         )
         for weight, cell in step.weights
@@ -67,7 +71,9 @@ def weighted_part(
     cells = tuple(cell for _, cell in step.weights)
     if claim.metric in EXACT_FACTS:
         return _count_part(label, terms, step, cells)
-    result = estimate(terms, resamples=bench.samples.resamples, seed=bench.samples.seed)
+    result = estimate(terms)
+    if not images:
+        result = result.on_these_images()
     part = _tested(label, result, step.region, cells, alpha=bench.alpha, power=power)
     part = replace(part, side_weight=sum(step.side_weights()))
     if not is_fact(claim.metric):
@@ -124,6 +130,7 @@ def _tested(
         seed_variance=result.seed_variance if several else None,
         image_variance=result.image_variance if several else None,
         image_df=result.image_df,
+        num_groups=result.num_groups,
         squared_weight=sum(term.weight**2 for term in result.terms),
         detectable=detectable(errors_of(result), **asked) if several else None,
         seeds_needed=needed,

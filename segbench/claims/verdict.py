@@ -22,6 +22,8 @@ QUESTIONS = {
     "these_checkpoints": "these checkpoints, as they were measured; not the method",
     "few": "the method, but from too few seeds for a verdict",
     "method": "the method: new seeds, and new images of the same kind",
+    "these_images": "the method: new seeds, on these very images",
+    "groups": "none on new images: there are too few groups of images",
     "measured": "the method: new seeds, measured in the same way",
 }
 
@@ -57,7 +59,8 @@ class Region:
 class Part:
     """The effect in one combination. p_for and p_against are one-sided and uncorrected.
 
-    image_df: degrees of freedom of image_variance. squared_weight: sum of the squared weights of
+    image_df: degrees of freedom of image_variance. num_groups: of images, None where these are
+    independent. squared_weight: sum of the squared weights of
     its cells, side_weight of those of its sides as wholes, each 2 for a plain difference.
     detectable: the smallest distance from the margin that this design finds with 80 % power, in all
     parts at once; between two bounds the narrowest such region. seeds_needed: per cell, if the
@@ -79,6 +82,7 @@ class Part:
     seed_variance: float | None = None
     image_variance: float | None = None
     image_df: float = math.inf
+    num_groups: int | None = None
     squared_weight: float = 2.0
     side_weight: float = 2.0
     detectable: float | None = None
@@ -122,7 +126,8 @@ class Verdict:
 
     parts: one for each combination (and step). p: two-sided, of the claim as a whole; p_adjusted:
     after Holm; both None for counts and where nothing can be judged. alpha: what p_adjusted was
-    held against. missing: combinations that lack a side.
+    held against. missing: combinations that lack a side. barred: why there is no verdict, whatever
+    the effect; empty where there may be one.
     """
 
     claim: AnyClaim
@@ -136,6 +141,7 @@ class Verdict:
     p_adjusted: float | None = None
     alpha: float = ALPHA
     notes: tuple[str, ...] = ()
+    barred: str = ""
 
     @property
     def judged(self) -> tuple[Part, ...]:

@@ -125,7 +125,7 @@ def compare_results(
         metric=asked.metric,
         absent_class=rule,
         class_indices=first.class_indices,
-        shared_training=shared,
+        paired=shared,
     )
     return Compared(comparison, tuple(_notes(sides, protocols, shared)))
 

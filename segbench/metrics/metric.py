@@ -1,7 +1,7 @@
 """What a metric is: a number in [0, 1] that is read off counts, and how it varies with the images.
 
 A metric is one file that says everything about it, as a subclass of `Metric`. `value` is enough:
-draws and left-out images are then recomputed one by one, which takes seconds for a thousand images.
+left-out images and draws are then recomputed one by one, which takes seconds for a thousand images.
 The metrics of segbench override both by sums that give the same at once.
 Letters: N images, C classes, K models, B draws, b draws in a chunk.
 """
@@ -58,9 +58,8 @@ class Metric(ABC):
     name: how files and flags call it; a user's own is called `package.module:name` there.
     title: its column in a table. words: what a sentence calls it. about: what it says, in one line.
     takes_classes: whether a claim may narrow it to some classes. needs_boundary: whether it reads
-    `Counts.boundary`. in_tables: whether the tables of models show it. is_smooth: whether leaving
-    out one image each tells how it varies; of the worst images the next one takes its place, as if
-    nothing varied.
+    `Counts.boundary`. in_tables: whether the tables of models show it. fewest_images: with fewer
+    nothing is said of new images.
     """
 
     name: ClassVar[str] = ""
@@ -70,7 +69,7 @@ class Metric(ABC):
     takes_classes: ClassVar[bool] = False
     needs_boundary: ClassVar[bool] = False
     in_tables: ClassVar[bool] = False
-    is_smooth: ClassVar[bool] = True
+    fewest_images: ClassVar[int] = 2
 
     @abstractmethod
     def value(self, model: Scored) -> float:
@@ -100,6 +99,17 @@ class Metric(ABC):
         """
         images = np.arange(len(model.counts.names))
         return np.array([self.value(model.of_images(images[images != one])) for one in images])
+
+    def influences(self, model: Scored) -> Floats:
+        """Return (N,) what each image adds to the metric; they add up to 0.
+
+        What the metric loses without the image, less the mean of these losses: the error that the
+        choice of images makes is, squared, N / (N - 1) times the sum of their squares.
+        Source: Efron and Stein, The jackknife estimate of variance, Annals of Statistics 1981.
+        """
+        without = self.left_out(model)
+        lost = np.nan_to_num(np.nanmean(without) - without)  # no value without the image: no matter
+        return lost * (len(lost) - 1) / len(lost)
 
 
 def _lost(model: Scored, drawn: Scored) -> int:

@@ -53,6 +53,24 @@ def mean_of_worst(values: Floats, share: float = WORST_SHARE) -> float:
     return mean_of(known[: max(1, int(share * len(known)))])
 
 
+def influences_of_worst(values: Floats, share: float = WORST_SHARE) -> Floats:
+    """Return (N, ...) what each image adds to `mean_of_worst` of each column; see `Metric.influences`.
+
+    values: (N,) or (N, C), NaN where an image has none. Which image is left out says little here, as
+    the next worst takes its place. So this is the influence of a trimmed mean: an image outside of
+    the share counts as the nearest outside of it.
+    Source: Tukey and McLaughlin, Less vulnerable confidence and significance procedures, Sankhya 1963.
+    """
+    known = ~np.isnan(values)
+    ranked = np.sort(values, axis=0)  # NaN last
+    there = known.sum(axis=0, keepdims=True)
+    taken = np.maximum(1, (share * there).astype(np.int64))
+    nearest = np.take_along_axis(ranked, np.minimum(taken, np.maximum(there - 1, 0)), axis=0)
+    lowered = np.where(known, np.minimum(np.nan_to_num(values), nearest), 0.0)
+    mean = lowered.sum(axis=0, keepdims=True) / np.maximum(there, 1)
+    return np.where(known, lowered - mean, 0.0) / taken
+
+
 def drawn_means_of_worst(values: Floats, weights: Floats, share: float = WORST_SHARE) -> Floats:
     """Return (b,) `mean_of_worst` in each draw, 0 in a draw of no image with a value.
 

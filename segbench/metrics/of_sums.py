@@ -83,7 +83,11 @@ class MeanOverClasses(Metric):
     ) -> float:
         """Return the mean of the ratios over the classes that enter it."""
         kept = kept_classes(sums, absent_class, class_indices)
-        return mean_of(ratio(self.above(sums), self.below(sums))[kept])
+        return mean_of(self.of_classes(sums)[kept])
+
+    def of_classes(self, sums: Sums) -> Floats:
+        """Return (C,) the ratio of each class, 0 where it has no pixel below."""
+        return ratio(self.above(sums), self.below(sums))
 
     def value(self, model: Scored) -> float:
         """See `Metric`."""
@@ -107,8 +111,19 @@ class MeanOverClasses(Metric):
         return ResampledMetric(joined, dropped / joined.shape[1])
 
     def left_out(self, model: Scored) -> Floats:
-        """See `Metric`."""
-        sums = sums_left_out(model.counts)
-        of_classes = self.above(sums) / np.maximum(self.below(sums), 1)
-        entering = model.kept() & ((sums.label > 0) | (model.counts.sums.label == 0))
-        return (of_classes * entering).sum(axis=1) / np.maximum(entering.sum(axis=1), 1)
+        """See `Metric`: what the mean loses with the few classes that each image shows."""
+        counts, kept = model.counts, model.kept()
+        whole = self.of_classes(counts.sums)  # (C,)
+        parts = Sums(counts.tp, counts.label, counts.pred)
+        above, below = self.above(parts), self.below(parts)
+        images, classes = np.nonzero((below > 0) & kept)
+        at = images, classes
+        left = self.below(counts.sums)[classes] - below[at]
+        without = (self.above(counts.sums)[classes] - above[at]) / np.maximum(left, 1)
+        labels = counts.sums.label[classes]
+        # a class that loses its last label pixels leaves the mean, for all models alike
+        leaves = (labels > 0) & (counts.label[at] == labels)
+        lost = whole[classes] - np.where(leaves, 0.0, without)
+        num_images = len(counts.names)
+        rest = (whole * kept).sum() - np.bincount(images, lost, num_images)
+        return rest / np.maximum(kept.sum() - np.bincount(images, leaves, num_images), 1)

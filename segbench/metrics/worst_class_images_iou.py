@@ -6,7 +6,12 @@ import numpy as np
 
 from segbench.metrics.counts import Floats, mean_of
 from segbench.metrics.metric import Metric, ResampledMetric, Scored
-from segbench.metrics.of_images import drawn_means_of_worst, image_ious, mean_of_worst
+from segbench.metrics.of_images import (
+    drawn_means_of_worst,
+    image_ious,
+    influences_of_worst,
+    mean_of_worst,
+)
 
 
 class WorstClassImagesIou(Metric):
@@ -16,7 +21,7 @@ class WorstClassImagesIou(Metric):
     title = "worst images per class"
     words = "mean IoU of a class in the worst tenth of its images"
     about = "the mean over classes of their mean IoU in the worst tenth of their images"
-    is_smooth = False
+    fewest_images = 100
 
     def value(self, model: Scored) -> float:
         """See `Metric`."""
@@ -40,3 +45,15 @@ class WorstClassImagesIou(Metric):
             rows.append(np.stack(row, axis=1))
         joined = np.concatenate(rows).T.astype(np.float32)
         return ResampledMetric(joined, dropped / joined.shape[1])
+
+    def influences(self, model: Scored) -> Floats:
+        """See `Metric`; a class of one image leaves the mean with it."""
+        ious = image_ious(model.counts, model.class_indices)
+        known = ~np.isnan(ious)
+        images = known.sum(axis=0)  # (C,)
+        classes = np.count_nonzero(images)
+        of_classes = influences_of_worst(ious).sum(axis=1) / max(1, classes)
+        alone = known & (images == 1)
+        leaving = np.where(alone, np.nan_to_num(ious) - self.value(model), 0.0).sum(axis=1)
+        every = of_classes + leaving / max(1, classes - 1)
+        return every - every.mean()

@@ -6,7 +6,12 @@ import numpy as np
 
 from segbench.metrics.counts import Floats
 from segbench.metrics.metric import Metric, ResampledMetric, Scored
-from segbench.metrics.of_images import drawn_means_of_worst, mean_of_worst, per_image_iou
+from segbench.metrics.of_images import (
+    drawn_means_of_worst,
+    influences_of_worst,
+    mean_of_worst,
+    per_image_iou,
+)
 
 
 class WorstImagesIou(Metric):
@@ -16,7 +21,7 @@ class WorstImagesIou(Metric):
     title = "worst images"
     words = "mean IoU of the worst tenth of the images"
     about = "the mean IoU of an image over the worst tenth of the images"
-    is_smooth = False
+    fewest_images = 100
 
     def value(self, model: Scored) -> float:
         """See `Metric`."""
@@ -30,3 +35,7 @@ class WorstImagesIou(Metric):
             for weights in chunks
         ]
         return ResampledMetric(np.concatenate(rows).T.astype(np.float32))
+
+    def influences(self, model: Scored) -> Floats:
+        """See `Metric`."""
+        return influences_of_worst(per_image_iou(model.counts, model.class_indices))

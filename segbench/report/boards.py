@@ -31,7 +31,7 @@ from segbench.statistics.inference import MIN_SEEDS
 from segbench.statistics.observations import Observation
 from segbench.statistics.pairwise import Comparison, compare_two
 from segbench.statistics.power import ALPHA
-from segbench.statistics.ranking import RESAMPLES, Ranking, Standing, ranking_of
+from segbench.statistics.ranking import Ranking, Standing, ranking_of
 
 COSTS = {
     "parameters": "parameters",
@@ -311,9 +311,7 @@ class _Entry(NamedTuple):
     starts: tuple[Start, ...] = ()
 
 
-def boards(
-    run_folder: Path, record: RunRecord, rows: Sequence[Row], *, resamples: int = RESAMPLES
-) -> Iterator[Board]:
+def boards(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> Iterator[Board]:
     """Yield the boards of a run, in the order of its protocols and data sets.
 
     One board's counts are held at a time.
@@ -337,7 +335,7 @@ def boards(
                     key = (*first.class_names, first.split_fingerprint)
                     groups.setdefault(key, []).append(entry)
             for group in groups.values():
-                yield _board(record, name, protocol, group, resamples)
+                yield _board(record, name, protocol, group)
 
 
 def all_protocols(record: RunRecord, externals: Sequence[External]) -> dict[str, Protocol]:
@@ -382,9 +380,7 @@ def _external_entries(
                 yield _Entry(own, (), (evaluation,), (external_folder(run_folder, method.name),))
 
 
-def _board(
-    record: RunRecord, name: str, protocol: Protocol, entries: Sequence[_Entry], resamples: int
-) -> Board:
+def _board(record: RunRecord, name: str, protocol: Protocol, entries: Sequence[_Entry]) -> Board:
     measured: list[list[Observation]] = []
     confusions: list[tuple[Confusion, ...]] = []
     for entry in entries:
@@ -404,7 +400,7 @@ def _board(
         )
         names = entry.evaluations[0].class_names
         confusions.append(tuple(_confusion(counts.confusion, names) for counts in stored))
-    ranking = ranking_of(measured, resamples=resamples)
+    ranking = ranking_of(measured)
     published = [p for p in record.experiment.published if p.protocol == name]
     trained = {entry.axes["dataset"] for entry in entries if entry.rows}
     telling = tuple(axis for axis in entries[0].axes if axis != "dataset" or len(trained) > 1)
@@ -427,7 +423,7 @@ def _board(
         label_share=_shares(measured[0][0].counts.sums.label),
         training_share=_training_share(entries) if len(trained) < 2 else None,
         num_trained_on=_num_trained_on(record, protocol, entries),
-        rivals=tuple(_rivals(order, models, measured, ranking, resamples)),
+        rivals=tuple(_rivals(order, models, measured, ranking)),
         duels=tuple(_duels(order, models, ranking)),
     )
 
@@ -547,7 +543,6 @@ def _rivals(
     models: Sequence[BoardModel],
     measured: Sequence[Sequence[Observation]],
     ranking: Ranking,
-    resamples: int,
 ) -> Iterator[Rival]:
     leader, others = order[0], order[1:]
     backbone = models[leader].axes["backbone"]
@@ -560,7 +555,6 @@ def _rivals(
             one[0].class_names,
             absent_class=one[0].absent_class,
             class_indices=one[0].class_indices,
-            resamples=resamples,
         )
         yield Rival(models[index], comparison, bool(ranking.decided[leader, index]))
 

@@ -4,7 +4,7 @@ The same verdicts give the same bytes. Knows nothing of how verdicts are compute
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from segbench.claims.cells import number_in_words, side_in_words
 from segbench.claims.kinds import is_count, kind_of
@@ -14,8 +14,9 @@ from segbench.report.numbers import p_equals, p_value, signed_in_short
 from segbench.report.table import markdown, one_line, plain, table_of
 from segbench.runs.starts import RANDOM
 from segbench.schema.claims import AnyClaim
+from segbench.statistics.inference import groups_in_words
 from segbench.statistics.observations import is_blank
-from segbench.statistics.pairwise import ClassDifference, Comparison
+from segbench.statistics.pairwise import ClassDifference, Comparison, lone_in_words
 from segbench.statistics.power import ALPHA
 
 _INTRODUCTION = """\
@@ -76,21 +77,30 @@ def _level(alpha: float) -> str:
 def render_comparison(found: Comparison, left: str, right: str, notes: Sequence[str] = ()) -> str:
     """Return what `segbench compare` prints: the difference, how sure it is, and each class."""
     low, high = signed_in_short(found.low), signed_in_short(found.high)
-    dropped = (
-        f"On average {found.dropped_classes:.1f} classes had no pixel in a draw of images and left "
-        "that draw's mean, for both alike.\n"
-        if found.dropped_classes >= 0.05
-        else ""
-    )
     return (
         f"{one_line(left)} against {one_line(right)}, {found.metric} in per cent, "
         f"{found.num_images} images, {found.seeds[0]} and {found.seeds[1]} seeds\n\n"
         f"{found.left:.2f} - {found.right:.2f} = {signed_in_short(found.difference)} [{low}, {high}] points"
         f", {p_equals(found.p)} ({found.test})\n"
         f"Question answered: {QUESTIONS[found.question]}.\n"
-        + "".join(f"{one_line(note)}\n" for note in notes)
-        + f"{dropped}\n{_class_table(found.per_class, _SIDES)}\n"
+        + "".join(f"{one_line(note)}\n" for note in (*_of_comparison(found), *notes))
+        + f"\n{_class_table(found.per_class, _SIDES)}\n"
     )
+
+
+def _of_comparison(found: Comparison) -> Iterator[str]:
+    """Yield what a reader of the difference must know, in sentences."""
+    if found.num_groups is not None:
+        yield groups_in_words(found.num_groups, found.num_images)
+    if found.other is not None:
+        low, high = map(signed_in_short, found.other)
+        images = "these very images" if found.on == "new_images" else "new images like these"
+        yield f"Retrained with new seeds and tested on {images}: [{low}, {high}]."
+    if found.resampled is not None:
+        low, high = map(signed_in_short, found.resampled)
+        yield f"As a check, by drawing seeds and images at random: [{low}, {high}] on new images."
+    if found.lone_classes and found.on == "new_images":
+        yield lone_in_words(found.lone_classes)
 
 
 def render_plan(planned: Sequence[PlannedClaim], at_last_look: Sequence[PlannedClaim] = ()) -> str:

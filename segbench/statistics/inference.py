@@ -9,57 +9,87 @@ counts.
 A seed's number decides the order of the data for every cell, so cells that are averaged move
 together, and their mean varies more than that of independent ones. So what stands on one side of the
 effect is summed seed by seed and varies as a whole, whatever the correlation. The two sides are
-taken as independent: where they move together too, their difference varies less than is said here.
+independent, or paired seed by seed where the caller says so: a matter of the design, to be settled
+before anybody looks. Independent sides whose seeds go together are found to differ too seldom, and
+sides whose seeds go against each other too often.
 
-The plain hierarchical bootstrap (draw seeds, draw images, recompute) is wrong in four known ways
-with few seeds, and each draw here is corrected for them:
-1. n seeds drawn from n have (n - 1)/n of the variance: seed deviations grow by sqrt(n / (n - 1)).
-2. the interaction is in the spread over seeds already and comes in again with the images: image
-   deviations shrink by its share, estimated from the draws (two-way analysis of variance).
-3. the spread is itself estimated from n seeds: each draw is divided by sqrt(chi2_df / df) with the
-   Welch-Satterthwaite df, so that normal deviations become t-distributed.
-4. classes that few images show: a draw that misses one leaves it out, so it hardly seems to vary.
-   The image part is at least that of the jackknife, with the df of the images that carry it.
-Measured with `python benchmarks/calibration.py` (5 seeds, 400 repetitions, 1449 images x 21
-classes), in per cent of cases; the nominal rates are 95 and 5:
+Nothing is drawn at random. What an image adds to an effect is the weighted sum of what it adds to
+each model's figure (`Metric.influences`), so every effect is a dot product of the same few vectors:
+1. the variance over seeds is that of the sums of a side, s^2 / n, with n - 1 degrees of freedom;
+2. that over images is the jackknife's, N / (N - 1) times the sum of squared influences, less what
+   seeds show of it already: how much their own influences differ;
+3. images of one group (a drive, a patient) are no independent witnesses: influences are summed over
+   a group before they are squared, and groups are counted instead of images;
+4. the variances are themselves estimated, so that the interval is Student's with the degrees of
+   freedom of Welch and Satterthwaite. Few images that carry most of the variance have few degrees.
+A hierarchical bootstrap gives the same at many times the cost (`resample.py`, kept as a check).
+How often this is wrong: `python benchmarks/calibration.py`, and docs/claims.md.
 
-    world                                     coverage                false verdicts
-                                              images only  both       images only  both
-    one method twice, seed sd 0.3 points      76.0         94.0       24.0         5.5
-    one method twice, seed sd 0.7 points      40.8         95.0       59.2         4.8
-    margin = true gap of two, seed sd 0.3     89.8         94.5       10.2         5.0
-    margin = true gap of two, seed sd 0.7     62.7         94.2       37.2         5.0
-
-Letters: n seeds, B draws. Knows nothing of claims.
+Letters: n seeds, N images, G groups. Knows nothing of claims.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from segbench.metrics.counts import Floats
 
 LEVEL = 0.95
 MIN_SEEDS = 4  # fewer give an interval and no verdict on the method
+MIN_GROUPS = 5  # of images; fewer tell nothing of new ones
+
+
+Target = Literal["mean", "median", "iqm"]  # of seeds; iqm: interquartile mean
+
+
+def summed_by_group(influences: Floats, groups: NDArray[np.int64]) -> Floats:
+    """Return (..., G) the sums over the images of each group, of (..., N)."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order[:1]] - 1))
+    return np.add.reduceat(influences[..., order], starts, axis=-1)
+
+
+def groups_in_words(groups: int, images: int) -> str:
+    """Return what a reader must know of images that come in groups."""
+    said = f"The {images} images come from {groups} group{'s' * (groups != 1)} and count as so many"
+    if groups >= MIN_GROUPS:
+        return f"{said}: images of one group are alike."
+    return (
+        f"{said}: fewer than {MIN_GROUPS} do not show how groups differ, so that nothing can be said "
+        "of new images, only of these."
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class SeedSample:
     """One cell's values of one metric.
 
-    values: (n,) one for each seed, on all images. draws: (n, B) the same in each draw of images, or
-    None where images play no part (facts, or a question about these very images). left_out: (n, N)
-    the same without one image each, or None. images: names what was scored; cells with the same
-    name are paired image by image.
+    values: (n,) one for each seed, on all images. influences: (n, N) what each image adds to them
+    (`Metric.influences`), or None where images play no part: facts. images: names what was scored;
+    cells with the same name are paired image by image. groups: (N,) a number for the group of each
+    image, None where images are independent.
     """
 
     values: Floats
-    draws: Floats | None = None
-    left_out: Floats | None = None
+    influences: Floats | None = None
     images: str = ""
+    groups: NDArray[np.int64] | None = None
+
+    def of_seeds(self, rows: Sequence[int]) -> "SeedSample":
+        """Return the sample of these seeds alone."""
+        own = None if self.influences is None else self.influences[rows]
+        return replace(self, values=self.values[rows], influences=own)
+
+    def of_groups(self) -> Floats | None:
+        """Return (n, G) the influences summed over groups; as they are where there are none."""
+        if self.influences is None or self.groups is None:
+            return self.influences
+        return summed_by_group(self.influences, self.groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,34 +105,68 @@ class Term:
     training: str
 
 
+class Errors(NamedTuple):
+    """The independent variances that a squared standard error adds up from, each with its df."""
+
+    variances: tuple[float, ...]
+    dfs: tuple[float, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Estimate:
     """An effect and what is known of its error, in the unit of the samples.
 
-    seed_variance and image_variance add up to the squared standard error. `deviations`: (B,) the
-    corrected draws, minus the effect. seeds: the fewest in a cell; with 1 only images vary.
-    image_df: degrees of freedom of the image variance, infinite where images are not left out.
+    of_seeds: the variance of each side's mean with its degrees of freedom, none with one seed.
+    image_variance: what images add; both add up to the squared standard error. image_df: its degrees
+    of freedom, infinite where images play no part. seeds: the fewest in a cell; with 1 only images
+    vary. num_groups: of images, the fewest of any set of images, None where images are independent.
+    paired: whether the two sides were summed seed by seed.
     """
 
     effect: float
-    seed_variance: float
+    of_seeds: Errors
     image_variance: float
-    df: float
+    image_df: float
     seeds: int
-    deviations: Floats
     terms: tuple[Term, ...]
-    image_df: float = math.inf
+    num_groups: int | None = None
+    paired: bool = False
+
+    @property
+    def seed_variance(self) -> float:
+        """The variance that seeds make."""
+        return sum(self.of_seeds.variances)
+
+    @property
+    def errors(self) -> Errors:
+        """All variances with their degrees of freedom, that of the images last."""
+        variances, dfs = self.of_seeds
+        return Errors((*variances, self.image_variance), (*dfs, self.image_df))
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of the squared standard error."""
+        return satterthwaite(*self.errors)
 
     @property
     def standard_error(self) -> float:
         """The square root of both variances together."""
-        return float(np.sqrt(self.seed_variance + self.image_variance))
+        return math.sqrt(self.seed_variance + self.image_variance)
 
-    def interval(self) -> tuple[float, float]:
-        """Return the percentile interval of the corrected draws."""
-        tail = 100 * (1 - LEVEL) / 2
-        low, high = np.percentile(self.deviations, [tail, 100 - tail])
-        return self.effect + float(low), self.effect + float(high)
+    @property
+    def speaks_of_new_images(self) -> bool:
+        """Whether there are enough groups of images to know how they differ."""
+        return self.num_groups is None or self.num_groups >= MIN_GROUPS
+
+    def on_these_images(self) -> "Estimate":
+        """Return the same effect with the error of other seeds on the very images that were scored."""
+        return replace(self, image_variance=0.0, image_df=math.inf, num_groups=None)
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Return Student's interval, the effect alone where nothing varies."""
+        error = self.standard_error
+        half = error * float(stats.t.isf((1 - level) / 2, self.df)) if error else 0.0
+        return self.effect - half, self.effect + half
 
     def p_above(self, bound: float) -> float:
         """Return the one-sided p of 'the effect is above the bound', by Welch's t."""
@@ -113,96 +177,106 @@ class Estimate:
         return _t_tail(bound - self.effect, self.standard_error, self.df)
 
 
-def estimate(terms: Sequence[Term], *, resamples: int = 10_000, seed: int = 0) -> Estimate:
-    """Return the weighted sum of the cells' means over seeds.
+def estimate(terms: Sequence[Term], *, paired: bool = False, target: Target = "mean") -> Estimate:
+    """Return the weighted sum of what the cells reach over seeds.
 
-    With one seed in any cell only images are drawn, and the effect is that of the checkpoints at
-    hand.
+    paired: whether both sides have the same seeds and go together. target: of the seeds of a side,
+    or of their differences where these are paired. With one seed in any cell only images vary, and
+    the effect is that of the checkpoints at hand.
+
+    Raises:
+        ValueError: cells that are summed seed by seed have other numbers of seeds.
     """
     fewest = min(len(term.sample.values) for term in terms)
-    effect = sum(term.weight * float(term.sample.values.mean()) for term in terms)
-    variances, dfs, deviations = _seed_part(terms if fewest > 1 else (), resamples, seed)
-    image_variance, image_df, image_deviations = _image_part(terms, seeds_vary=fewest > 1)
-    df = satterthwaite([*variances, image_variance], [*dfs, image_df or resamples])
-    spread = np.random.default_rng([seed, 2]).chisquare(df, resamples) / df
+    sides = [_side(group, target) for group in _by_side(terms, paired=paired)]
+    image_variance, image_df = _image_part(sides, seeds_vary=fewest > 1)
+    varying = sides if fewest > 1 else []
     return Estimate(
-        effect=effect,
-        seed_variance=sum(variances),
+        effect=sum(float(side.values @ side.weights) for side in sides),
+        of_seeds=Errors(
+            tuple(side.variance for side in varying), tuple(side.df for side in varying)
+        ),
         image_variance=image_variance,
-        df=df,
+        image_df=image_df,
         seeds=fewest,
-        deviations=(deviations + image_deviations) / np.sqrt(spread),
         terms=tuple(terms),
-        image_df=image_df or math.inf,
+        num_groups=_num_groups(terms),
+        paired=paired,
     )
 
 
-def _seed_part(
-    terms: Sequence[Term], resamples: int, seed: int
-) -> tuple[list[float], list[float], Floats]:
-    """Return the variance of each side's mean with its df, and all deviations drawn, (B,)."""
-    rng = np.random.default_rng([seed, 1])
-    variances, dfs, deviations = [], [], np.zeros(resamples)
-    for values in seed_values(terms):
-        n = len(values)
-        variances.append(float(values.var(ddof=1)) / n)
-        dfs.append(n - 1.0)
-        drawn = values[rng.integers(n, size=(resamples, n))].mean(axis=1)
-        deviations += np.sqrt(n / (n - 1)) * (drawn - values.mean())
-    return variances, dfs, deviations
+class _Side(NamedTuple):
+    """What stands on one side of an effect: its sum for each seed, and how seeds are weighed.
 
-
-def _image_part(
-    terms: Sequence[Term], *, seeds_vary: bool
-) -> tuple[float, float | None, Floats | float]:
-    """Return the variance that images add to that of seeds, its df, and its draws around 0, (B,)."""
-    drawn = [
-        np.sum([t.weight * t.sample.draws for t in group if t.sample.draws is not None], axis=0)
-        for group in _by_side([t for t in terms if t.sample.draws is not None])
-    ]  # (n, B) for each side
-    if not drawn:
-        return 0.0, None, 0.0
-    total = np.sum([own.mean(axis=0) for own in drawn], axis=0, dtype=np.float64)  # (B,)
-    total = total - total.mean()
-    variance = float(total.var(ddof=1))
-    left_out, df = _jackknife(terms)
-    if variance == 0:
-        return left_out, df, np.random.default_rng(0).normal(0, math.sqrt(left_out), len(total))
-    rest = variance
-    if seeds_vary:
-        rest = max(0.0, variance - sum(_interaction(own) / len(own) for own in drawn))
-    rest *= max(1.0, left_out / variance)
-    return rest, df, total * np.sqrt(rest / variance)
-
-
-def _jackknife(terms: Sequence[Term]) -> tuple[float, float | None]:
-    """Return the effect's variance over images by leaving out one at a time, and its df.
-
-    (Efron and Stein, Annals of Statistics 1981.) A class that few images show hardly varies from
-    draw to draw, since draws without it leave it out; here each of its images counts. The df is
-    Satterthwaite's for a sum S of squared influences u^2, 2 S^2 / sum u^4, less 2 because few images
-    decide it: 2 (k - 1) where k images carry the variance alike, never below 1.
+    values, weights: (n,). variance, df: of the weighted sum. influences: of each set of images (n, G).
     """
-    by_images: dict[str, Floats] = {}
+
+    values: Floats
+    weights: Floats
+    variance: float
+    df: float
+    influences: dict[str, Floats]
+
+
+def _side(terms: Sequence[Term], target: Target) -> _Side:
+    values = np.asarray(sum(term.weight * term.sample.values for term in terms), dtype=np.float64)
+    influences: dict[str, Floats] = {}
     for term in terms:
-        if term.sample.left_out is not None:
-            own = term.weight * term.sample.left_out.mean(axis=0, dtype=np.float64)
-            by_images[term.sample.images] = by_images.get(term.sample.images, 0.0) + own
-    if not by_images:
-        return 0.0, None
-    squares = np.concatenate(
-        [(own - own.mean()) ** 2 * (len(own) - 1) / len(own) for own in by_images.values()]
-    )
-    variance = float(squares.sum())
-    if variance == 0:
-        return 0.0, None
-    return variance, max(1.0, 2 * (variance**2 / float((squares**2).sum()) - 1))
+        if (own := term.sample.of_groups()) is not None:
+            before = influences.get(term.sample.images, 0.0)
+            influences[term.sample.images] = before + term.weight * own
+    return _Side(values, *centre_of(values, target), influences)
 
 
-def _interaction(draws: Floats) -> float:
-    """Return the mean over draws of the variance over seeds of the seeds' own deviations."""
-    own = draws - draws.mean(axis=1, keepdims=True)  # (n, B)
-    return float(own.var(axis=0, ddof=1).mean())
+def _image_part(sides: Sequence[_Side], *, seeds_vary: bool) -> tuple[float, float]:
+    """Return the variance that images add to that of seeds, and its degrees of freedom.
+
+    The degrees are Satterthwaite's for a sum S of squared influences u^2, 2 S^2 / sum u^4, less 2
+    because few images decide it: 2 (k - 1) where k images carry the variance alike, never below 1
+    and never above the G - 1 of G groups.
+    """
+    squares, seen, most = [], 0.0, 0
+    for images in dict.fromkeys(name for side in sides for name in side.influences):
+        found = [(s.influences[images], s.weights) for s in sides if images in s.influences]
+        groups = found[0][0].shape[1]
+        if groups < 2:
+            return math.inf, 1.0  # how one differs from others cannot be seen
+        once_more, most = groups / (groups - 1), most + groups - 1
+        squares.append(once_more * np.sum([weights @ own for own, weights in found], axis=0) ** 2)
+        if seeds_vary:
+            spreads = [float(w @ w) * own.var(axis=0, ddof=1).sum() for own, w in found]
+            seen += once_more * float(sum(spreads))
+    total = float(sum(own.sum() for own in squares))
+    if total == 0:
+        return 0.0, math.inf
+    carried = total**2 / float(sum((own**2).sum() for own in squares))
+    return max(0.0, total - seen), min(max(1.0, 2 * (carried - 1)), float(most))
+
+
+def centre_of(values: Floats, target: Target) -> tuple[Floats, float, float]:
+    """Return (n,) weights of the seeds, the variance of their weighted sum, and its df.
+
+    One seed has no variance. Sources: interquartile mean (a quarter trimmed from each end): Yuen,
+    Biometrika 1974; median: Price and Bonett, J. Statist. Comput. Simul. 2001, held against
+    Student's t instead of the normal.
+    """
+    n, order = len(values), np.argsort(values)
+    ranked = values[order]
+    weights = np.zeros(n)
+    if n == 1:
+        return np.ones(1), 0.0, math.inf
+    if target == "median":
+        weights[order[(n - 1) // 2]] += 0.5
+        weights[order[n // 2]] += 0.5
+        low = max(1, round((n + 1) / 2 - math.sqrt(n)))
+        z = float(stats.norm.isf(stats.binom.cdf(low - 1, n, 0.5)))
+        return weights, float((ranked[n - low] - ranked[low - 1]) / (2 * z)) ** 2, n - 1.0
+    cut = n // 4 if target == "iqm" else 0
+    left = n - 2 * cut
+    weights[order[cut : n - cut]] = 1 / left
+    winsorised = np.clip(values, ranked[cut], ranked[n - cut - 1])
+    spread = float(winsorised.var(ddof=1))
+    return weights, spread * (n - 1) / (left * (left - 1)), left - 1.0
 
 
 def sides_of(weights: Sequence[tuple[float, str]]) -> dict[str, int]:
@@ -224,26 +298,33 @@ def _sign(value: float) -> int:
     return (value > 0) - (value < 0)
 
 
-def _by_side(terms: Sequence[Term]) -> list[list[Term]]:
+def _by_side(terms: Sequence[Term], *, paired: bool) -> list[list[Term]]:
+    """Return the terms that vary together; those of one seed each are the checkpoints at hand."""
     sides = sides_of([(term.weight, term.training) for term in terms])
     groups: dict[int, list[Term]] = {}
     for term in terms:
-        groups.setdefault(sides[term.training], []).append(term)
+        groups.setdefault(0 if paired else sides[term.training], []).append(term)
     if any(len({len(term.sample.values) for term in group}) > 1 for group in groups.values()):
         raise ValueError("cells on one side of an effect must have the same seeds")
     return list(groups.values())
 
 
-def seed_values(terms: Sequence[Term]) -> list[Floats]:
+def seed_values(terms: Sequence[Term], *, paired: bool = False) -> list[Floats]:
     """Return for each side (n,) what its seeds add to the effect; sides vary apart.
 
     Raises:
-        ValueError: cells on one side have other numbers of seeds.
+        ValueError: cells that are summed seed by seed have other numbers of seeds.
     """
     return [
         np.asarray(sum(term.weight * term.sample.values for term in group), dtype=np.float64)
-        for group in _by_side(terms)
+        for group in _by_side(terms, paired=paired)
     ]
+
+
+def _num_groups(terms: Sequence[Term]) -> int | None:
+    """Return the groups of the set of images that has fewest, None where no set has any."""
+    known = [len(np.unique(term.sample.groups)) for term in terms if term.sample.groups is not None]
+    return min(known, default=None)
 
 
 def satterthwaite(variances: Sequence[float], dfs: Sequence[float]) -> float:
@@ -251,7 +332,9 @@ def satterthwaite(variances: Sequence[float], dfs: Sequence[float]) -> float:
     total = sum(variances)
     if total == 0:
         return float(sum(dfs))
-    return total**2 / sum(v**2 / df for v, df in zip(variances, dfs, strict=True))
+    if math.isinf(total):
+        return 1.0
+    return total**2 / sum(v**2 / df for v, df in zip(variances, dfs, strict=True) if v)
 
 
 def _t_tail(distance: float, error: float, df: float) -> float:
@@ -261,30 +344,26 @@ def _t_tail(distance: float, error: float, df: float) -> float:
 
 
 def tails(result: Estimate, bound: float) -> tuple[float, float]:
-    """Return one-sided p for above and below the bound: Welch's t with the image variance added.
-
-    One test for all: which one is taken must not hang on how many claims stand beside this one.
-    """
+    """Return one-sided p for above and below the bound: Student's t on seeds and images together."""
     return result.p_above(bound), result.p_below(bound)
 
 
 def name_of_test(result: Estimate) -> str:
     """Return what `tails` is called in reports."""
     if result.seeds == 1:
-        return "images resampled, normal"
-    return "Welch" if len(_by_side(result.terms)) > 1 else "t over seeds"
+        return "t over images"
+    if len(result.of_seeds.variances) > 1:
+        return "Welch"
+    return "paired t" if result.paired else "t over seeds"
 
 
 def direction(result: Estimate, bound: float, *, alpha: float) -> int:
     """Return 1 or -1 where the effect is shown to lie above or below the bound, else 0.
 
-    Both the p value (two-sided) and the interval must say so.
+    Two-sided, so that the interval at 1 - alpha says the same.
     """
     above, below = tails(result, bound)
-    low, high = result.interval()
-    if 2 * above <= alpha and low > bound:
-        return 1
-    return -1 if 2 * below <= alpha and high < bound else 0
+    return int(2 * above <= alpha) - int(2 * below <= alpha)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -4,7 +4,7 @@ A cell is one point of the sweep under one protocol, with one observation for ea
 is an axis like the others here. Letters: C classes. Knows nothing of claims.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,14 +15,15 @@ from segbench.metrics.blank import Blank, why_blank
 from segbench.metrics.counts import AbsentClass, Counts, Floats
 from segbench.metrics.metric import Scored
 from segbench.statistics.inference import SeedSample, Term
-from segbench.statistics.resample import point, samples_of
+from segbench.statistics.samples import sample_of
 
 
 @dataclass(frozen=True, eq=False)
 class Observation:
     """One trial, scored by one protocol.
 
-    axes: the trial's point of the sweep, without seed and protocol. class_indices: the classes that
+    axes: the trial's point of the sweep, without seed and protocol. groups: the name of each image's
+    group, in the order of the counts' images; empty where images are independent. class_indices: the classes that
     enter the protocol's means; empty means all. training_pixels, training_images: (C,) how much of
     each class the training split had, where known. initial_weights: the name of what the trunk
     started from, where known. loss_rose: whether the training's loss ended above its start.
@@ -42,6 +43,7 @@ class Observation:
     initial_weights: str = ""
     loss_rose: bool = False
     code: dict[str, str] = field(default_factory=dict)
+    groups: Sequence[str] = ()
 
     @property
     def blank(self) -> Blank:
@@ -101,40 +103,13 @@ def cells_of(observations: Sequence[Observation]) -> list[ObservedCell]:
 
 
 class Samples:
-    """The values of metrics for cells, each drawn once and kept.
+    """The values of metrics for cells, and what each image adds to them, computed once and kept.
 
     Figures are in per cent, facts in their own unit.
     """
 
-    def __init__(self, *, resamples: int, seed: int) -> None:
-        self.resamples, self.seed = resamples, seed
+    def __init__(self) -> None:
         self._kept: dict[tuple, SeedSample] = {}
-        self._dropped: dict[tuple, float] = {}
-
-    def prepare(
-        self, cells: Iterable[ObservedCell], metric: str, classes: tuple[str, ...], *, images: bool
-    ) -> None:
-        """Draw for all these cells at once: cells on the same images share one matrix product.
-
-        Other numbers of classes on the same images are drawn apart, with the same draws of images.
-        """
-        groups: dict[tuple[str, int], dict[tuple, ObservedCell]] = {}
-        for cell in cells:
-            if (cell.key, metric, classes, images) not in self._kept:
-                counts = cell.observations[0].counts
-                groups.setdefault((counts.images, counts.tp.shape[1]), {})[cell.key] = cell
-        for group in groups.values():
-            drawn, dropped = self._draw(list(group.values()), metric, classes, images)
-            for key, sample in zip(group, drawn, strict=True):
-                self._kept[(key, metric, classes, images)] = sample
-                self._dropped[(key, metric, classes, images)] = dropped
-
-    def dropped_classes(
-        self, cells: Iterable[ObservedCell], metric: str, classes: tuple[str, ...], *, images: bool
-    ) -> float:
-        """Return the mean number of classes that left a draw's mean, the most among these cells."""
-        keys = ((cell.key, metric, classes, images) for cell in cells)
-        return max((self._dropped.get(key, 0.0) for key in keys), default=0.0)
 
     def term(
         self,
@@ -143,34 +118,24 @@ class Samples:
         metric: str,
         classes: tuple[str, ...],
         *,
-        images: bool = True,
         seeds: frozenset[int] | None = None,
     ) -> Term:
         """Return the cell's term in an effect, narrowed to these seeds."""
-        key = (cell.key, metric, classes, images)
+        key = (cell.key, metric, classes)
         if key not in self._kept:
-            self.prepare([cell], metric, classes, images=images)
+            self._kept[key] = _sample(cell, metric, classes)
         sample = self._kept[key]
         if seeds is not None and seeds != frozenset(cell.seeds):
-            rows = [index for index, seed in enumerate(cell.seeds) if seed in seeds]
-            draws, without = (
-                None if both is None else both[rows] for both in (sample.draws, sample.left_out)
-            )
-            sample = SeedSample(sample.values[rows], draws, without, sample.images)
+            sample = sample.of_seeds([i for i, seed in enumerate(cell.seeds) if seed in seeds])
         return Term(weight, sample, cell.training)
 
-    def _draw(
-        self, cells: Sequence[ObservedCell], metric: str, classes: tuple[str, ...], images: bool
-    ) -> tuple[list[SeedSample], float]:
-        """Return each cell's sample, and how many classes a draw of images lacks on average."""
-        if any(metric in one.facts for cell in cells for one in cell.observations):
-            facts = [np.array([one.facts[metric] for one in cell.observations]) for cell in cells]
-            return [SeedSample(values) for values in facts], 0.0
-        models = [[scored(one, classes) for one in cell.observations] for cell in cells]
-        if not images:
-            points = [np.array([point(one, metric) for one in seeds]) for seeds in models]
-            return [SeedSample(100 * values) for values in points], 0.0
-        return samples_of(models, metric, resamples=self.resamples, seed=self.seed)
+
+def _sample(cell: ObservedCell, metric: str, classes: tuple[str, ...]) -> SeedSample:
+    first = cell.observations[0]
+    if any(metric in one.facts for one in cell.observations):
+        return SeedSample(np.array([one.facts[metric] for one in cell.observations]))
+    seeds = [scored(one, classes) for one in cell.observations]
+    return sample_of(seeds, metric, groups=first.groups)
 
 
 def scored(observation: Observation, classes: tuple[str, ...] = ()) -> Scored:

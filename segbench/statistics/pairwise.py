@@ -3,26 +3,30 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
 
 from segbench.errors import ResultError
-from segbench.metrics.counts import AbsentClass, Counts, Floats, per_class_iou
+from segbench.metrics.counts import AbsentClass, Counts, Floats
 from segbench.metrics.metric import Scored
 from segbench.statistics.inference import (
+    LEVEL,
     MIN_SEEDS,
-    Estimate,
-    SeedSample,
     Term,
     estimate,
     holm,
     name_of_test,
+    summed_by_group,
     tails,
 )
-from segbench.statistics.resample import iou_draws, samples_of
+from segbench.statistics.resample import resampled_interval
+from segbench.statistics.samples import class_influences, class_ious, group_numbers, sample_of
 
-CLASS_RESAMPLES = 2000  # a class needs an interval, not a far tail
 FEWEST_IMAGES = 3  # with a class: the spread over two cannot be told from none
+Population = Literal["new_images", "these_images"]  # that an effect is asked about, with new seeds
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class ClassDifference:
     """One class: mean IoUs and their difference with its interval, in per cent.
 
     images: how many show it. p is two-sided, p_adjusted corrected over the classes of the table
-    (Holm). In fewer than 3 images the interval is endless, p is 1, and no other class pays for it.
+    (Holm). In fewer than 3 images, or groups of images, the interval is endless, p is 1, and no other
+    class pays for it.
     """
 
     name: str
@@ -53,7 +58,11 @@ class ClassDifference:
 class Comparison:
     """Left minus right in points. p is two-sided.
 
-    question: `method` from four seeds a side, `few` below, `checkpoints` with one.
+    low, high, p: of new images like these, or of these very images, as `on` says; other: the interval
+    of the other population, None where one seed shows no spread. question: `method` from four seeds a
+    side, `few` below, `checkpoints` with one, `groups` where too few groups of images tell of new
+    ones; then p is 1. resampled: the interval that a bootstrap over seeds and images gives, where one
+    was asked for. lone_classes: how many of the classes one image alone shows.
     """
 
     metric: str
@@ -67,8 +76,13 @@ class Comparison:
     seeds: tuple[int, int]
     question: str
     num_images: int
-    dropped_classes: float
+    lone_classes: int
     per_class: tuple[ClassDifference, ...]
+    on: Population = "new_images"
+    other: tuple[float, float] | None = None
+    num_groups: int | None = None
+    paired: bool = False
+    resampled: tuple[float, float] | None = None
 
 
 def compare_two(
@@ -79,43 +93,88 @@ def compare_two(
     metric: str = "mean_iou",
     absent_class: AbsentClass = "skip",
     class_indices: tuple[int, ...] = (),
-    shared_training: bool = False,
-    resamples: int = 10_000,
-    seed: int = 0,
+    paired: bool = False,
+    groups: Sequence[str] = (),
+    on: Population = "new_images",
+    resamples: int = 0,
 ) -> Comparison:
     """Return how two lists of seeds (or two single models) differ on the same images.
 
-    shared_training: element i of both lists is the same weights, scored in two ways.
+    paired: element i of both lists goes together: the same weights scored in two ways, or two
+    trainings that saw the same data in the same order. groups: the name of each image's group, in the
+    order of the first counts' images; empty where images are independent. on: which images p and the
+    interval speak of. resamples: of a bootstrap that is made as a check, which knows no groups.
 
     Raises:
-        ResultError: the images or the number of classes differ, or there is one image.
+        ResultError: the images or the number of classes differ, there is one image, or paired lists
+            have other lengths.
     """
     ordered = _on_the_same_images([*left, *right])
     if len(ordered[0].names) < 2:
         raise ResultError(
             "one image says nothing about others: compare results on at least two images"
         )
+    if paired and len(left) != len(right):
+        raise ResultError(
+            f"{len(left)} and {len(right)} seeds are no pairs; give as many on both sides"
+        )
     models = [Scored(counts, absent_class, class_indices) for counts in ordered]
     sides = models[: len(left)], models[len(left) :]
-    (one, two), dropped = samples_of(sides, metric, resamples=resamples, seed=seed)
-    result = _difference(one, two, shared_training=shared_training, seed=seed)
+    one, two = (sample_of(side, metric, groups=groups) for side in sides)
+    everywhere = estimate((Term(1.0, one, "left"), Term(-1.0, two, "right")), paired=paired)
+    here = everywhere.on_these_images() if everywhere.seeds > 1 else None
+    asked = everywhere if on == "new_images" or here is None else here
+    other = here if asked is everywhere else everywhere
     names = class_names or [f"class {index}" for index in range(ordered[0].tp.shape[1])]
-    low, high = _possible(result.interval())
-    few = "few" if result.seeds < MIN_SEEDS else "method"
+    low, high = _possible(asked.interval())
     return Comparison(
         metric=metric,
         left=float(one.values.mean()),
         right=float(two.values.mean()),
-        difference=result.effect,
+        difference=asked.effect,
         low=low,
         high=high,
-        p=_two_sided(tails(result, 0.0)),
-        test=name_of_test(result),
+        p=min(1.0, 2 * min(tails(asked, 0.0))) if asked.speaks_of_new_images else 1.0,
+        test=name_of_test(asked),
         seeds=(len(left), len(right)),
-        question="checkpoints" if result.seeds == 1 else few,
+        question=_question(asked.seeds, asked.speaks_of_new_images, on),
         num_images=len(ordered[0].names),
-        dropped_classes=dropped,
-        per_class=class_differences(*sides, names, seed=seed, shared_training=shared_training),
+        lone_classes=lone_classes(models[0]),
+        per_class=class_differences(*sides, names, paired=paired, groups=groups),
+        on=on,
+        other=None if other is None else _possible(other.interval()),
+        num_groups=everywhere.num_groups,
+        paired=paired,
+        resampled=(
+            _possible(resampled_interval(everywhere, sides, metric, resamples=resamples))
+            if resamples
+            else None
+        ),
+    )
+
+
+def _question(seeds: int, has_groups: bool, on: Population) -> str:
+    if not has_groups:
+        return "groups"
+    if seeds == 1:
+        return "checkpoints"
+    if seeds < MIN_SEEDS:
+        return "few"
+    return "method" if on == "new_images" else "these_images"
+
+
+def lone_classes(model: Scored) -> int:
+    """Return how many of the classes that enter means one image alone shows."""
+    images = np.count_nonzero(model.counts.label, axis=0)
+    return int((model.compared().kept() & (images == 1)).sum())
+
+
+def lone_in_words(classes: int) -> str:
+    """Return what a reader must know of so many classes that one image alone shows."""
+    some = "1 class" if classes == 1 else f"{classes} classes"
+    return (
+        f"{some} stand{'s' * (classes == 1)} on one image each: how such a class varies is not known, "
+        "so that the interval knows too little of it."
     )
 
 
@@ -124,92 +183,95 @@ def class_differences(
     right: Sequence[Scored],
     class_names: Sequence[str],
     *,
-    resamples: int = CLASS_RESAMPLES,
-    seed: int = 0,
-    shared_training: bool = False,
+    paired: bool = False,
+    groups: Sequence[str] = (),
     only: Sequence[str] = (),
 ) -> tuple[ClassDifference, ...]:
-    """Return a row for each labelled class; draws of images that miss the class are left out.
+    """Return a row for each labelled class; none where the sides were scored on different images.
 
     only: the classes asked for, which alone are corrected for; empty means all.
     """
-    models, cut = [*left, *right], len(left)
+    models = [*left, *right]
     if len({model.counts.images for model in models}) != 1:
         return ()
-    chunks = list(iou_draws(models, resamples=resamples, seed=seed))
-    draws = np.concatenate([ious for ious, _ in chunks])  # (B, K, C)
-    present = np.concatenate([there.all(axis=1) for _, there in chunks])  # (B, C)
-    ious = 100 * np.stack([per_class_iou(model.counts.sums, "zero") for model in models])
-    rows: dict[int, Estimate | None] = {}
-    for index, name in enumerate(class_names):
-        if (only and name not in only) or _images_with(models, index) == 0:
-            continue
-        seen = present[:, index]
-        if _images_with(models, index) < FEWEST_IMAGES or not seen.any():
-            rows[index] = None
-            continue
-        without = 100 * np.stack([_iou_left_out(model.counts, index) for model in models])
-        values, drawn = ious[:, index], 100 * draws[seen, :, index].T
-        one, two = (
-            SeedSample(values[side], drawn[side], without[side])
-            for side in (slice(cut), slice(cut, None))
-        )
-        rows[index] = _difference(one, two, shared_training=shared_training, seed=seed)
-    p_values = {i: _two_sided(tails(found, 0.0)) for i, found in rows.items() if found is not None}
+    shown = np.stack([model.counts.label > 0 for model in models]).all(axis=0)  # (N, C)
+    images = shown.sum(axis=0)
+    numbers = group_numbers(groups)
+    witnesses = images if numbers is None else (summed_by_group(shown.T * 1.0, numbers) > 0).sum(1)
+    ious = [100 * np.stack([class_ious(one) for one in side]) for side in (left, right)]  # (n, C)
+    moved = [100 * np.stack([class_influences(one).T for one in side]) for side in (left, right)]
+    if numbers is not None:
+        moved = [summed_by_group(own, numbers) for own in moved]  # (n, C, G)
+    errors, dfs = _errors_of_classes(ious, moved, paired=paired)
+    means = [own.mean(axis=0) for own in ious]
+    known = (witnesses >= FEWEST_IMAGES).tolist()
+    asked = [
+        index
+        for index, name in enumerate(class_names)
+        if images[index] > 0 and (not only or name in only)
+    ]
+    gaps = means[0] - means[1]
+    p_values = {i: _two_sided_p(gaps[i], errors[i], dfs[i]) for i in asked if known[i]}
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
-    return tuple(
-        ClassDifference(
-            class_names[index],
-            _images_with(models, index),
-            left=float(ious[:cut, index].mean()),
-            right=float(ious[cut:, index].mean()),
-            difference=float(ious[:cut, index].mean() - ious[cut:, index].mean()),
-            low=interval[0],
-            high=interval[1],
-            p=p_values.get(index, 1.0),
-            p_adjusted=adjusted.get(index, 1.0),
+    half = errors * stats.t.isf((1 - LEVEL) / 2, dfs)
+    rows = []
+    for i in asked:
+        low, high = _possible((gaps[i] - half[i], gaps[i] + half[i]))
+        rows.append(
+            ClassDifference(
+                class_names[i],
+                int(images[i]),
+                left=float(means[0][i]),
+                right=float(means[1][i]),
+                difference=float(gaps[i]),
+                low=low if known[i] else -math.inf,
+                high=high if known[i] else math.inf,
+                p=p_values.get(i, 1.0),
+                p_adjusted=adjusted.get(i, 1.0),
+            )
         )
-        for index, found in rows.items()
-        for interval in [(-math.inf, math.inf) if found is None else _possible(found.interval())]
-    )
+    return tuple(rows)
+
+
+def _errors_of_classes(
+    ious: Sequence[Floats], moved: Sequence[Floats], *, paired: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (C,) standard errors of left minus right and their degrees of freedom.
+
+    ious: (n, C) of each side. moved: (n, C, G) influences. All classes at once, as `estimate` does it
+    for one effect.
+    """
+    if paired:
+        ious, moved = [ious[0] - ious[1]], [moved[0] - moved[1]]
+        total = moved[0].mean(axis=0)
+    else:
+        total = moved[0].mean(axis=0) - moved[1].mean(axis=0)  # (C, G)
+    groups = total.shape[1]
+    once_more = groups / max(1, groups - 1)
+    squares = once_more * total**2
+    images = squares.sum(axis=1)
+    carried = images**2 / np.maximum((squares**2).sum(axis=1), 1e-300)
+    dfs = [np.clip(2 * (carried - 1), 1.0, max(1, groups - 1))]
+    variances = [images]
+    if min(map(len, ious)) > 1:
+        seen = sum(own.var(axis=0, ddof=1).sum(axis=1) / len(own) for own in moved)
+        variances[0] = np.maximum(images - once_more * seen, 0.0)
+        variances += [own.var(axis=0, ddof=1) / len(own) for own in ious]
+        dfs += [np.full(len(images), len(own) - 1.0) for own in ious]
+    whole = np.sum(variances, axis=0)
+    spread = sum(v**2 / df for v, df in zip(variances, dfs, strict=True))
+    return np.sqrt(whole), whole**2 / np.maximum(spread, 1e-300) + (whole == 0)
+
+
+def _two_sided_p(gap: float, error: float, df: float) -> float:
+    if error == 0:
+        return float(gap == 0)
+    return float(2 * stats.t.sf(abs(gap) / error, df))
 
 
 def _possible(interval: tuple[float, float]) -> tuple[float, float]:
     """Return what of an interval two figures between 0 and 100 can differ by."""
     return max(interval[0], -100.0), min(interval[1], 100.0)
-
-
-def _images_with(models: Sequence[Scored], index: int) -> int:
-    """Return how many images have label pixels of the class, for the model that has fewest."""
-    return min(int(np.count_nonzero(model.counts.label[:, index])) for model in models)
-
-
-def _iou_left_out(counts: Counts, index: int) -> Floats:
-    """Return (N,) the class's IoU without one image each."""
-    tp, label, pred = (
-        whole[index] - own[:, index].astype(np.float64)
-        for whole, own in (
-            (counts.sums.tp, counts.tp),
-            (counts.sums.label, counts.label),
-            (counts.sums.pred, counts.pred),
-        )
-    )
-    return tp / np.maximum(label + pred - tp, 1)
-
-
-def _two_sided(both: tuple[float, float]) -> float:
-    return min(1.0, 2 * min(both))
-
-
-def _difference(
-    left: SeedSample, right: SeedSample, *, shared_training: bool, seed: int
-) -> Estimate:
-    assert left.draws is not None
-    terms = (
-        Term(1.0, left, "left"),
-        Term(-1.0, right, "left" if shared_training else "right"),
-    )
-    return estimate(terms, resamples=left.draws.shape[1], seed=seed)
 
 
 def _on_the_same_images(models: Sequence[Counts]) -> list[Counts]:

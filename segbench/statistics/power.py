@@ -19,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 from segbench.metrics.counts import Floats
-from segbench.statistics.inference import MIN_SEEDS, Estimate, seed_values
+from segbench.statistics.inference import MIN_SEEDS, Errors, Estimate
 
 ALPHA = 0.05
 POWER = 0.8
@@ -58,21 +58,13 @@ def power_of_each(parts: int, *, two_sided_region: bool = False) -> float:
     return (1 + each) / 2 if two_sided_region else each
 
 
-class Errors(NamedTuple):
-    """The independent variances that a squared standard error adds up from, each with its df."""
-
-    variances: tuple[float, ...]
-    dfs: tuple[float, ...]
-
-
 def errors_of(result: Estimate, seeds: int | None = None) -> Errors:
     """Return the errors of an effect, or what they would be with so many seeds in each cell."""
-    parts = [(float(own.var(ddof=1)), len(own)) for own in seed_values(result.terms)]
-    parts = [(variance, n if seeds is None else seeds) for variance, n in parts]
-    return Errors(
-        (*(variance / n for variance, n in parts), result.image_variance),
-        (*(n - 1.0 for _, n in parts), result.image_df),
-    )
+    if seeds is None:
+        return result.errors
+    variances, dfs = result.of_seeds
+    then = tuple(v * (df + 1) / seeds for v, df in zip(variances, dfs, strict=True))
+    return Errors((*then, result.image_variance), (*[seeds - 1.0] * len(then), result.image_df))
 
 
 def minimum_detectable_effect(

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from segbench.statistics.inference import MIN_SEEDS, SeedSample, Term, estimate, holm, tails
 from segbench.statistics.observations import Observation, scored
 from segbench.statistics.power import ALPHA
-from segbench.statistics.resample import samples_of
+from segbench.statistics.samples import sample_of
 
 _MOST_GROUPS = 52  # of models that are not told apart: a to z, twice
-RESAMPLES = 2000  # of images: an interval of a table needs no far tail
 
 
 @dataclass(frozen=True)
@@ -57,19 +56,21 @@ class Ranking:
     decided: NDArray[np.bool_]
 
 
-def ranking_of(models: Sequence[Sequence[Observation]], *, resamples: int = RESAMPLES) -> Ranking:
+def ranking_of(models: Sequence[Sequence[Observation]]) -> Ranking:
     """Return how models stand to each other by mean IoU.
 
     models: the observations of each one's seeds, all on the same images.
     """
-    cells = [[scored(observation) for observation in model] for model in models]
-    samples, _ = samples_of(cells, "mean_iou", resamples=resamples, seed=0)
-    decided = decided_pairs(samples, resamples=resamples)
+    samples = [
+        sample_of([scored(one) for one in model], "mean_iou", groups=model[0].groups)
+        for model in models
+    ]
+    decided = decided_pairs(samples)
     means = [float(sample.values.mean()) for sample in samples]
     letters = letters_of(means, decided | decided.T)
     standings = []
     for index, sample in enumerate(samples):
-        low, high = estimate((Term(1.0, sample, "own"),), resamples=resamples).interval()
+        low, high = estimate((Term(1.0, sample, "own"),)).interval()
         num_seeds = len(sample.values)
         standings.append(
             Standing(
@@ -85,7 +86,7 @@ def ranking_of(models: Sequence[Sequence[Observation]], *, resamples: int = RESA
     return Ranking(tuple(standings), decided)
 
 
-def decided_pairs(samples: Sequence[SeedSample], *, resamples: int) -> NDArray[np.bool_]:
+def decided_pairs(samples: Sequence[SeedSample]) -> NDArray[np.bool_]:
     """Return (K, K) whether the row's mean is shown to lie above the column's."""
     pairs = [
         (left, right)
@@ -96,7 +97,7 @@ def decided_pairs(samples: Sequence[SeedSample], *, resamples: int) -> NDArray[n
     p_values, signs = [], []
     for left, right in pairs:
         terms = (Term(1.0, samples[left], "left"), Term(-1.0, samples[right], "right"))
-        result = estimate(terms, resamples=resamples)
+        result = estimate(terms)
         p_values.append(min(1.0, 2 * min(tails(result, 0.0))))
         signs.append(result.effect > 0)
     decided = np.zeros((len(samples), len(samples)), dtype=bool)

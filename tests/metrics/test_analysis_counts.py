@@ -11,7 +11,8 @@ from segbench.metrics.mean_accuracy import MeanAccuracy
 from segbench.metrics.mean_iou import mean_iou
 from segbench.metrics.metric import Scored
 from segbench.metrics.of_images import mean_of_worst, per_image_iou
-from segbench.statistics.resample import image_draws, image_weights, point
+from segbench.statistics.resample import image_draws, image_weights
+from segbench.statistics.samples import point
 
 WITHOUT_BOUNDARY = [name for name, metric in METRICS.items() if not metric.needs_boundary]
 

@@ -71,9 +71,7 @@ def test_many_overlapping_groups_have_no_letters_and_take_no_time():
 
 
 def test_models_far_apart_get_places_and_letters_of_their_own():
-    ranking = ranking_of(
-        [seeds_of(0.5, 4), seeds_of(0.9, 4, 50), seeds_of(0.7, 4, 90)], resamples=500
-    )
+    ranking = ranking_of([seeds_of(0.5, 4), seeds_of(0.9, 4, 50), seeds_of(0.7, 4, 90)])
     assert [(s.first, s.last, s.letters) for s in ranking.standings] == [
         (3, 3, "c"),
         (1, 1, "a"),
@@ -82,23 +80,23 @@ def test_models_far_apart_get_places_and_letters_of_their_own():
 
 
 def test_the_same_method_twice_shares_a_place_and_a_letter():
-    ranking = ranking_of([seeds_of(0.7, 5), seeds_of(0.7, 5, 100)], resamples=500)
+    ranking = ranking_of([seeds_of(0.7, 5), seeds_of(0.7, 5, 100)])
     assert [(s.first, s.last, s.letters) for s in ranking.standings] == [(1, 2, "a"), (1, 2, "a")]
 
 
 def test_three_seeds_decide_nothing_however_far_apart():
-    ranking = ranking_of([seeds_of(0.3, 3), seeds_of(0.95, 3, 50)], resamples=500)
+    ranking = ranking_of([seeds_of(0.3, 3), seeds_of(0.95, 3, 50)])
     assert not ranking.decided.any()
     assert [(s.first, s.last, s.letters) for s in ranking.standings] == [(1, 2, ""), (1, 2, "")]
 
 
 def test_the_mean_is_that_of_the_seeds_and_lies_in_the_interval():
     seeds = seeds_of(0.7, 4)
-    standing = ranking_of([seeds], resamples=500).standings[0]
+    standing = ranking_of([seeds]).standings[0]
     assert standing.mean == pytest.approx(100 * np.mean([mean_iou(o.counts.sums) for o in seeds]))
     assert standing.low < standing.mean < standing.high
     assert standing.varies == "seeds and images"
-    assert ranking_of([seeds[:1]], resamples=500).standings[0].varies == "images alone"
+    assert ranking_of([seeds[:1]]).standings[0].varies == "images alone"
 
 
 def test_one_seed_has_the_interval_of_a_plain_bootstrap_over_images():
@@ -111,6 +109,6 @@ def test_one_seed_has_the_interval_of_a_plain_bootstrap_over_images():
         )
         draws.append(100 * (tp / (label + pred - tp)).mean())
     low, high = np.percentile(draws, [2.5, 97.5])
-    standing = ranking_of([[one]], resamples=4000).standings[0]
+    standing = ranking_of([[one]]).standings[0]
     assert standing.low == pytest.approx(low, abs=0.25)
     assert standing.high == pytest.approx(high, abs=0.25)

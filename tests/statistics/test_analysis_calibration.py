@@ -15,7 +15,7 @@ from calibration import (
 
 from segbench.metrics.mean_iou import mean_iou
 
-SIZE = {"repetitions": 100, "resamples": 200}
+SIZE = {"repetitions": 100}
 
 
 @pytest.mark.parametrize(("seed_sd", "naive"), [(0.0143, 0.1), (0.0357, 0.3)])
@@ -42,7 +42,7 @@ def test_real_counts_make_a_world_with_their_own_gap():
     world, gap = real_world(left, right, 0.03)
     drawn = world(np.random.default_rng(1), 5)
     assert [len(side) for side in drawn] == [5, 5]
-    rates = measure(world, gap, repetitions=60, resamples=150)
+    rates = measure(world, gap, repetitions=60)
     assert rates.false_verdicts <= 0.15
     assert rates.coverage >= 0.88
 
@@ -71,6 +71,6 @@ def test_rates_are_told_with_their_standard_error():
 @pytest.mark.timeout(1500)
 def test_looking_thrice_by_the_rule_keeps_the_error_rate_and_without_it_does_not():
     world = World("null", seed_sd=0.03, images=120, classes=5)
-    by_rule, without = measure_settling(drawn_world(world), repetitions=150, resamples=100)
+    by_rule, without = measure_settling(drawn_world(world), repetitions=150)
     assert by_rule <= 0.09  # 5 % at most, and 2.3 standard errors of 150 repetitions
     assert by_rule < without

@@ -13,9 +13,11 @@ from statsmodels.stats.power import TTestIndPower
 
 from segbench.claims.correlation import _shuffled, spearman
 from segbench.errors import ResultError
+from segbench.metrics import METRICS
 from segbench.metrics.counts import Counts
 from segbench.metrics.mean_iou import mean_iou
 from segbench.metrics.metric import Scored
+from segbench.metrics.of_images import influences_of_worst
 from segbench.report.claims_page import render_comparison
 from segbench.statistics.inference import (
     SeedSample,
@@ -34,15 +36,16 @@ from segbench.statistics.power import (
     seeds_to_settle,
     settle_schedule,
 )
-from segbench.statistics.resample import image_draws, left_out, point
+from segbench.statistics.resample import image_draws
+from segbench.statistics.samples import point, sample_of
 
 
-def seeds_only(left, right, **keywords):
+def seeds_only(left, right, **asked):
     terms = (
         Term(1.0, SeedSample(np.asarray(left, float)), "a"),
         Term(-1.0, SeedSample(np.asarray(right, float)), "b"),
     )
-    return estimate(terms, **keywords)
+    return estimate(terms, **asked)
 
 
 LEFT = [56.1, 55.2, 57.0, 56.4, 55.9]
@@ -60,9 +63,9 @@ def test_without_images_the_p_value_is_welchs(bound: float):
 
 
 def test_without_images_the_interval_is_welchs():
-    low, high = seeds_only(LEFT, RIGHT, resamples=200_000).interval()
+    low, high = seeds_only(LEFT, RIGHT).interval()
     theirs: Any = stats.ttest_ind(LEFT, RIGHT, equal_var=False).confidence_interval()
-    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.05)
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), rel=1e-9)
 
 
 def test_one_training_scored_twice_is_a_paired_t_test():
@@ -105,7 +108,7 @@ def test_cells_that_are_averaged_vary_as_much_as_their_mean_does_over_seeds(shar
                 Term(sign / heads, SeedSample(own), f"{side}{head}")
                 for head, own in enumerate(values)
             ]
-        result = estimate(terms, resamples=400)
+        result = estimate(terms)
         theirs = stats.ttest_ind(*means, equal_var=False)
         assert 2 * min(tails(result, 0.0)) == pytest.approx(theirs.pvalue)
         wrong += theirs.pvalue <= 0.05
@@ -125,7 +128,7 @@ def test_one_training_scored_in_two_ways_is_paired_in_every_head_of_an_average()
         for sign, values in ((1, base[head] + gains[head]), (-1, base[head]))
     ]
     theirs = stats.ttest_1samp(gains.mean(axis=0), 0.0)
-    result = estimate(terms, resamples=400)
+    result = estimate(terms)
     assert 2 * min(tails(result, 0.0)) == pytest.approx(theirs.pvalue)
     assert name_of_test(result) == "t over seeds"
 
@@ -144,7 +147,7 @@ def one_checkpoint_each(images: int = 200) -> tuple[Counts, Counts]:
 
 def test_one_seed_each_agrees_with_scipys_paired_bootstrap():
     left, right = one_checkpoint_each(1500)
-    found = compare_two([left], [right], resamples=4000)
+    found = compare_two([left], [right])
 
     def gap(index, axis=-1):
         return 100 * (_mean_iou_of(left, index, axis) - _mean_iou_of(right, index, axis))
@@ -158,48 +161,150 @@ def test_one_seed_each_agrees_with_scipys_paired_bootstrap():
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    low, high = theirs.confidence_interval
     assert found.question == "checkpoints"
     assert found.difference == pytest.approx(gap(np.arange(1500)[None])[0])
-    width = high - low
-    assert found.low == pytest.approx(low, abs=0.08 * width)
-    assert found.high == pytest.approx(high, abs=0.08 * width)
+    one, two = (sample_of([Scored(counts)], "mean_iou") for counts in (left, right))
+    ours = estimate((Term(1.0, one, "a"), Term(-1.0, two, "b")))
+    assert (found.low, found.high) == ours.interval()
+    assert ours.standard_error == pytest.approx(theirs.standard_error, rel=0.06)
 
 
-@pytest.mark.parametrize("metric", ["mean_iou", "mean_accuracy", "mean_iou_per_image",
-                                    "mean_iou_per_class", "pixel_accuracy",
-                                    "frequency_weighted_iou"])  # fmt: skip
-def test_figures_without_one_image_each_are_those_of_the_other_images(metric):
+SMOOTH = [name for name, one in METRICS.items() if "worst" not in name and not one.needs_boundary]
+
+
+@pytest.mark.parametrize("absent_class", ["skip", "zero"])
+@pytest.mark.parametrize("metric", SMOOTH)
+def test_an_image_adds_what_the_metric_of_the_other_images_lacks(metric, absent_class):
+    """By brute force; the losses are centred, and shrink as the jackknife of a mean asks."""
     model = drawn_world(World("w", seed_sd=0.2, images=12, classes=6))(np.random.default_rng(1), 1)
     counts = model[0][0]
-    found = left_out([Scored(counts)], metric)
-    assert found is not None
-    for index in range(12):
-        rest = np.arange(12) != index
-        other = Counts(
-            *(p[rest] for p in (counts.tp, counts.label, counts.pred)), tuple("abcdefghijk")
-        )
-        assert found[0, index] == pytest.approx(point(Scored(other), metric)), index
+    found = METRICS[metric].influences(Scored(counts, absent_class).compared())
+    without = [
+        point(Scored(counts.of_images(np.delete(np.arange(12), i)), absent_class), metric)
+        for i in range(12)
+    ]
+    if absent_class == "skip":
+        assert found == pytest.approx((np.mean(without) - without) * 11 / 12, abs=1e-12)
+    assert found.sum() == pytest.approx(0, abs=1e-12)
+
+
+def test_of_the_worst_images_an_image_adds_what_it_does_to_a_trimmed_mean():
+    """Worked by hand: of 20 values the worst two are the share, the third stands for all others."""
+    values = np.array([0.1, 0.3, 0.4, *np.linspace(0.5, 0.9, 17)])
+    lowered = np.array([0.1, 0.3] + [0.4] * 18)
+    assert influences_of_worst(values) == pytest.approx((lowered - lowered.mean()) / 2)
+
+
+@pytest.mark.parametrize("metric", ["worst_images_iou", "worst_class_images_iou"])
+def test_the_variance_of_the_worst_images_is_that_of_a_bootstrap(metric):
+    draw = drawn_world(World("w", seed_sd=0.2, images=3000, classes=4))
+    model = Scored(draw(np.random.default_rng(1), 1)[0][0])
+    drawn = image_draws([model], metric, resamples=1000, seed=0).values[0]
+    influences = METRICS[metric].influences(model.compared())
+    assert math.sqrt((influences**2).sum()) == pytest.approx(np.std(drawn), rel=0.1)
+
+
+@pytest.mark.parametrize("metric", [*SMOOTH])
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_hierarchical_bootstrap_gives_the_interval_of_the_influences(metric, paired):
+    draw = drawn_world(World("w", seed_sd=0.05, taste_sd=0.4, noise_sd=0.3, images=300, classes=5))
+    found = compare_two(
+        *draw(np.random.default_rng(5), 6), metric=metric, paired=paired, resamples=6000
+    )
+    assert found.resampled is not None
+    assert found.resampled == pytest.approx(
+        (found.low, found.high), abs=0.06 * (found.high - found.low)
+    )
+
+
+def of_images(values: np.ndarray, **more) -> Term:
+    """Return one checkpoint whose figure is the mean over images of these values."""
+    influences = (values - values.mean()) / len(values)
+    return Term(1.0, SeedSample(np.array([values.mean()]), influences[None], "i", **more), "a")
 
 
 def test_of_a_mean_over_images_the_image_variance_is_the_textbook_s():
     values = np.random.default_rng(0).normal(size=40)
-    without = (values.sum() - values) / 39
-    term = Term(1.0, SeedSample(np.array([values.mean()]), np.zeros((1, 50)), without[None]), "a")
-    assert estimate([term], resamples=50).image_variance == pytest.approx(values.var(ddof=1) / 40)
+    assert estimate([of_images(values)]).image_variance == pytest.approx(values.var(ddof=1) / 40)
+
+
+def test_of_a_mean_over_groups_alike_in_size_the_variance_is_that_of_the_groups_means():
+    values = np.random.default_rng(0).normal(size=40)
+    groups = np.tile(np.arange(8), 5)
+    result = estimate([of_images(values, groups=groups)])
+    means = values.reshape(5, 8).mean(axis=0)
+    assert result.image_variance == pytest.approx(means.var(ddof=1) / 8)
+    assert result.image_df <= 7
+    assert (result.num_groups, result.speaks_of_new_images) == (8, True)
+    few = estimate([of_images(values, groups=groups // 2)])
+    assert (few.num_groups, few.speaks_of_new_images) == (4, False)
+    assert few.on_these_images().speaks_of_new_images
+
+
+def test_groups_of_one_image_each_are_no_groups():
+    values = np.random.default_rng(0).normal(size=30)
+    plain, alone = (
+        estimate([of_images(values)]),
+        estimate([of_images(values, groups=np.arange(30))]),
+    )
+    assert alone.image_variance == pytest.approx(plain.image_variance)
+    assert alone.df == pytest.approx(plain.df)
+
+
+def test_one_group_of_images_shows_no_spread_at_all():
+    result = estimate([of_images(np.arange(9.0), groups=np.zeros(9, dtype=np.int64))])
+    assert result.interval() == (-math.inf, math.inf)
+    assert tails(result, -1e9) == (0.5, 0.5)
 
 
 def test_images_of_which_two_carry_all_the_variance_leave_next_to_no_degree_of_freedom():
-    without = np.zeros((1, 1000))
-    without[0, :2] = 1, -1
-    draws = np.random.default_rng(0).normal(size=(1, 500))
-    assert estimate(
-        [Term(1.0, SeedSample(np.zeros(1), draws, without), "a")], resamples=500
-    ).df == pytest.approx(2.0)
-    without = np.random.default_rng(0).normal(size=(1, 1000))
-    assert (
-        estimate([Term(1.0, SeedSample(np.zeros(1), draws, without), "a")], resamples=500).df > 300
-    )
+    values = np.zeros(1000)
+    values[:2] = 1, -1
+    assert estimate([of_images(values)]).df == pytest.approx(2.0)
+    assert estimate([of_images(np.random.default_rng(0).normal(size=1000))]).df > 300
+
+
+def test_sides_that_are_paired_are_a_paired_t_test_and_need_the_same_seeds():
+    result = seeds_only(LEFT, RIGHT, paired=True)
+    theirs: Any = stats.ttest_rel(LEFT, RIGHT)
+    assert 2 * min(tails(result, 0.0)) == pytest.approx(theirs.pvalue, rel=1e-12)
+    assert result.interval() == pytest.approx(tuple(theirs.confidence_interval()), rel=1e-9)
+    assert name_of_test(result) == "paired t"
+    with pytest.raises(ValueError, match="must have the same seeds"):
+        seeds_only(LEFT, RIGHT[:4], paired=True)
+    counts = [one_checkpoint_each()[0]] * 3
+    with pytest.raises(ResultError, match="3 and 2 seeds are no pairs"):
+        compare_two(counts, counts[:2], paired=True)
+
+
+def test_a_trimmed_mean_of_seeds_is_yuens_test():
+    values = np.array([3.1, 2.9, 3.3, 9.0, 3.0, 3.2, 2.8, 3.4])
+    result = estimate([Term(1.0, SeedSample(values), "a")], target="iqm")
+    theirs = stats.trim_mean(values, 0.25)
+    winsorised = stats.mstats.winsorize(values, limits=(0.25, 0.25))
+    error = np.std(winsorised, ddof=1) / (0.5 * math.sqrt(8))
+    assert result.effect == pytest.approx(theirs)
+    # Yuen's h (h - 1) in place of (1 - 2 share)^2 n^2
+    assert result.standard_error == pytest.approx(error * math.sqrt(7 * 4 / (8 * 3)))
+    assert result.df == 3
+
+
+def test_the_median_of_seeds_has_price_and_bonetts_error():
+    values = np.array([1.0, 2.0, 4.0, 7.0, 11.0])
+    result = estimate([Term(1.0, SeedSample(values), "a")], target="median")
+    assert result.effect == 4.0
+    assert result.standard_error == pytest.approx(10 / (2 * stats.norm.isf(1 / 32)))
+
+
+def test_one_contrast_has_one_interval_in_the_table_of_classes_too():
+    """Of one class the mean IoU over that class is the same figure."""
+    draw = drawn_world(World("w", seed_sd=0.05, taste_sd=0.4, noise_sd=0.3, images=90, classes=4))
+    left, right = draw(np.random.default_rng(5), 4)
+    groups = [str(index // 6) for index in range(90)]
+    for asked in ({}, {"paired": True}, {"groups": groups}, {"groups": groups, "paired": True}):
+        found = compare_two(left, right, class_indices=(2,), **asked)
+        row = found.per_class[2]
+        assert (row.low, row.high, row.p) == pytest.approx((found.low, found.high, found.p))
 
 
 @pytest.mark.parametrize("images", [3, 5])
@@ -212,7 +317,7 @@ def test_a_class_of_few_images_is_not_shown_to_differ_by_chance(images):
             for rng_share in (rng.normal(0.5, 0.2, images), rng.normal(0.5, 0.2, images))
         )
         rows = class_differences(
-            [Scored(c) for c in left], [Scored(c) for c in right], ["ground", "rare"], resamples=300
+            [Scored(c) for c in left], [Scored(c) for c in right], ["ground", "rare"]
         )
         wrong += rows[1].p < 0.05
     assert wrong <= 4  # binomial(20, 0.05) exceeds 4 in 0.3 %
@@ -235,7 +340,7 @@ def test_a_class_of_one_or_two_images_has_an_endless_interval_and_costs_the_othe
         [_of_class(images, np.full(images, share), rng) for _ in range(5)] for share in (0.9, 0.2)
     )
     both = [Scored(c) for c in left], [Scored(c) for c in right]
-    ground, rare = class_differences(*both, ["ground", "rare"], resamples=300)
+    ground, rare = class_differences(*both, ["ground", "rare"])
     assert (rare.images, rare.p, rare.p_adjusted) == (images, 1.0, 1.0)
     assert (rare.low, rare.high) == (-math.inf, math.inf)
     assert rare.difference > 60
@@ -247,7 +352,7 @@ def test_no_interval_of_a_class_leaves_what_two_figures_can_differ_by():
     shares = np.array([0.95, 0.1, 0.9]), np.array([0.05, 0.1, 0.05])
     left, right = ([_of_class(3, share, rng) for _ in range(5)] for share in shares)
     both = [Scored(c) for c in left], [Scored(c) for c in right]
-    rare = class_differences(*both, ["ground", "rare"], resamples=2000)[1]
+    rare = class_differences(*both, ["ground", "rare"])[1]
     assert rare.high == 100
     assert -100 <= rare.low < rare.difference
 
@@ -286,7 +391,7 @@ def test_weights_scored_twice_are_paired_in_every_class_too(shared):
         [_of_class(150, np.full(150, level + shift), rng) for level in levels]
         for shift in (0.02, 0.0)
     )
-    found = compare_two(left, right, shared_training=shared, resamples=500)
+    found = compare_two(left, right, paired=shared)
     assert (found.p < 0.001) == shared
     assert (found.per_class[1].p < 0.001) == shared
 
@@ -300,7 +405,7 @@ def _mean_iou_of(counts: Counts, index: np.ndarray, axis: int) -> np.ndarray:
 def test_pairing_images_narrows_the_interval():
     left, right = one_checkpoint_each()
     renamed = Counts(right.tp, right.label, right.pred, [f"other{n}" for n in right.names])
-    paired = compare_two([left], [right], resamples=2000)
+    paired = compare_two([left], [right])
     values = [
         100 * image_draws([Scored(c)], "mean_iou", resamples=2000, seed=0).values
         for c in (left, renamed)
@@ -314,17 +419,9 @@ def test_the_hierarchical_variance_is_unbiased():
     draw = drawn_world(World("small", 0.1, taste_sd=0.6, noise_sd=0.5, images=80, classes=4))
     effects, variances = [], []
     for repetition in range(250):
-        left, right = draw(np.random.default_rng([1, repetition]), 4)
-        models = [Scored(counts) for counts in (*left, *right)]
-        draws = image_draws(models, "mean_iou", resamples=100, seed=repetition).values
-        values = np.array([point(model, "mean_iou") for model in models])
-        result = estimate(
-            (
-                Term(1.0, SeedSample(values[:4], draws[:4]), "a"),
-                Term(-1.0, SeedSample(values[4:], draws[4:]), "b"),
-            ),
-            resamples=100,
-        )
+        sides = draw(np.random.default_rng([1, repetition]), 4)
+        left, right = (sample_of([Scored(c) for c in side], "mean_iou") for side in sides)
+        result = estimate((Term(1.0, left, "a"), Term(-1.0, right, "b")))
         effects.append(result.effect)
         variances.append(result.standard_error**2)
     assert np.mean(variances) == pytest.approx(np.var(effects), rel=0.25)
@@ -407,13 +504,13 @@ def test_spearman_agrees_with_scipy_ties_included():
 
 def test_seeds_settle_nothing_where_one_image_carries_what_is_known():
     rng = np.random.default_rng(0)
-    draws = rng.normal(0, 1, (1, 2000))
+    influences = rng.normal(0, 1, (1, 2000)) / math.sqrt(2000)
     terms = [
-        Term(sign, SeedSample(rng.normal(mean, 1, 5), np.repeat(draws, 5, axis=0) * sign), name)
+        Term(sign, SeedSample(rng.normal(mean, 1, 5), np.repeat(influences, 5, 0) * sign), name)
         for sign, mean, name in ((1.0, 8.0, "a"), (-1.0, 0.0, "b"))
     ]
-    result = estimate(terms, resamples=2000)
-    assert result.image_df == math.inf
+    result = estimate(terms)
+    assert result.image_df > 500
     assert seeds_to_settle(result, 8.0) is not None
     assert seeds_to_settle(replace(result, image_df=1.0), 8.0) is None
 
@@ -440,8 +537,8 @@ def test_compare_two_lines_images_up_by_name_and_refuses_others():
     order = np.random.default_rng(0).permutation(200)
     names: list[str] = [left.names[int(i)] for i in order]
     shuffled = Counts(right.tp[order], right.label[order], right.pred[order], names)
-    straight = compare_two([left], [right], resamples=200)
-    found = compare_two([left], [shuffled], resamples=200)
+    straight = compare_two([left], [right])
+    found = compare_two([left], [shuffled])
     assert (found.low, found.high, found.p) == (straight.low, straight.high, straight.p)
     assert found.per_class == straight.per_class
     assert straight.left == pytest.approx(100 * mean_iou(left.sums))
@@ -453,7 +550,7 @@ def test_compare_two_lines_images_up_by_name_and_refuses_others():
 def test_the_class_table_corrects_over_classes():
     draw = drawn_world(World("small", seed_sd=0.02, taste_sd=0.5, images=150, classes=4))
     left, right = draw(np.random.default_rng(2), 5)
-    found = compare_two(left, right, ["sky", "road", "car", "pole"], resamples=500)
+    found = compare_two(left, right, ["sky", "road", "car", "pole"])
     assert found.question == "method"
     assert [row.name for row in found.per_class] == ["sky", "road", "car", "pole"]
     assert [row.p_adjusted for row in found.per_class] == pytest.approx(
@@ -469,14 +566,16 @@ def test_the_class_table_corrects_over_classes():
 
 @pytest.mark.parametrize("image_sd", [0.0, 0.8])
 def test_what_seeds_show_already_does_not_come_in_again_with_the_images(image_sd: float):
-    """ResampledMetric made of parts of known size: only the images' own part is added to the seeds'."""
+    """Made of parts of known size: only the images' own part is added to the seeds'."""
     rng = np.random.default_rng(0)
     values = rng.normal(50, 1, 5)
-    draws = values[:, None] + image_sd * rng.normal(size=4000) + rng.normal(0, 1.5, (5, 4000))
-    result = estimate((Term(1.0, SeedSample(values, draws), "a"),), resamples=4000)
+    count = 4000
+    shared, own = image_sd * rng.normal(size=count), rng.normal(0, 1.5, (5, count))
+    influences = (shared + own) / math.sqrt(count)
+    result = estimate((Term(1.0, SeedSample(values, influences), "a"),))
     assert result.seed_variance == pytest.approx(np.var(values, ddof=1) / 5)
     assert result.image_variance == pytest.approx(image_sd**2, abs=0.03)  # not + 1.5**2 / 5
-    fixed = estimate((Term(1.0, SeedSample(values[:1], draws[:1]), "a"),), resamples=4000)
+    fixed = estimate((Term(1.0, SeedSample(values[:1], influences[:1]), "a"),))
     assert fixed.image_variance == pytest.approx(image_sd**2 + 1.5**2, rel=0.06)
 
 
