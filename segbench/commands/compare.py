@@ -14,7 +14,7 @@ difference is tested.
 
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -105,12 +105,8 @@ def compare_results(
     plain = asked.protocol  # says at once what is wrong with a flag
     card = None if asked.dataset is None else Catalog.on_path(asked.cards).dataset(asked.dataset)
     sides = [_side(text, asked, card, machine, progress) for text in (left, right)]
-    for text, side in zip((left, right), sides, strict=True):
-        if metric.needs_boundary and any(seed.counts.boundary is None for seed in side):
-            raise ExperimentError(
-                f"--metric {asked.metric}: {text} has no counts of boundaries; a protocol with "
-                "`boundary: 0.02` counts them, for predictions --set boundary=0.02"
-            )
+    if metric.needs_boundary:
+        _check_boundaries(asked.metric, dict(zip((left, right), sides, strict=True)))
     first = sides[0][0]
     protocols = {
         seed.protocol.digest(): seed.protocol for s in sides for seed in s if seed.protocol
@@ -128,6 +124,15 @@ def compare_results(
         paired=shared,
     )
     return Compared(comparison, tuple(_notes(sides, protocols, shared)))
+
+
+def _check_boundaries(metric: str, sides: Mapping[str, Sequence[_Seed]]) -> None:
+    for text, side in sides.items():
+        if any(seed.counts.boundary is None for seed in side):
+            raise ExperimentError(
+                f"--metric {metric}: {text} has no counts of boundaries; a protocol with "
+                "`boundary: 0.02` counts them, for predictions --set boundary=0.02"
+            )
 
 
 def counts_of(text: str, asked: CompareFlags, machine: Machine) -> list[Counts]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segbench.code.own import code_of, difference, look_in
-from segbench.errors import CardError, ExperimentError, ResultError
+from segbench.errors import CardError, ExperimentError, ResultError, counted
 from segbench.runs import trial_files
 from segbench.runs.external import write_external
 from segbench.runs.predicted import ABOUT, load_predicted_by
@@ -113,13 +113,7 @@ def score_external(
         ResultError: the name stands for another method.
     """
     method_name = _given_name(asked.name or source.folder.resolve().name.lower())
-    start = None
-    if asked.start is not None:
-        if run_folder is None:
-            raise ExperimentError(f"--protocol {asked.start}: name the --run that has it")
-        start = _named(load_run(run_folder), asked.start)
-    elif run_folder is not None:
-        load_run(run_folder)  # says at once where there is no run
+    start = _start(run_folder, asked.start)
     protocol = protocol_of_predictions(
         source.folder, asked.settings, asked.split, start, source.cards
     )
@@ -143,6 +137,16 @@ def score_external(
         f"written: {folder}",
     )
     return Done(lines, run_folder)
+
+
+def _start(run_folder: Path | None, name: str | None) -> Protocol | None:
+    """Return the run's protocol that --protocol names, None where it names none."""
+    record = None if run_folder is None else load_run(run_folder)  # says where there is no run
+    if name is None:
+        return None
+    if record is None:
+        raise ExperimentError(f"--protocol {name}: name the --run that has it")
+    return _named(record, name)
 
 
 def protocol_of_predictions(
@@ -233,9 +237,10 @@ def _of_this_code(workdirs: list[Path], machine: Machine) -> tuple[list[Path], l
     if not changes or len(changes) == len(workdirs):
         return workdirs, []
     first = next(iter(changes))
+    are, them = ("was", "it") if len(changes) == 1 else ("were", "them")
     line = (
-        f"{len(changes)} trials were made from other code than is here and are left out (trials/"
-        f"{first}: {changes[first]}); --other-code scores them too"
+        f"{counted(len(changes), 'trial')} {are} made from other code than is here and left out (trials/"
+        f"{first}: {changes[first]}); --other-code scores {them} too"
     )
     return [w for w in workdirs if w.name not in changes], [line]
 

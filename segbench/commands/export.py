@@ -11,13 +11,14 @@ Reading it executes nothing. Knows nothing of training. No torch.
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from segbench.errors import ResultError
 from segbench.files import make_folder, sha256_of_file, write_text
-from segbench.report.table import markdown, table_of
+from segbench.report.table import Table, markdown, table_of
 from segbench.report.tables import shown_metrics
 from segbench.runs import trial_files
 from segbench.runs.record import find_trial, load_run
@@ -102,9 +103,7 @@ _NO_BATCH_NORM = "trained without batch norm layers: fits `model.batch_norm: rem
 
 def render_model_card(trial: Trial, evaluations: list[Evaluation], trunk_name: str) -> str:
     """Return the README of an exported model."""
-    dataset, recipe = trial.dataset, trial.train
-    shown = shown_metrics(e.figures for e in evaluations)
-    class_ious = [dict(zip(e.class_names, e.per_class_iou, strict=True)) for e in evaluations]
+    dataset = trial.dataset
     parts = [
         f"# {trial.backbone.title}, {trial.head.title or trial.head.name}, on {dataset.title}",
         f"A semantic segmentation model of {dataset.num_classes} classes, trained by segbench "
@@ -112,41 +111,10 @@ def render_model_card(trial: Trial, evaluations: list[Evaluation], trunk_name: s
         "## Figures",
         "Per cent. Each protocol is a ranking of its own: figures of different protocols do not "
         "compare.",
-        markdown(
-            table_of(
-                ["protocol", "which is", "images", *shown.values()],
-                [
-                    [
-                        e.protocol.name,
-                        f"split {e.protocol.split}; {e.protocol.description()}",
-                        e.num_images,
-                        *(_percent(e.figures.get(figure)) for figure in shown),
-                    ]
-                    for e in evaluations
-                ],
-            )
-        ),
+        markdown(_figures(evaluations)),
         "## IoU of each class",
-        markdown(
-            table_of(
-                ["class", *(e.protocol.name for e in evaluations)],
-                (
-                    [name, *(_percent(iou.get(name)) for iou in class_ious)]
-                    for name in dataset.class_names
-                ),
-            )
-        ),
-        "## Training",
-        f"- data: {dataset.title}, split `{recipe.split}`"
-        + (f", the first {recipe.max_images} images" if recipe.max_images else "")
-        + f"; {dataset.source.paper}",
-        f"- start: {_start(trial)}",
-        *(
-            f"- stage {stage.name}: {stage.steps} steps of {recipe.batch_size} x {recipe.accumulate} "
-            f"images, {stage.optimizer.name} at {stage.optimizer.lr:g}"
-            + (f", frozen: {', '.join(stage.frozen)}" if stage.frozen else "")
-            for stage in recipe.stages
-        ),
+        markdown(_class_ious(dataset.class_names, evaluations)),
+        *_training(trial),
         *_code_paragraph(trial),
         "## Licences",
         f"- training data: {dataset.licence}",
@@ -161,6 +129,47 @@ def render_model_card(trial: Trial, evaluations: list[Evaluation], trunk_name: s
         "Reading these files executes nothing.",
     ]
     return _joined(parts)
+
+
+def _figures(evaluations: list[Evaluation]) -> Table:
+    shown = shown_metrics(e.figures for e in evaluations)
+    return table_of(
+        ["protocol", "which is", "images", *shown.values()],
+        [
+            [
+                e.protocol.name,
+                f"split {e.protocol.split}; {e.protocol.description()}",
+                e.num_images,
+                *(_percent(e.figures.get(figure)) for figure in shown),
+            ]
+            for e in evaluations
+        ],
+    )
+
+
+def _class_ious(class_names: Sequence[str], evaluations: list[Evaluation]) -> Table:
+    class_ious = [dict(zip(e.class_names, e.per_class_iou, strict=True)) for e in evaluations]
+    return table_of(
+        ["class", *(e.protocol.name for e in evaluations)],
+        ([name, *(_percent(iou.get(name)) for iou in class_ious)] for name in class_names),
+    )
+
+
+def _training(trial: Trial) -> list[str]:
+    dataset, recipe = trial.dataset, trial.train
+    return [
+        "## Training",
+        f"- data: {dataset.title}, split `{recipe.split}`"
+        + (f", the first {recipe.max_images} images" if recipe.max_images else "")
+        + f"; {dataset.source.paper}",
+        f"- start: {_start(trial)}",
+        *(
+            f"- stage {stage.name}: {stage.steps} steps of {recipe.batch_size} x {recipe.accumulate} "
+            f"images, {stage.optimizer.name} at {stage.optimizer.lr:g}"
+            + (f", frozen: {', '.join(stage.frozen)}" if stage.frozen else "")
+            for stage in recipe.stages
+        ),
+    ]
 
 
 def _code_paragraph(trial: Trial) -> list[str]:

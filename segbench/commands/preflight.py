@@ -13,7 +13,7 @@ from segbench.claims.kinds import wrong_kinds
 from segbench.code.own import difference
 from segbench.commands.own_heads import wrong_heads
 from segbench.commands.run import PreparedRun, groups_here
-from segbench.errors import CardError, DataError, ResultError
+from segbench.errors import CardError, DataError, ResultError, counted
 from segbench.files import digest, write_text
 from segbench.runs import trial_files
 from segbench.schema.catalog import Catalog, built_in_root
@@ -99,18 +99,8 @@ def _untrue_cards(prepared: PreparedRun, *, with_weights: bool) -> list[str]:
         strides = tuple(sorted(read, reverse=True))
         weights = trial.weights if with_weights else None
         caches = any(t.train.cache_features for t in trials if t.backbone is card)
-        known = digest(
-            [
-                card.model_dump(mode="json"),
-                weights and weights.sha256,
-                strides,
-                trial.model.batch_norm,
-                trial.code,
-                caches,
-                version("torchvision"),
-            ],
-            length=16,
-        )
+        compared = [weights and weights.sha256, strides, trial.model.batch_norm, trial.code, caches]
+        known = digest([card.model_dump(mode="json"), *compared, version("torchvision")], length=16)
         mark = Path(prepared.machine.cache) / "true_cards" / f"{card.name}-{known}"
         if mark.exists():
             continue
@@ -151,10 +141,28 @@ def check_same_files(prepared: PreparedRun) -> None:
     Raises:
         DataError: trials of this folder were made from other files, which no table may mix.
     """
+    stale = _from_other_weights(prepared)
+    for what, trial_ids in _from_other_images(prepared).items():
+        stale.setdefault(what, []).extend(trial_ids)
+    if stale:
+        told = "; ".join(
+            f"{counted(len(set(ids)), 'trial')} from other files of {what} than are here now (trials/{ids[0]})"
+            for what, ids in stale.items()
+        )
+        raise DataError(
+            f"{prepared.run_folder} holds {told}: name the folder of those files with --data or "
+            "--weights, begin another --results folder, or delete these trials' folders to make "
+            "them again"
+        )
+
+
+def _from_other_images(prepared: PreparedRun) -> dict[str, list[str]]:
+    """Return the trials that were trained or scored on other files than are here, by split."""
     from segbench.data.chosen import fingerprint_here
     from segbench.data.shared import SplitPart, scored_part, trained_part
 
     known: dict[tuple[object, ...], str | None] = {}
+    stale: dict[str, list[str]] = {}
 
     def here(part: SplitPart) -> str | None:
         card, split, max_images, subset_seed = part
@@ -165,32 +173,19 @@ def check_same_files(prepared: PreparedRun) -> None:
             )
         return known[key]
 
-    stale = _from_other_weights(prepared)
     for trial_id, trial in prepared.asked.trials.items():
         workdir = trial_files.trial_folder(prepared.run_folder, trial_id)
         provenance = trial_files.load_provenance(workdir)
         if provenance is None:
             continue
-        now = here(trained_part(trial))
-        before = provenance.train_split_fingerprint
-        if before and now and before != now:
-            stale.setdefault(f"{trial.dataset.name} {trial.train.split}", []).append(trial_id)
+        before = [(trained_part(trial), provenance.train_split_fingerprint)]
         for protocol in prepared.asked.experiment.evaluate.values():
-            found = trial_files.load_evaluation(workdir, protocol)
-            part = scored_part(trial, protocol)
-            now = here(part)
-            if found is not None and now and found.split_fingerprint != now:
+            if (found := trial_files.load_evaluation(workdir, protocol)) is not None:
+                before.append((scored_part(trial, protocol), found.split_fingerprint))
+        for part, fingerprint in before:
+            if fingerprint and here(part) not in {None, fingerprint}:
                 stale.setdefault(f"{part.card.name} {part.split}", []).append(trial_id)
-    if stale:
-        told = "; ".join(
-            f"{len(set(ids))} trials from other files of {what} than are here now (trials/{ids[0]})"
-            for what, ids in stale.items()
-        )
-        raise DataError(
-            f"{prepared.run_folder} holds {told}: name the folder of those files with --data or "
-            "--weights, begin another --results folder, or delete these trials' folders to make "
-            "them again"
-        )
+    return stale
 
 
 def _from_other_weights(prepared: PreparedRun) -> dict[str, list[str]]:
@@ -234,9 +229,10 @@ def made_from_other_code(prepared: PreparedRun) -> list[str]:
     if not found:
         return []
     first = next(iter(found))
+    stay = "it stays" if len(found) == 1 else "they stay"
     return [
-        f"made from other code: {len(found)} trials of {prepared.run_folder} (trials/{first}: "
-        f"{found[first]}); they stay there, and the code as it is now makes trials of its own"
+        f"made from other code: {counted(len(found), 'trial')} of {prepared.run_folder} (trials/{first}: "
+        f"{found[first]}); {stay} there, and the code as it is now makes trials of its own"
     ]
 
 

@@ -107,22 +107,28 @@ def prepare_run(path: Path, flags: Flags) -> PreparedRun:
     else:
         planned = whole = expand(experiment, catalog, document)
     asked = narrowed(planned, flags.only, flags.seeds)
-    machine = Machine.from_environment(
+    launcher = launcher_named(experiment.launch.launcher)
+    search = experiment.search if flags.search else None
+    if search is not None and search.method == "asha":
+        _check_asha(search, asked, launcher)
+    machine = _machine(flags, catalog, experiment)
+    return PreparedRun(whole, asked, catalog, machine, run_folder, search, settling, tuned)
+
+
+def _machine(flags: Flags, catalog: Catalog, experiment: Experiment) -> Machine:
+    """Return where the run's files lie and how its trials run, by the flags and the file's launch."""
+    launch = experiment.launch
+    return Machine.from_environment(
         data=flags.data,
         weights=flags.weights,
         cache=flags.cache,
         code_folders=catalog.code_folders,
         device=flags.device,
-        threads=experiment.launch.cpus_per_rank,
-        stage_data_to=experiment.launch.stage_data_to,
-        loader_workers=experiment.launch.loader_workers,
+        threads=launch.cpus_per_rank,
+        stage_data_to=launch.stage_data_to,
+        loader_workers=launch.loader_workers,
         monitor=experiment.monitor,
     )
-    launcher = launcher_named(experiment.launch.launcher)
-    search = experiment.search if flags.search else None
-    if search is not None and search.method == "asha":
-        _check_asha(search, asked, launcher)
-    return PreparedRun(whole, asked, catalog, machine, run_folder, search, settling, tuned)
 
 
 def best_of_search(

@@ -25,6 +25,7 @@ from segbench.runs.panels import load_panels
 from segbench.runs.record import CellRecord, RunRecord, axes_key, load_run
 from segbench.runs.status import label
 from segbench.runs.timings import FILE, Timings, load_timings
+from segbench.schema.protocol import Protocol
 
 MANIFEST = "manifest.json"
 FORMAT = "segbench bundle 1"
@@ -284,14 +285,43 @@ def _is_result(name: str) -> bool:
 
 
 def _merged_record(run_folders: Sequence[Path], records: Sequence[RunRecord]) -> RunRecord:
+    """Return the record of all; raises ResultError with all conflicts at once."""
     first, conflicts = records[0], []
-    evaluate = dict(first.experiment.evaluate)
     for folder, record in zip(run_folders[1:], records[1:], strict=True):
         if sorted(record.axis_names) != sorted(first.axis_names):
             conflicts.append(
                 f"{folder}: its axes are {', '.join(record.axis_names)}, those of {run_folders[0]} "
                 f"are {', '.join(first.axis_names)}"
             )
+    evaluate = _merged_protocols(run_folders, records, conflicts)
+    cells = _merged_cells(run_folders, records, conflicts)
+    if conflicts:
+        raise ResultError("\n".join(conflicts) + "\nonly runs of one kind can be merged")
+    experiment = first.experiment.revised(
+        evaluate=evaluate,
+        published=_distinct(records, lambda record: record.experiment.published),
+        claims=_distinct(records, lambda record: record.experiment.claims),
+    )
+    return RunRecord(
+        experiment=experiment,
+        command=" && ".join(dict.fromkeys(record.command for record in records)),
+        cells=tuple(
+            cell.revised(axes={axis: cell.axes[axis] for axis in first.axis_names})
+            for cell in cells
+        ),
+        hidden_cards=tuple(dict.fromkeys(card for r in records for card in r.hidden_cards)),
+        protocol_names=tuple(evaluate),
+        looks=max(record.looks for record in records),
+        top_ups=_distinct(records, lambda record: record.top_ups),
+    )
+
+
+def _merged_protocols(
+    run_folders: Sequence[Path], records: Sequence[RunRecord], conflicts: list[str]
+) -> dict[str, Protocol]:
+    """Return the protocols of all by name; adds a conflict where one name means two."""
+    evaluate = dict(records[0].experiment.evaluate)
+    for folder, record in zip(run_folders[1:], records[1:], strict=True):
         for name, protocol in record.experiment.evaluate.items():
             known = evaluate.setdefault(name, protocol)
             if known.digest() != protocol.digest():
@@ -299,6 +329,13 @@ def _merged_record(run_folders: Sequence[Path], records: Sequence[RunRecord]) ->
                     f"{folder}: its protocol {name!r} is {protocol.digest()}, another one than "
                     f"{known.digest()} of the same name"
                 )
+    return evaluate
+
+
+def _merged_cells(
+    run_folders: Sequence[Path], records: Sequence[RunRecord], conflicts: list[str]
+) -> list[CellRecord]:
+    """Return each cell once, its seeds in order; adds a conflict where one cell has two trials."""
     cells: dict[tuple[tuple[tuple[str, str], ...], int], CellRecord] = {}
     for folder, record in zip(run_folders, records, strict=True):
         for cell in record.cells:
@@ -308,28 +345,8 @@ def _merged_record(run_folders: Sequence[Path], records: Sequence[RunRecord]) ->
                     f"{folder}: {label(cell.axes, cell.seed)} is {cell.trial_id or 'skipped'} here "
                     f"and {known.trial_id or 'skipped'} elsewhere: the settings differ"
                 )
-    if conflicts:
-        raise ResultError("\n".join(conflicts) + "\nonly runs of one kind can be merged")
-    experiment = first.experiment.revised(
-        evaluate=evaluate,
-        published=_distinct(records, lambda record: record.experiment.published),
-        claims=_distinct(records, lambda record: record.experiment.claims),
-    )
     first_seen = {axes: place for place, (axes, _) in enumerate(reversed(cells))}
-    order = sorted(cells, key=lambda key: (-first_seen[key[0]], key[1]))
-    ordered = (
-        cells[key].revised(axes={axis: cells[key].axes[axis] for axis in first.axis_names})
-        for key in order
-    )
-    return RunRecord(
-        experiment=experiment,
-        command=" && ".join(dict.fromkeys(record.command for record in records)),
-        cells=tuple(ordered),
-        hidden_cards=tuple(dict.fromkeys(card for r in records for card in r.hidden_cards)),
-        protocol_names=tuple(evaluate),
-        looks=max(record.looks for record in records),
-        top_ups=_distinct(records, lambda record: record.top_ups),
-    )
+    return [cells[key] for key in sorted(cells, key=lambda key: (-first_seen[key[0]], key[1]))]
 
 
 def _merged_timings(run_folders: Sequence[Path]) -> Timings | None:

@@ -157,12 +157,7 @@ def evaluation_of(
     kept = scored_classes(card, protocol)
     scored = counts.as_counts(card.seen_background)
     iou = per_class_iou(scored.sums, protocol.absent_class)
-    own = protocol.metrics if with_own else ()
-    if changed := difference(protocol.code if own else {}, code_in_use(own)):
-        raise CardError(
-            f"protocol {protocol.name}: its metrics were other code when it was planned: {changed}; "
-            "start again, which scores by what is here under another digest"
-        )
+    own = _own_metrics(protocol) if with_own else ()
     found = values_of(scored, protocol.absent_class, kept, own)
     return Evaluation(
         trial_id=trial_id,
@@ -179,6 +174,17 @@ def evaluation_of(
         trained_index=() if is_same else matched_classes(card, dataset),
         blank=why_blank(scored.sums, protocol.absent_class, kept),
     )
+
+
+def _own_metrics(protocol: Protocol) -> tuple[str, ...]:
+    """Return the protocol's metrics of the user's own, whose code is what it was planned with."""
+    own = protocol.metrics
+    if changed := difference(protocol.code if own else {}, code_in_use(own)):
+        raise CardError(
+            f"protocol {protocol.name}: its metrics were other code when it was planned: {changed}; "
+            "start again, which scores by what is here under another digest"
+        )
+    return own
 
 
 _BLANK_IN_WORDS = {

@@ -113,26 +113,29 @@ def best_samples(
     groups = tried_samples(record, load_rows(run_folder, record), search)
     by_value = {tuple(group[0].where.values()): group for group in groups}
     chosen = [by_value.get(tuple(where.values()), []) for where in wanted]
-    unfinished = sum(sample.num_unfinished for group in chosen for sample in group)
-    if unfinished and search.method != "asha":
-        raise ExperimentError(
-            f"{run_folder}: {unfinished} trials of the search are not done; {command} goes on"
-        )
-    missing = [
-        in_words(where)
-        for where, group in zip(wanted, chosen, strict=True)
-        if best_of(group) is None
-    ]
-    if missing:
-        for_what = f" for {listed(missing)}" if search.per else ""
-        raise ExperimentError(
-            f"{run_folder}: no sample of the search is done{for_what}; {command} goes on"
-        )
+    if lacks := _lacks(search, wanted, chosen):
+        raise ExperimentError(f"{run_folder}: {lacks}; {command} goes on")
     if uneven := unequal_in_words(chosen):
         raise ExperimentError(f"{run_folder}: {uneven}; {command} runs the rest")
     used = [cell for cell in record.cells if search.selector_of(cell.axes) in wanted]
     differs = _differs(record.experiment, search_of, used, planned)
     return tuple(_tuned(search_of, search, group, differs) for group in chosen)
+
+
+def _lacks(search: Search, wanted: Sequence[Selector], chosen: Sequence[Sequence[Tried]]) -> str:
+    """Return what the samples lack that were tried for each of `wanted`, empty if nothing."""
+    unfinished = sum(sample.num_unfinished for group in chosen for sample in group)
+    if unfinished and search.method != "asha":
+        are = "trial of the search is" if unfinished == 1 else "trials of the search are"
+        return f"{unfinished} {are} not done"
+    missing = [
+        in_words(where)
+        for where, group in zip(wanted, chosen, strict=True)
+        if best_of(group) is None
+    ]
+    if not missing:
+        return ""
+    return "no sample of the search is done" + (f" for {listed(missing)}" if search.per else "")
 
 
 def _differs(

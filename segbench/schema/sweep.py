@@ -70,6 +70,16 @@ class Plan(NamedTuple):
         return {axis: tuple(found) for axis, found in values.items()}
 
 
+class _Parts(NamedTuple):
+    """The records of a cell under its settings, before its weights are chosen."""
+
+    backbone: BackboneCard
+    head: Head
+    dataset: DatasetCard
+    model: Model
+    train: Recipe
+
+
 class _Resolved(NamedTuple):
     """What all seeds of a cell share."""
 
@@ -145,36 +155,13 @@ class _Expansion:
 
     def _resolve(self, axes: dict[str, str]) -> _Resolved | str | None:
         """Return the cell's records, the reason why it is skipped, or None after a problem."""
-        experiment = self.experiment
-        backbone = self._looked_up("backbone", axes["backbone"])
-        dataset = self._looked_up("dataset", axes["dataset"])
-        head = self._looked_up("head", axes["head"])
-        if not (
-            isinstance(backbone, BackboneCard)
-            and isinstance(dataset, DatasetCard)
-            and isinstance(head, Head)
-        ):
+        parts = self._parts(axes)
+        if parts is None:
             return None
-        parts: dict[str, Spec] = {
-            "backbone": backbone,
-            "head": head,
-            "dataset": dataset,
-            "model": experiment.model,
-            "train": experiment.train,
-        }
-        changed = self._changed(parts, list(self._settings(axes)))
-        if changed is None:
-            return None
-        parts = changed
-        backbone, head, dataset, model, train = parts.values()
-        assert isinstance(backbone, BackboneCard)
-        assert isinstance(head, Head)
-        assert isinstance(dataset, DatasetCard)
-        assert isinstance(model, Model)
-        assert isinstance(train, Recipe)
+        backbone, head, dataset, model, train = parts
         reason = why_unsupported(backbone, head, model)
         if reason is not None:
-            if experiment.sweep.unsupported == "error":
+            if self.experiment.sweep.unsupported == "error":
                 self._problem(
                     ("sweep", "head"), f"{reason}; drop the pair, or say `sweep.unsupported: skip`"
                 )
@@ -190,9 +177,22 @@ class _Expansion:
         if chosen is None or code is None:
             return None
         model, weights = chosen
-        records: dict[str, Spec | None] = {**parts, "model": model, "weights": weights}
+        records: dict[str, Spec | None] = {**parts._asdict(), "model": model, "weights": weights}
         digests = {name: _digest(part) for name, part in records.items() if part is not None}
         return _Resolved(backbone, head, dataset, model, weights, train, code, digests)
+
+    def _parts(self, axes: dict[str, str]) -> _Parts | None:
+        """Return the cell's records under the settings that reach it, or None after a problem."""
+        looked_up = [self._looked_up(axis, axes[axis]) for axis in ("backbone", "dataset", "head")]
+        backbone, dataset, head = looked_up
+        if backbone is None or head is None or dataset is None:
+            return None
+        model, train = self.experiment.model, self.experiment.train
+        parts: dict[str, Spec] = dict(
+            zip(CHANGEABLE, (backbone, head, dataset, model, train), strict=True)
+        )
+        changed = self._changed(parts, list(self._settings(axes)))
+        return None if changed is None else _Parts(**changed)  # pyright: ignore[reportArgumentType]
 
     def _looked_up(self, axis: str, name: str) -> Spec | None:
         try:

@@ -389,5 +389,5 @@ def test_a_trial_keeps_the_sha256_that_it_started_from_and_a_run_compares_it(toy
     assert provenance.weights_sha256 == whole
     check_same_files(prepared)
     path.with_name(f"{path.name}.sha256").write_text(_another(whole))
-    with pytest.raises(DataError, match="1 trials from other files of toynet weights own than are"):
+    with pytest.raises(DataError, match="1 trial from other files of toynet weights own than are"):
         check_same_files(prepared)

@@ -94,7 +94,7 @@ def test_changed_code_is_another_trial_and_the_old_one_is_named(project):
     assert workdir.name not in now.asked.trials
     assert len(unfinished(now, retry_failed=False)) == 1
     (sentence,) = preflight.made_from_other_code(now)
-    assert "made from other code: 1 trials of" in sentence
+    assert "made from other code: 1 trial of" in sentence
     assert f"trials/{workdir.name}: {MODULE}_layers has changed" in sentence
     change(project, "CHANNELS = 4\n")
     assert unfinished(prepared(project), retry_failed=False) == {}
@@ -193,10 +193,7 @@ def test_a_whole_run_is_scored_as_far_as_its_code_is_here(project):
         "evaluate", new.parent.parent, "--set", "flip=true", "--device", "cpu"
     )
     assert exit_code == 0, said
-    assert (
-        f"1 trials were made from other code than is here and are left out (trials/{old.name}"
-        in said
-    )
+    assert f"1 trial was made from other code than is here and left out (trials/{old.name}" in said
     assert f"{new.name}: mean iou" in said
 
 
