@@ -17,7 +17,7 @@ from segbench.errors import SegbenchError
 OUT = console.new_console()
 ERR = console.new_console(stderr=True)
 _ORDER = (
-    *("run", "time", "report", "plot", "serve", "bundle", "import"),
+    *("run", "time", "report", "methods", "plot", "serve", "bundle", "import"),
     *("plan", "status", "watch", "cancel", "logs"),
     *("list", "show", "check", "prepare", "schema"),
     *("evaluate", "compare", "crf-search", "export", "predict"),

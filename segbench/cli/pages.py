@@ -117,6 +117,40 @@ def plot(
     OUT.print(f"written: {console.shown_path(output)}")
 
 
+@app.command("methods")
+def methods_command(
+    run: RunFolder,
+    form: Annotated[
+        str, typer.Option("--format", metavar="F", help="markdown, or latex with BibTeX.")
+    ] = "markdown",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write it here; BibTeX beside it, as .bib."
+        ),
+    ] = None,
+) -> None:
+    """Say how a run was made and judged, as a paper's methods section, from its record alone."""
+    from segbench.files import write_text
+    from segbench.report.methods.of_run import methods_of
+    from segbench.report.methods.parts import Known
+    from segbench.report.methods.text import bibtex, latex_methods, markdown_methods
+    from segbench.report.write import read_run
+
+    if form not in {"markdown", "latex"}:
+        fail(f"--format {form}: expected markdown or latex")
+    methods = methods_of(Known(run, *read_run(run)))
+    texts = [latex_methods(methods), bibtex(methods)]
+    if form == "markdown":
+        texts = [markdown_methods(methods)]
+    if output is None:
+        OUT.print("\n% BibTeX\n\n".join(texts), end="")
+        return
+    for path, text in zip((output, output.with_suffix(".bib")), texts, strict=False):
+        write_text(path, text)
+        OUT.print(f"written: {console.shown_path(path)}")
+
+
 @app.command()
 def serve(
     run: RunFolder,

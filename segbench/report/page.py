@@ -40,6 +40,9 @@ from segbench.report.claims_page import (
     effect_in_words,
     missing_in_words,
 )
+from segbench.report.methods.of_run import methods_of
+from segbench.report.methods.parts import Known
+from segbench.report.methods.text import html_methods
 from segbench.report.numbers import amount, duration, p_equals, p_value, signed
 from segbench.report.searches import settings_tables
 from segbench.report.table import Shown, Table, Value, text_of
@@ -120,6 +123,9 @@ def render_page(
         "spent_s": _spent_s(rows),
         "timed": "" if timings is None else timings.described(),
         "to_prepare": _experiment_files(record),
+        "methods": html_methods(methods_of(Known(run_folder, record, rows, boards, verdicts)))
+        if boards
+        else "",
         "live": live,
         "css": Markup(_text("page.css")),
         "script": Markup(_script()),
@@ -289,6 +295,7 @@ def _sections(page: Mapping[str, object]) -> list[tuple[str, str]]:
         ("curves", "Learning curves", "boards"),
         ("confusion", "Confusion", "boards"),
         ("images", "Images", "pictures"),
+        ("methods", "Methods", "methods"),
         ("again", "Run again", "name"),
     ]
     return [(key, title) for key, title, what in listed if _has_content(page[what])]
