@@ -56,19 +56,21 @@ def resized_image(
         return image[..., top : top + height, left : left + width]
     rows = _blocks(down, size[0], top, top + height)
     columns = _blocks(across, size[1], left, left + width)
-    first, last = rows[0].source.start, rows[-1].source.stop
-    pixels = image[..., first:last, :].cpu().float()  # (..., R, W)
-    narrowed = pixels.new_empty(*pixels.shape[:-1], width)
-    resized = pixels.new_empty(*pixels.shape[:-2], height, width)
-    flat, narrow = pixels.flatten(0, -2), narrowed.flatten(0, -2)
-    for block in columns:  # autocast leaves products with `out` in float32
+    part = image[..., rows.reach, columns.reach]  # (..., R, K)
+    # The planes of a row lie side by side: they are brought to their height by one product.
+    pixels = part.reshape(-1, *part.shape[-2:]).cpu().movedim(0, 1).contiguous().float()
+    number, planes = pixels.shape[:2]
+    narrow = pixels.new_empty(number * planes, width)
+    resized = pixels.new_empty(height, planes * width)
+    flat = pixels.flatten(0, 1)  # (R * P, K)
+    for block in columns.blocks:  # autocast leaves products with `out` in float32
         torch.mm(flat[:, block.source], block.weights.T, out=narrow[:, block.target])
-    narrowed.add_(0.5).floor_()
-    for plane, done in zip(narrowed.flatten(0, -3), resized.flatten(0, -3), strict=True):
-        for block in rows:
-            source = slice(block.source.start - first, block.source.stop - first)
-            torch.mm(block.weights, plane[source], out=done[block.target])
-    return resized.add_(0.5).to(torch.uint8).to(image.device)
+    narrow = narrow.add_(0.5).floor_().view(number, planes * width)
+    for block in rows.blocks:
+        torch.mm(block.weights, narrow[block.source], out=resized[block.target])
+    rounded = resized.add_(0.5).to(torch.uint8).view(height, planes, width)
+    done = rounded.movedim(1, 0).reshape(*image.shape[:-2], height, width)
+    return done.to(image.device)
 
 
 def resized_label(label: Tensor, size: Sequence[int], window: Window | None = None) -> Tensor:
@@ -79,34 +81,53 @@ def resized_label(label: Tensor, size: Sequence[int], window: Window | None = No
     even, takes the later one: half a source pixel off, and there alone mirroring matters.
     """
     top, left, height, width = window or Window(0, 0, size[0], size[1])
-    rows = _nearest(int(label.shape[-2]), size[0], top, top + height)
-    columns = _nearest(int(label.shape[-1]), size[1], left, left + width)
-    return label[..., rows[:, None], columns]
+    rows = _nearest(int(label.shape[-2]), size[0], top, top + height).to(label.device)
+    columns = _nearest(int(label.shape[-1]), size[1], left, left + width).to(label.device)
+    return label.index_select(-2, rows).index_select(-1, columns)
 
 
 class _Block(NamedTuple):
-    """Output pixels `target` of a window, from source pixels `source` by weights (target, source)."""
+    """Output pixels `target` of a window, from source pixels `source` by weights (target, source).
+
+    Both are counted from the first that the window needs.
+    """
 
     target: slice
     source: slice
     weights: Tensor
 
 
+class _Blocks(NamedTuple):
+    """The blocks of a window along one axis, and the source pixels that they need."""
+
+    blocks: tuple[_Block, ...]
+    reach: slice
+
+
 @lru_cache(maxsize=64)
-def _blocks(source: int, target: int, start: int, stop: int) -> tuple[_Block, ...]:
+def _blocks(source: int, target: int, start: int, stop: int) -> _Blocks:
     """Return how output pixels start ... stop - 1 of `target` are made from `source` pixels."""
     taps, shares = _weights(source, target, start, stop)
-    return tuple(
-        _block(taps[first : first + _BLOCK], shares[first : first + _BLOCK], first)
-        for first in range(0, stop - start, _BLOCK)
+    number = stop - start
+    firsts = np.arange(0, number, _BLOCK)
+    low = taps[firsts, 0]
+    high = taps[np.minimum(firsts + _BLOCK, number) - 1, -1] + 1
+    dense = np.zeros((number, int((high - low).max())), dtype=np.float32)
+    places = taps - np.repeat(low, _BLOCK)[:number, None]
+    dense[np.arange(number)[:, None], places] = shares
+    ends = zip(firsts.tolist(), low.tolist(), high.tolist(), strict=True)
+    origin, parts = int(low[0]), torch.from_numpy(dense).split(_BLOCK)
+    return _Blocks(
+        tuple(
+            _Block(
+                slice(first, first + _BLOCK),
+                slice(begin - origin, end - origin),
+                weights[:, : end - begin],
+            )
+            for (first, begin, end), weights in zip(ends, parts, strict=True)
+        ),
+        slice(origin, int(high[-1])),
     )
-
-
-def _block(taps: NDArray[np.int64], shares: NDArray[np.float32], first: int) -> _Block:
-    low, high = int(taps[0, 0]), int(taps[-1, -1]) + 1
-    dense = np.zeros((len(taps), high - low), dtype=np.float32)
-    np.put_along_axis(dense, taps - low, shares, axis=1)
-    return _Block(slice(first, first + len(taps)), slice(low, high), torch.from_numpy(dense))
 
 
 def _weights(

@@ -37,7 +37,7 @@ class SegmentationSplit:
         self._prepared = prepared
         self._chosen = chosen
         self._card = card
-        self._lookup = view_lookup(card)
+        self._lookup = view_lookup(card).tobytes()
         self.names = tuple(prepared.contents.names[index] for index in chosen)
         self.fingerprint = fingerprint_of(card, prepared.contents, chosen)
 
@@ -86,7 +86,9 @@ class SegmentationSplit:
 
     def _label(self, stored: bytes) -> Tensor:
         with Image.open(io.BytesIO(stored)) as label:
-            return torch.from_numpy(self._lookup[np.asarray(label)])  # (H, W)
+            height, width = label.height, label.width
+            classes = bytearray(label.tobytes().translate(self._lookup))
+        return torch.frombuffer(classes, dtype=torch.uint8).view(height, width)
 
 
 def open_split(
@@ -143,7 +145,10 @@ def view_lookup(card: DatasetCard) -> NDArray[np.uint8]:
 
 
 def decoded_image(stored: bytes) -> Tensor:
-    """Return the (3, H, W) uint8 RGB image of stored bytes; grey becomes three equal channels."""
+    """Return the (3, H, W) uint8 RGB image of stored bytes; grey becomes three equal channels.
+
+    The channels of a pixel lie side by side in memory, as they are decoded.
+    """
     with Image.open(io.BytesIO(stored)) as image:
-        pixels = np.array(image.convert("RGB"))  # (H, W, 3)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))  # (H, W, 3)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
