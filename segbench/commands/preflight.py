@@ -5,8 +5,11 @@ Loads no torch, but for a backbone card or a head of the user's that was not see
 
 import contextlib
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
+from functools import reduce
 from importlib.metadata import version
+from operator import or_
 from pathlib import Path
 
 from segbench.claims.kinds import wrong_kinds
@@ -95,8 +98,8 @@ def _untrue_cards(prepared: PreparedRun, *, with_weights: bool) -> list[str]:
         card = trial.backbone
         if card.name in ours.names("backbones") and ours.backbone(card.name) == card:
             continue
-        read = {stride for t in trials if t.backbone is card for stride in t.head.strides}
-        strides = tuple(sorted(read, reverse=True))
+        read = [Counter(t.head.strides) for t in trials if t.backbone is card]
+        strides = tuple(sorted(reduce(or_, read).elements(), reverse=True))
         weights = trial.weights if with_weights else None
         caches = any(t.train.cache_features for t in trials if t.backbone is card)
         compared = [weights and weights.sha256, strides, trial.model.batch_norm, trial.code, caches]

@@ -22,6 +22,12 @@ Windowed = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 CAFFE_PADDING = 100  # Long et al.'s net definitions; it lets fc6 be valid on the smallest image
 
 
+DECLARE = (
+    "say where they lie: give each stage an `offset`, the pixel that its first feature is centred on, "
+    "such as 7.5 for patches of 16 pixels (docs/extending.md)"
+)
+
+
 class Coordinates(NamedTuple):
     """The affine map from feature indices to pixels, along one axis of the image."""
 
@@ -72,7 +78,7 @@ def stage_coordinates(trunk: fx.GraphModule) -> dict[str, Coordinates]:
         if here is None or here != columns[node]:
             raise CardError(
                 f"stage {name}: its features have no single place along both axes of the image "
-                f"(rows {here}, columns {columns[node]})"
+                f"(rows {here}, columns {columns[node]}); {DECLARE}"
             )
         found[name] = here
     return found
@@ -250,11 +256,23 @@ _POINTWISE_FUNCTIONS = {
         torch.sigmoid,
         F.hardsigmoid,
         torch.add,
+        torch.sub,
         torch.mul,
+        torch.div,
+        torch.neg,
+        torch.abs,
+        torch.exp,
+        torch.tanh,
+        torch.clamp,
         torch.cat,
         torch.concat,
     ),
-    *(operator.add, operator.iadd, operator.mul, operator.imul),
+    *(operator.add, operator.iadd, operator.mul, operator.imul, operator.neg, operator.pos),
+    *(operator.sub, operator.isub, operator.truediv, operator.itruediv, operator.pow),
+}
+_POINTWISE_METHODS = {
+    *("add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg", "abs", "exp", "clone"),
+    *("relu", "relu_", "sigmoid", "tanh", "clamp", "contiguous", "float", "pow"),
 }
 
 
@@ -287,11 +305,12 @@ def _coordinates(
         return here.shifted(-padding[2 * (1 - axis)])
     if isinstance(layer, POINTWISE_MODULES) or node.target in _POINTWISE_FUNCTIONS:
         return here
+    if node.op == "call_method" and node.target in _POINTWISE_METHODS:
+        return here
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     kind = name if layer is None else f"{name} ({type(layer).__name__})"
     raise CardError(
-        f"the trunk's layer {kind} moves features in a way that is not known here; end the stages "
-        "before it"
+        f"the trunk's layer {kind} moves features in a way that is not known here; {DECLARE}"
     )
 
 
@@ -299,7 +318,9 @@ def _meeting(node: fx.Node, inputs: dict[fx.Node, Coordinates | None]) -> Coordi
     placed = [coordinates for coordinates in inputs.values() if coordinates is not None]
     if len({(c.stride, c.offset) for c in placed}) > 1:
         where = ", ".join(f"{source.name} {c}" for source, c in inputs.items())
-        raise CardError(f"the branches that meet at {node.name} do not lie alike: {where}")
+        raise CardError(
+            f"the branches that meet at {node.name} do not lie alike: {where}; {DECLARE}"
+        )
     return max(placed, key=lambda c: c.receptive_field) if placed else None
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from segbench.errors import CardError, DataError
+from segbench.models.declared import DeclaredTrunk
 from segbench.models.geometry import stage_sizes
 from segbench.models.heads import build_head
 from segbench.models.heads.base import HeadModule, StageShape
@@ -55,7 +56,7 @@ def build_segmenter(
     )
     if weights_path is not None:
         load_trunk_weights(trunk, weights_path)
-    stages = [s for s in reversed(backbone.stages) if s.stride in head.strides]
+    stages = backbone.stages_read(head.strides)
     shapes = [StageShape(stage.channels, trunk.coordinates[stage.name]) for stage in stages]
     weights = weights_named(backbone, model)
     segmenter = Segmenter(
@@ -152,8 +153,12 @@ class Segmenter(nn.Module):
         """Return the features of each stage along a side, by stride; each side is counted once."""
         if side not in self._sizes:
             assert self._chain is not None
-            assert isinstance(self.trunk, fx.GraphModule)
-            found = stage_sizes(self.trunk, side)
+            assert isinstance(self.trunk, fx.GraphModule | DeclaredTrunk)
+            found = (
+                stage_sizes(self.trunk, side)
+                if isinstance(self.trunk, fx.GraphModule)
+                else self.trunk.sizes(side)
+            )
             sizes = (found[name] for name in self._stage_names)
             self._sizes[side] = dict(zip(self._chain.strides, sizes, strict=True))
         return self._sizes[side]

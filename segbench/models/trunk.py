@@ -1,11 +1,12 @@
 """Trunks: a card's classification network, cut at its stages, with either geometry.
 
 The network keeps its parameter names, so that published weights load as they are. Fully connected
-layers that the card names become convolutions behind the deepest stage. Knows nothing of heads.
+layers that the card names become convolutions behind the deepest stage. A card that says where its
+features lie has its network run whole (declared.py). Knows nothing of heads.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +19,13 @@ from segbench.code.own import is_built_in, trusted_function
 from segbench.errors import CardError
 from segbench.models import geometry
 from segbench.models.caffenet import caffenet
-from segbench.models.geometry import Coordinates
+from segbench.models.declared import (
+    MOST_PARAMETERS_CHECKED,
+    DeclaredTrunk,
+    declared_trunk,
+    verify_places,
+)
+from segbench.models.geometry import DECLARE, Coordinates
 from segbench.models.hollow import hollow
 from segbench.schema.cards import BackboneCard, Stage
 from segbench.schema.heads import BatchNorm, Geometry
@@ -32,14 +39,15 @@ class Trunk(NamedTuple):
 
     smallest_side: the least pixels a side that leave every layer a feature. full_names: the names of
     all parameters and buffers of the network before it was cut. new_biases: those that stand where
-    batch norm was.
+    batch norm was. prefix: what the trunk's names have before the network's own.
     """
 
-    network: fx.GraphModule
+    network: fx.GraphModule | DeclaredTrunk
     coordinates: dict[str, Coordinates]
     smallest_side: int
     full_names: frozenset[str]
     new_biases: frozenset[str] = frozenset()
+    prefix: str = ""
 
 
 def build_trunk(
@@ -60,7 +68,10 @@ def build_trunk(
     """
     network = call_builder(card).eval()
     full_names = frozenset(network.state_dict())
-    stages = [stage for stage in card.stages if stage.stride in strides]
+    stages = card.stages_read(strides)[::-1]
+    if card.is_declared:
+        parts = declared_trunk(card, stages, network)
+        return Trunk(parts.network.train(), parts.coordinates, 1, full_names, prefix="network.")
     trunk = _cut(card, network, stages)
     geometry.pools_as_modules(trunk)
     if card.average_pools is not None:
@@ -106,6 +117,8 @@ def verify_card(card: BackboneCard) -> None:
     """
     finer = [(stage.stride,) for stage in card.stages[:-1] if stage.smallest_side is not None]
     trunk = trunk_without_memory(card, card.strides)
+    if card.is_declared:
+        _verify_declared(card, trunk)
     if trunk is not None and card.has_batch_norm not in {None, bool(_batch_norms(trunk.network))}:
         raise CardError(
             f"{card.name}: is declared with has_batch_norm {str(card.has_batch_norm).lower()}, but its "
@@ -113,6 +126,22 @@ def verify_card(card: BackboneCard) -> None:
         )
     for strides in finer:
         trunk_without_memory(card, strides)
+
+
+def _verify_declared(card: BackboneCard, trunk: Trunk | None) -> None:
+    """Compare the places that a card declares with those that random weights show.
+
+    trunk: without memory, None where it cannot be built so.
+    """
+    if trunk is not None:
+        count = sum(p.numel() for p in trunk.network.parameters())
+        if count > MOST_PARAMETERS_CHECKED:
+            return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        built = build_trunk(card, card.strides, padding="native", dropout=0.0)
+    assert isinstance(built.network, DeclaredTrunk)
+    verify_places(card, built.network)
 
 
 def trunk_without_memory(
@@ -168,7 +197,9 @@ def check_not_random(card: BackboneCard, trunk: nn.Module) -> None:
         CardError: names the first layer that draws at random while training.
     """
     for name, layer in trunk.named_modules():
-        if isinstance(layer, nn.modules.dropout._DropoutNd | StochasticDepth) and layer.p > 0:
+        is_torchs = isinstance(layer, nn.modules.dropout._DropoutNd | StochasticDepth)
+        drop: float = getattr(layer, "p" if is_torchs else "drop_prob", 0) or 0  # timm's DropPath
+        if drop > 0:
             raise CardError(
                 f"{card.name}: the head reads it behind {name}, which draws at random at each step: "
                 "take train.cache_features false, or build it without such layers"
@@ -183,14 +214,14 @@ class _Tracer(fx.Tracer):
         return isinstance(m, StochasticDepth) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _cut(card: BackboneCard, network: nn.Module, stages: list[Stage]) -> fx.GraphModule:
+def _cut(card: BackboneCard, network: nn.Module, stages: Sequence[Stage]) -> fx.GraphModule:
     """Return what the network computes up to its stages, as {stage name: feature map}."""
     try:
         graph = _Tracer().trace(network)
     except (TraceError, TypeError, RuntimeError) as error:
         raise CardError(
             f"{card.name}: the network cannot be traced, because what it computes depends on its "
-            f"input: {error}"
+            f"input: {error}; {DECLARE}"
         ) from error
     trunk = fx.GraphModule(network, graph)
     last: dict[str, fx.Node] = {}  # the last node inside each module is what the module returns
@@ -326,7 +357,7 @@ def _as_convolution(
     return convolution
 
 
-def _channels(trunk: fx.GraphModule, stages: list[Stage]) -> list[int]:
+def _channels(trunk: fx.GraphModule, stages: Sequence[Stage]) -> list[int]:
     """Return the channels of each stage, found without computing anything."""
     side = 8 * stages[-1].stride
     with torch.inference_mode():

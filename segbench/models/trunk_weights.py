@@ -48,8 +48,8 @@ def fitting_weights(trunk: Trunk, path: Path) -> dict[str, Tensor]:
         DataError: the file cannot be read, its names or shapes are not the trunk's, or it holds
             NaN or infinity: all listed.
     """
-    found = _of_trunk(read_state(path))
-    own = trunk.network.state_dict()
+    found = _of_trunk(read_state(path), trunk.prefix)
+    own = {n.removeprefix(trunk.prefix): t for n, t in trunk.network.state_dict().items()}
     needed = own.keys() - trunk.new_biases  # these start at 0, but a trained trunk has them
     missing = [n for n in own if n in needed and n not in found and not n.endswith("_tracked")]
     problems = _shown("missing", missing)
@@ -68,12 +68,13 @@ def fitting_weights(trunk: Trunk, path: Path) -> dict[str, Tensor]:
         sentences.append(f"holds NaN or infinity in {listed(wrong, _MOST_NAMES_SHOWN)}")
     if sentences:
         raise DataError(f"{path}: {'; '.join(sentences)}; is it the right file?")
-    return fitting
+    return {f"{trunk.prefix}{name}": tensor for name, tensor in fitting.items()}
 
 
-def _of_trunk(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _of_trunk(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the trunk's part of a whole segmenter's parameters; others as they are."""
-    trunk = {n.removeprefix("trunk."): t for n, t in state.items() if n.startswith("trunk.")}
+    start = f"trunk.{prefix}"
+    trunk = {n.removeprefix(start): t for n, t in state.items() if n.startswith(start)}
     return trunk or state
 
 

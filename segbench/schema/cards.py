@@ -5,6 +5,8 @@ are given. Knows nothing of where cards lie (catalog.py) or of how they are used
 """
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -135,13 +137,25 @@ class Weights(Spec):
         return self
 
 
+Layout = Literal["NCHW", "NHWC", "tokens"]
+
+
 class Stage(Spec):
     """A feature map that the trunk promises.
 
-    name: how messages call it. module: its place in the network, such as `layer4.2`. stride: in pixels of
-    the input. channels: of the map. smallest_side: the least pixels a side of an image that leave every
+    name: how messages call it. module: its place in the network, such as `layer4.2`; `.` is the whole
+    network, where the geometry is declared. stride: in pixels of the input. channels: of the map.
+    smallest_side: the least pixels a side of an image that leave every
     layer up to here a feature, under geometry `native`; a side of s has (s - smallest_side) // stride + 1.
     The stride where nothing is said.
+
+    offset: the pixel that the first feature is centred on, counted from 0; feature i lies at pixel
+    stride * i + offset. It declares the geometry of a network whose layers segbench cannot follow, such as
+    a transformer: (p - 1) / 2 for patches of p pixels. Give it for all stages or for none. layout: of what
+    the module returns, where the geometry is declared: `NCHW` or `NHWC` maps, or `tokens` (image, token,
+    channel), row by row behind those that are no place of the image (class, registers). item: index or
+    key of the map, where the module returns several. through: a module that the map goes through first,
+    such as the last norm of a transformer.
     """
 
     not_identity = frozenset({"smallest_side"})  # a promise of what the modules are, like a test
@@ -151,6 +165,22 @@ class Stage(Spec):
     stride: Annotated[int, Field(ge=1, le=128)]
     channels: Annotated[int, Field(ge=1)]
     smallest_side: Annotated[int, Field(ge=1)] | None = None
+    offset: Annotated[float, Field(ge=-512, le=512)] | None = None
+    layout: Layout = "NCHW"
+    item: int | str | None = None
+    through: Text | None = None
+
+    @model_validator(mode="after")
+    def _declared(self) -> Self:
+        idle = [n for n in ("layout", "item", "through") if getattr(self, n) not in {"NCHW", None}]
+        if self.offset is None and (idle or self.module == "."):
+            raise ValueError(
+                f"{', '.join(idle) or 'module `.`'}: goes with declared geometry; give the stage an "
+                "`offset`"
+            )
+        if self.offset is not None and self.smallest_side is not None:
+            raise ValueError("smallest_side: a declared stage has ceil(side / stride) features")
+        return self
 
 
 class Classifier(Spec):
@@ -178,7 +208,10 @@ class BackboneCard(Spec):
     average_pools: whether an average pool at the border divides by the pixels that its window has
     inside, or by the whole window; as the builder has it where nothing is said. It must be what the
     weights were trained with. has_batch_norm: whether its trunk has batch norm; where it is not said, the
-    network is asked. input: what it expects of an image. weights: name -> trained parameters, or
+    network is asked. multiple_of: where the geometry is declared, images whose sides are no multiple of
+    this are padded at the bottom and on the right with the mean of `input`; the largest stride where
+    nothing is said. fixed_side: the side of the only, square images that the network takes. input: what it
+    expects of an image. weights: name -> trained parameters, or
     `torchvision:NAME` for what torchvision publishes. default_weights: those that `model.weights: default`
     means. licence: of the network's code. source: the paper. notes: for the reader.
     """
@@ -195,6 +228,8 @@ class BackboneCard(Spec):
     classifier: Classifier | None = None
     average_pools: Literal["exclude_padding", "include_padding"] | None = None
     has_batch_norm: bool | None = None
+    multiple_of: Annotated[int, Field(ge=1, le=1024)] | None = None
+    fixed_side: Annotated[int, Field(ge=16)] | None = None
     input: Input
     weights: dict[Text, Weights] = {}
     default_weights: str | None = None
@@ -205,8 +240,12 @@ class BackboneCard(Spec):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         strides = [stage.stride for stage in self.stages]
-        if strides != sorted(set(strides)):
-            raise ValueError(f"stages must go from fine to coarse, one per stride; got {strides}")
+        if strides != sorted(strides):
+            raise ValueError(f"stages must go from fine to coarse; got {strides}")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages: a name stands twice in {names}")
+        self._check_declared()
         if self.default_weights is not None and self.default_weights not in self.weights:
             raise ValueError(
                 f"default_weights: no weights {self.default_weights!r} on this card "
@@ -214,10 +253,48 @@ class BackboneCard(Spec):
             )
         return self
 
+    def _check_declared(self) -> None:
+        stated = [stage.offset is not None for stage in self.stages]
+        if any(stated) and not all(stated):
+            raise ValueError("stages: give `offset` for all stages, or for none")
+        traced = [n for n in ("classifier", "average_pools") if getattr(self, n) is not None]
+        if self.is_declared and traced:
+            raise ValueError(f"{', '.join(traced)}: needs layers that are followed; drop `offset`")
+        declared = [n for n in ("multiple_of", "fixed_side") if getattr(self, n) is not None]
+        if declared and not self.is_declared:
+            raise ValueError(f"{', '.join(declared)}: goes with stages that give an `offset`")
+        if self.fixed_side is not None and self.fixed_side % self.multiple:
+            raise ValueError(f"fixed_side must be a multiple of {self.multiple}")
+        if self.is_declared and (odd := [n for n in self.strides if self.multiple % n]):
+            raise ValueError(f"multiple_of {self.multiple} is no multiple of stride {odd[0]}")
+
     @property
     def strides(self) -> tuple[int, ...]:
-        """The strides of the stages, finest first."""
+        """The strides of the stages, finest first; several stages may have one."""
         return tuple(stage.stride for stage in self.stages)
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether the card says where features lie, instead of the network's layers."""
+        return self.stages[0].offset is not None
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of images are padded to, where the geometry is declared."""
+        return self.multiple_of or max(self.strides)
+
+    def stages_read(self, strides: Iterable[int]) -> tuple[Stage, ...]:
+        """Return the stages of these strides, coarse to fine, the deepest of each stride first.
+
+        A stride that stands n times asks for the n deepest stages that have it.
+        """
+        asked = Counter(strides)
+        found = []
+        for stage in reversed(self.stages):
+            if asked[stage.stride] > 0:
+                asked[stage.stride] -= 1
+                found.append(stage)
+        return tuple(found)
 
 
 class Split(Spec):

@@ -207,10 +207,11 @@ def reads_behind_dropout(backbone: BackboneCard, head: Head, model: Model) -> bo
 def stated_sizes(backbone: BackboneCard, head: Head, model: Model) -> Sizes | None:
     """Return the features of each stage that the head reads, as the card states them.
 
-    A stage has (side - smallest_side) // stride + 1, or ceil(side / stride) under geometry aligned.
-    None where the card leaves smallest_side out or the geometry is caffe: the network knows alone.
+    A stage has (side - smallest_side) // stride + 1, or ceil(side / stride) under geometry aligned and
+    where it is declared. None where the card leaves smallest_side out or the geometry is caffe: the
+    network knows alone.
     """
-    if model.geometry == "aligned":
+    if model.geometry == "aligned" or backbone.is_declared:
         return lambda side: {stride: -(-side // stride) for stride in head.strides}
     stages = {stage.stride: stage for stage in backbone.stages if stage.stride in head.strides}
     least = {stride: stage.smallest_side or 0 for stride, stage in stages.items()}
@@ -233,7 +234,30 @@ def why_unsupported(backbone: BackboneCard, head: Head, model: Model) -> str | N
             f"{head.name} reads stride {', '.join(map(str, missing))}, which {backbone.name} does not "
             f"have (its stages have strides {has})"
         )
-    return _why_folded(backbone, model) or _why_not_met(backbone, head, model)
+    return (
+        _why_not_declared(backbone, model)
+        or _why_folded(backbone, model)
+        or _why_not_met(backbone, head, model)
+    )
+
+
+def _why_not_declared(backbone: BackboneCard, model: Model) -> str | None:
+    """Return why a network that is run as one cannot be changed inside, or None."""
+    if not backbone.is_declared:
+        return None
+    changed = [
+        f"{name} {value}"
+        for name, value, plain in (
+            ("geometry", model.geometry, "native"), ("batch_norm", model.batch_norm, "keep"),
+        )
+        if value != plain
+    ]  # fmt: skip
+    if not changed:
+        return None
+    return (
+        f"{backbone.name} declares where its features lie, and its layers are not looked into: "
+        f"{' and '.join(changed)} cannot be done"
+    )
 
 
 def _why_folded(backbone: BackboneCard, model: Model) -> str | None:

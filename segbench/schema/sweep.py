@@ -346,6 +346,13 @@ class _Expansion:
                 f"{list(sides)} is too small for {backbone.name} with {head.name}: it takes at least "
                 f"{least} pixels a side",
             )
+        fixed = backbone.fixed_side
+        if fixed is not None and sides != (fixed, fixed):
+            self._problem(
+                ("train", "images", key),
+                f"{backbone.name} takes images of {fixed}x{fixed} pixels alone: say "
+                f"`squash: [{fixed}, {fixed}]` here and `size: [{fixed}, {fixed}]` in every protocol",
+            )
 
     def _check_cached(
         self, backbone: BackboneCard, head: Head, model: Model, train: Recipe
