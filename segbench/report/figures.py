@@ -1,17 +1,19 @@
 """Figures for papers, drawn with matplotlib: PNG, SVG or PDF. Equal files give equal bytes.
 
-They show what the page shows. matplotlib is loaded only when something is drawn.
+They show what `charts` describes, as the page does. matplotlib is loaded only when something is
+drawn.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.errors import ResultError
 from segbench.files import write_atomically
-from segbench.report.boards import COSTS, Board, BoardModel
-from segbench.report.training_curves import load_curves
-from segbench.runs import trial_files
+from segbench.report import charts
+from segbench.report.boards import COSTS, Board
+from segbench.report.charts import Axis, Chart, Grid, Series, Strip
 from segbench.runs.panels import PARTS, Panel, Panels, load_panels
 from segbench.runs.timings import TIMES
 
@@ -23,8 +25,6 @@ FORMATS = ("png", "svg", "pdf")
 COLOURS = ("#0072b2", "#c25100", "#00855f", "#b5548c", "#a37500", "#2b8fc9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":", "-.", (0, (4, 1)), (0, (6, 2, 1, 2)))
-_MOST_CURVES = 6
-_LABELLED_CLASSES = 25
 _UPRIGHT_NAMES = 12  # models of a heat map whose names need not be turned
 _SETTINGS: Any = {"svg.hashsalt": "segbench", "font.size": 9, "axes.spines.top": False,
              "axes.spines.right": False, "figure.dpi": 100}  # fmt: skip
@@ -75,76 +75,80 @@ def chosen_board(boards: Sequence[Board], protocol: str | None, dataset: str | N
 
 
 def _heatmap(figure: "Figure", board: Board, _: Path, __: str) -> None:
+    grid = charts.classes(board)
+    is_narrow = len(grid.columns) <= _UPRIGHT_NAMES
+    width = 0.95 if is_narrow else 0.62
+    figure.set_size_inches(2.2 + width * len(grid.columns), 1.4 + 0.19 * len(grid.rows))
+    axes = _draw_grid(figure, grid, size=7)
+    names = [_plain(name.replace(" ", "\n") if is_narrow else name) for name in grid.columns]
+    turned: dict[str, Any] = {} if is_narrow else {"rotation": 45, "ha": "right"}
+    axes.set_xticks(range(len(names)), names, fontsize=7, **turned)
+    axes.set_yticks(range(len(grid.rows)), list(map(_plain, grid.rows)))
+
+
+def _confusion(figure: "Figure", board: Board, _: Path, __: str) -> None:
+    model = board.models[0]
+    seed = str(model.rows[0].cell.seed) if model.rows else "-"
+    grid = charts.confusion(model.confusions[0])
+    figure.set_size_inches(2.4 + 0.24 * len(grid.columns), 1.8 + 0.2 * len(grid.rows))
+    axes = _draw_grid(figure, grid, size=5)
+    axes.set_xticks(
+        range(len(grid.columns)), list(map(_plain, grid.columns)), rotation=90, fontsize=7
+    )
+    axes.set_yticks(range(len(grid.rows)), list(map(_plain, grid.rows)), fontsize=7)
+    axes.set_title(_plain(f"{model.name}, seed {seed}"), fontsize=8)
+
+
+def _draw_grid(figure: "Figure", grid: Grid, *, size: int) -> "Axes":
     import numpy as np
 
-    models, classes = board.models, board.class_names
-    is_narrow = len(models) <= _UPRIGHT_NAMES
-    width = 0.95 if is_narrow else 0.62
-    figure.set_size_inches(2.2 + width * len(models), 1.4 + 0.19 * len(classes))
     axes = figure.subplots()
-    values = np.array(
-        [
-            [np.nan if (iou := m.class_iou[index]) is None else 100 * iou.mean for m in models]
-            for index in range(len(classes))
-        ]
-    )
+    values = np.array(grid.values, dtype=np.float64)  # None becomes nan
     image = axes.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        if not np.isnan(value):
+        if value >= grid.least:
             ink = "black" if value > 50 else "white"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=7)
-    names = [_plain(m.name.replace(" ", "\n") if is_narrow else m.name) for m in models]
-    turned: dict[str, Any] = {} if is_narrow else {"rotation": 45, "ha": "right"}
-    axes.set_xticks(range(len(models)), names, fontsize=7, **turned)
-    axes.set_yticks(range(len(classes)), list(map(_plain, classes)))
-    figure.colorbar(image, label="IoU, per cent")
+            axes.text(
+                column, row, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=size
+            )
+    axes.set_xlabel(grid.of_columns)
+    axes.set_ylabel(grid.of_rows)
+    figure.colorbar(image, label=grid.title)
+    return axes
 
 
 def _difference(figure: "Figure", board: Board, _: Path, __: str) -> None:
     if len(board.models) < 2:
         raise ResultError(f"{board.title}: holds one model; a difference takes two")
-    one, two = board.models[:2]
-    gaps = sorted(
-        (100 * (a.mean - b.mean), name)
-        for a, b, name in zip(one.class_iou, two.class_iou, board.class_names, strict=True)
-        if a is not None and b is not None
-    )
-    figure.set_size_inches(5, 1.2 + 0.19 * len(gaps))
+    strip = charts.difference(board)
+    figure.set_size_inches(5, 1.2 + 0.19 * len(strip.names))
     axes = figure.subplots()
-    ahead = [gap > 0 for gap, _ in gaps]
-    axes.barh(
-        range(len(gaps)),
-        [gap for gap, _ in gaps],
-        color=[COLOURS[0] if is_ahead else COLOURS[1] for is_ahead in ahead],
-    )
+    colours = [COLOURS[0] if value > 0 else COLOURS[1] for value in strip.values]
+    axes.barh(range(len(strip.names)), strip.values, color=colours)
     axes.axvline(0, color="grey", linewidth=0.8)
-    axes.set_yticks(range(len(gaps)), [_plain(name) for _, name in gaps], fontsize=7)
-    axes.set_title(_plain(f"{one.name} minus {two.name}"), fontsize=8)
-    _finished(axes, "points of IoU, means over seeds", "")
+    _finish_strip(axes, strip, fontsize=7)
 
 
-def _confusion(figure: "Figure", board: Board, _: Path, __: str) -> None:
-    import numpy as np
-
-    names, matrix = board.models[0].confusions[0]
-    pixels = np.array(matrix, dtype=float)
-    shares = 100 * pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
-    outside = shares[:, -1].any()
-    shares = shares if outside else shares[:, :-1]
-    columns = [*names, "no class"] if outside else names
-    figure.set_size_inches(2.4 + 0.24 * len(columns), 1.8 + 0.2 * len(names))
+def _leaderboard(figure: "Figure", board: Board, _: Path, __: str) -> None:
+    strip = charts.standings(board)
+    figure.set_size_inches(6, 1.2 + 0.28 * len(strip.names))
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100, aspect="auto")
-    for (row, column), share in np.ndenumerate(shares):
-        if share >= 1:
-            ink = "black" if share > 50 else "white"
-            axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=ink, fontsize=5)
-    axes.set_xticks(range(len(columns)), list(map(_plain, columns)), rotation=90, fontsize=7)
-    axes.set_yticks(range(len(names)), list(map(_plain, names)), fontsize=7)
-    axes.set_title(_plain(f"{board.models[0].name}, first seed"), fontsize=8)
-    axes.set_xlabel("prediction")
-    axes.set_ylabel("label")
-    figure.colorbar(image, label="per cent of the label's pixels")
+    for place, value in enumerate(strip.values):
+        errors = [[value - strip.low[place]], [strip.high[place] - value]]
+        axes.errorbar(value, place, xerr=errors, fmt="o", color=COLOURS[0], capsize=2)
+        seeds = strip.single[place]
+        axes.plot(seeds, [place + 0.18] * len(seeds), "|", color="grey", markersize=5)
+        where: Any = {"xycoords": ("axes fraction", "data"), "va": "center"}
+        axes.annotate(strip.beside[place], (1.01, place), **where)
+    _finish_strip(axes, strip)
+
+
+def _finish_strip(axes: "Axes", strip: Strip, **text: Any) -> None:
+    axes.set_yticks(range(len(strip.names)), list(map(_plain, strip.names)), **text)
+    axes.set_ylim(len(strip.names) - 0.4, -0.6)  # the first on top
+    axes.set_title(_plain(strip.label), fontsize=8)
+    axes.set_xlabel(strip.x.title)
+    _finish(axes)
 
 
 def _images(figure: "Figure", board: Board, run_folder: Path, _: str) -> None:
@@ -202,102 +206,112 @@ def _one_of_each(panels: Panels) -> list[Panel]:
 
 
 def _curves(figure: "Figure", board: Board, run_folder: Path, _: str) -> None:
+    shown = [(row, place) for place, model in enumerate(board.models) for row in model.rows]
+    shown = [pair for pair in shown if pair[1] < charts.MOST_CURVES]
+    chart = charts.curves(run_folder, [row for row, _ in shown], [place for _, place in shown])
     figure.set_size_inches(6, 3.6)
-    axes = figure.subplots()
-    for place, model in enumerate(board.models[:_MOST_CURVES]):
-        for row in model.rows:
-            found = load_curves(trial_files.trial_folder(run_folder, row.cell.trial_id))
-            label = _plain(model.name) if row is model.rows[0] else None
-            look: dict[str, Any] = {"color": COLOURS[place], "label": label}
-            axes.plot(*found.loss, linestyle=DASHES[place], linewidth=1, **look)
-            axes.plot(*found.validation, MARKERS[place], color=COLOURS[place], markersize=4)
-    _finished(axes, "optimizer step", "loss (lines: training, symbols: validation)")
-    axes.legend(fontsize=7)
+    names = [(place, place, m.name) for place, m in enumerate(board.models[: charts.MOST_CURVES])]
+    _draw_chart(
+        figure, replace(chart, keys=tuple(names)), note="lines: training, symbols: validation"
+    )
 
 
 def _pareto(figure: "Figure", board: Board, _: Path, cost: str) -> None:
     if cost not in COSTS:
         raise ResultError(f"--cost {cost}: no such cost; costs: {', '.join(COSTS)}")
-    points = sorted(
-        ((m.costs[cost], m.standing.mean, m) for m in board.models if m.costs.get(cost, 0) > 0),
-        key=lambda point: (point[0], -point[1]),
-    )
-    if not points:
+    chart = charts.cost(board, cost)
+    if all(y is None for series in chart.series for y in series.y):
         advice = (
             "; segbench time RUN measures times, one model after another" if cost in TIMES else ""
         )
         raise ResultError(f"--cost {cost}: was measured for no model of {board.title}{advice}")
     figure.set_size_inches(6, 3.8)
-    axes = figure.subplots()
-    axes.set_xscale("log")
-    for place, (x, y, model) in enumerate(points):
-        errors = [[y - model.standing.low], [model.standing.high - y]]
-        look: dict[str, Any] = {"color": COLOURS[place % 6], "marker": MARKERS[place % 6]}
-        axes.errorbar(x, y, yerr=errors, capsize=2, **look)
-        axes.annotate(
-            _plain(model.name), (x, y), xytext=(6, 3), textcoords="offset points", fontsize=7
-        )
-    front = front_of([(x, y) for x, y, _ in points])
-    axes.step(*zip(*front, strict=True), where="post", color="grey", linestyle="--", zorder=0)
-    axes.margins(x=0.25)
-    _finished(axes, COSTS[cost], "mean IoU, per cent")
-
-
-def front_of(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points (cost, figure) that none reaches at their cost or below."""
-    front: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or y > front[-1][1]:
-            front.append((x, y))
-    return front
+    _draw_chart(figure, chart)
 
 
 def _frequency(figure: "Figure", board: Board, _: Path, __: str) -> None:
     figure.set_size_inches(6, 3.8)
-    axes = figure.subplots()
-    axes.set_xscale("log")
-    shares = board.training_share or board.label_share
-    split = "training" if board.training_share else board.protocol.split
-    for place, model in enumerate(board.models[:2]):
-        known = [
-            (100 * share, 100 * iou.mean, name)
-            for share, iou, name in zip(shares, model.class_iou, board.class_names, strict=True)
-            if share > 0 and iou is not None
-        ]
-        look: dict[str, Any] = {"color": COLOURS[place], "marker": MARKERS[place], "s": 16}
-        axes.scatter([k[0] for k in known], [k[1] for k in known], label=_plain(model.name), **look)
-        if place == 0 and len(known) <= _LABELLED_CLASSES:
-            for x, y, name in known:
-                axes.annotate(
-                    _plain(name), (x, y), xytext=(4, 2), textcoords="offset points", fontsize=6
-                )
-    axes.set_ylim(0, 100)
-    _finished(axes, f"share of the {split} split's labelled pixels, per cent", "IoU, per cent")
-    axes.legend(fontsize=7)
+    chart = charts.frequency(board)
+    _draw_chart(figure, replace(chart, series=chart.series[:2]))
 
 
-def _leaderboard(figure: "Figure", board: Board, _: Path, __: str) -> None:
-    models: Sequence[BoardModel] = board.models[::-1]
-    figure.set_size_inches(6, 1.2 + 0.28 * len(models))
+def _draw_chart(figure: "Figure", chart: Chart, *, note: str = "") -> None:
     axes = figure.subplots()
-    for place, model in enumerate(models):
-        standing = model.standing
-        errors = [[standing.mean - standing.low], [standing.high - standing.mean]]
-        axes.errorbar(standing.mean, place, xerr=errors, fmt="o", color=COLOURS[0], capsize=2)
-        seeds = [100 * (each.figures["mean_iou"] or 0) for each in model.evaluations]
-        axes.plot(seeds, [place - 0.18] * len(seeds), "|", color="grey", markersize=5)
-        axes.annotate(
-            standing.letters, (1.01, place), xycoords=("axes fraction", "data"), va="center"
+    if chart.x.is_log:
+        axes.set_xscale("log")
+    seen = [y for series in chart.series for y in series.y if y is not None]
+    top = charts.clipped_at(chart.y, seen) if chart.y.clip < 1 and seen else None
+    for series in reversed(chart.series):  # the first on top
+        _draw_series(axes, chart, series, top)
+    if chart.has_front:
+        points = [(s.x[0], s.y[0]) for s in chart.series if s.y[0] is not None]
+        front = charts.front_of(points)
+        axes.step(*zip(*front, strict=True), where="post", color="grey", linestyle="--", zorder=0)
+        axes.margins(x=0.25)
+    _label_points(axes, chart)
+    _limit(axes, chart.x, chart.y)
+    axes.set_title(note, fontsize=7)
+    axes.set_xlabel(chart.x.title)
+    axes.set_ylabel(chart.y.title)
+    axes.legend(handles=_handles(chart), fontsize=7)
+    _finish(axes)
+
+
+def _draw_series(axes: "Axes", chart: Chart, series: Series, top: float | None) -> None:
+    points = [
+        (x, y if top is None else min(y, top))
+        for x, y in zip(series.x, series.y, strict=True)
+        if y is not None and (x > 0 or not chart.x.is_log)
+    ]
+    if not points:
+        return
+    x, y = zip(*points, strict=True)
+    look: dict[str, Any] = {"color": COLOURS[series.colour % 6]}
+    if series.is_line:
+        axes.plot(x, y, linestyle=DASHES[series.mark % 6], linewidth=1, **look)
+    elif series.low:
+        errors = [[y[0] - series.low[0]], [series.high[0] - y[0]]]
+        axes.errorbar(x, y, yerr=errors, marker=MARKERS[series.mark % 6], capsize=2, **look)
+    else:
+        axes.plot(x, y, MARKERS[series.mark % 6], markersize=4, **look)
+
+
+def _label_points(axes: "Axes", chart: Chart) -> None:
+    if chart.labels:
+        first = chart.series[0]
+        named = list(zip(chart.labels, first.x, first.y, strict=True))
+    else:
+        named = [(s.name, *at) for s in chart.series for at in zip(s.x, s.y, strict=True)]
+    known = [(label, (x, y)) for label, x, y in named if y is not None and x > 0]
+    if len(known) <= chart.most_labels:
+        look: dict[str, Any] = {"xytext": (4, 2), "textcoords": "offset points", "fontsize": 6}
+        for label, point in known:
+            axes.annotate(_plain(label), point, **look)
+
+
+def _limit(axes: "Axes", x: Axis, y: Axis) -> None:
+    axes.set_xlim(left=x.low, right=x.high)
+    axes.set_ylim(bottom=y.low, top=y.high)
+
+
+def _handles(chart: Chart) -> list[Any]:
+    """Return a sample of each key, or of each series, for the legend."""
+    from matplotlib.lines import Line2D
+
+    is_line = any(series.is_line for series in chart.series)
+    keys = chart.keys or tuple((s.colour, s.mark, s.name) for s in chart.series)
+    return [
+        Line2D(
+            [], [], label=_plain(text), markersize=4,
+            color="grey" if colour is None else COLOURS[colour % 6],
+            marker=MARKERS[(mark or 0) % 6],
+            linestyle=DASHES[(mark or 0) % 6] if is_line else "",
         )
-    axes.set_yticks(range(len(models)), [_plain(model.name) for model in models])
-    axes.set_ylim(-0.6, len(models) - 0.4)
-    axes.set_title(_plain(board.title), fontsize=8)
-    _finished(axes, "mean IoU, per cent, 95 % interval; ticks are seeds", "")
+        for colour, mark, text in keys
+    ]  # fmt: skip
 
 
-def _finished(axes: "Axes", x: str, y: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+def _finish(axes: "Axes") -> None:
     axes.grid(visible=True, linewidth=0.4, alpha=0.6)
     axes.set_axisbelow(True)
 

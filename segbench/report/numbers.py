@@ -25,6 +25,11 @@ def amount(value: float) -> str:
     return f"{float(f'{value:.3g}'):g}"
 
 
+def short(value: float) -> float:
+    """Return five significant digits: more cannot be seen in a chart. Whole numbers stay whole."""
+    return value if isinstance(value, int) else float(f"{value:.5g}")
+
+
 def duration(seconds: float) -> str:
     """Return the time in the largest unit that it has one of, with two digits."""
     for size, unit in ((3600, "h"), (60, "min")):

@@ -23,6 +23,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from segbench.claims.verdict import Verdict
+from segbench.report import charts
 from segbench.report.boards import (
     COSTS,
     EXTERNAL_NOTE,
@@ -43,7 +44,7 @@ from segbench.report.claims_page import (
 from segbench.report.methods.of_run import methods_of
 from segbench.report.methods.parts import Known
 from segbench.report.methods.text import html_methods
-from segbench.report.numbers import amount, duration, p_equals, p_value, signed
+from segbench.report.numbers import amount, duration, p_equals, p_value, short, signed
 from segbench.report.searches import settings_tables
 from segbench.report.table import Shown, Table, Value, text_of
 from segbench.report.tables import (
@@ -55,7 +56,6 @@ from segbench.report.tables import (
     metric_keys,
     shown_metrics,
 )
-from segbench.report.training_curves import Curve, load_curves
 from segbench.runs import trial_files
 from segbench.runs.observed import shared_times
 from segbench.runs.panels import PARTS, Panel, Panels, load_panels
@@ -150,7 +150,11 @@ def _page_data(
         "axes": list(record.axis_names),
         "figures": list(shown_metrics(m.figures for b in boards for m in b.models).items()),
         "costs": list(COSTS.items()),
-        "trials": [_trial_data(run_folder, row, points) for row in kept.values()],
+        "trials": [_trial_data(run_folder, row) for row in kept.values()],
+        "curves": charts.chart_data(
+            charts.curves(run_folder, list(kept.values()), [0] * len(kept), points)
+        ),
+        "most_curves": charts.MOST_CURVES,
         "boards": [_board_data(record, board, places, seeds) for board in boards],
     }
 
@@ -159,9 +163,8 @@ def _row_key(row: Row) -> tuple[str, ...]:
     return (*row.cell.axes.values(), str(row.cell.seed))
 
 
-def _trial_data(run_folder: Path, row: Row, points: int) -> dict[str, Any]:
+def _trial_data(run_folder: Path, row: Row) -> dict[str, Any]:
     workdir = trial_files.trial_folder(run_folder, row.cell.trial_id)
-    curves = load_curves(workdir)
     provenance = row.provenance
     return {
         "id": row.cell.trial_id,
@@ -171,20 +174,12 @@ def _trial_data(run_folder: Path, row: Row, points: int) -> dict[str, Any]:
         "files": [name for name in TRIAL_FILES if (workdir / name).is_file()],
         "code": "" if provenance is None else provenance.code_version,
         "device": "" if provenance is None else provenance.device,
-        "loss": _points(curves.loss, points),
-        "validation": _points(curves.validation, points),
     }
-
-
-def _points(curve: Curve, points: int) -> list[list[float]]:
-    thinned = curve.thinned(points)
-    return [list(thinned.steps), [_short(value) for value in thinned.values]]
 
 
 def _board_data(
     record: RunRecord, board: Board, places: Mapping[tuple[str, ...], int], seeds: int | None
 ) -> dict[str, Any]:
-    training = board.training_share
     return {
         "title": board.title,
         "protocol": board.protocol_name,
@@ -192,11 +187,21 @@ def _board_data(
         "dataset": board.dataset,
         "axes": board.telling_axes,
         "classes": board.class_names,
-        "share": [_short(share) for share in training or board.label_share],
-        "share_of": "training split's labelled pixels"
-        if training
-        else f"{board.protocol.split} split's labelled pixels",
+        "charts": _chart_data(board),
         "models": [_model_data(record, board, model, places, seeds) for model in board.models],
+    }
+
+
+def _chart_data(board: Board) -> dict[str, Any]:
+    """Return the descriptions of a board's charts; matrices of confusion stand with their models."""
+    measured = [key for key in COSTS if any(key in model.costs for model in board.models)]
+    first = charts.confusion(board.models[0].confusions[0])
+    return {
+        "frequency": charts.chart_data(charts.frequency(board)),
+        "costs": {key: charts.chart_data(charts.cost(board, key)) for key in measured},
+        "classes": charts.grid_data(charts.classes(board)),
+        "difference": charts.axis_data(charts.DIFFERENCE),
+        "confusion": {"label": first.label, "least": first.least},
     }
 
 
@@ -216,11 +221,8 @@ def _model_data(
             for key, figure in model.figures.items()
             if key in shown_metrics([model.figures])
         },
-        "low": model.standing.low,
-        "high": model.standing.high,
-        "iou": [None if iou is None else iou.mean for iou in model.class_iou],
-        "costs": {key: _short(value) for key, value in model.costs.items()},
-        "shared_times": {key: list(map(_short, pair)) for key, pair in model.shared_times.items()},
+        "costs": {key: short(value) for key, value in model.costs.items()},
+        "shared_times": {key: list(map(short, pair)) for key, pair in model.shared_times.items()},
         "devices": model.devices,
         "starts": list(dict.fromkeys(start.in_words for start in model.starts if start.name)),
         "trials": [places[_row_key(row)] for row in model.rows],
@@ -234,9 +236,9 @@ def _model_data(
 
 def _permille(confusion: Confusion, board: Board) -> dict[str, Any]:
     """Return each label's row in thousandths; names only where they are not the board's."""
-    rows = [[round(1000 * pixels / max(sum(row), 1)) for pixels in row] for row in confusion.matrix]
-    names = None if confusion.names == board.class_names else confusion.names
-    return {"names": names, "rows": rows}
+    grid = charts.confusion(confusion)
+    names = None if grid.rows == board.class_names else grid.rows
+    return {"names": names, "rows": [[round(10 * (v or 0)) for v in row] for row in grid.values]}
 
 
 def command_of(record: RunRecord, axes: Mapping[str, str]) -> str:
@@ -255,11 +257,6 @@ def _external_command(record: RunRecord, model: BoardModel) -> str:
     run = f"results/{record.experiment.name}"
     words = ["--dataset", dataset, "--name", name, "--run", run]
     return f"segbench evaluate --predictions DIR {shlex.join(words)}"
-
-
-def _short(value: float) -> float:
-    """Return the value with five significant digits: more cannot be seen in a chart."""
-    return float(f"{value:.5g}")
 
 
 def _as_script_data(value: Any) -> str:

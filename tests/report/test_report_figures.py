@@ -10,7 +10,8 @@ from drawn_run import made_run
 from PIL import Image
 
 from segbench.errors import ResultError
-from segbench.report.figures import FORMATS, KINDS, chosen_board, front_of, write_figure
+from segbench.report.charts import front_of
+from segbench.report.figures import FORMATS, KINDS, chosen_board, write_figure
 from segbench.report.write import read_run
 from segbench.runs.panels import PARTS
 

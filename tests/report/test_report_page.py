@@ -205,8 +205,9 @@ def test_a_log_cut_off_by_a_kill_is_drawn_as_far_as_it_goes(tmp_path):
         '{"step": 1, "loss": 2.5}\n{"step": 2, "loss": NaN}\n'
         '{"step": 3, "loss": 1.5}\n{"step": 4, "lo'
     )
-    trial = data_of(page(run_folder))["trials"][0]
-    assert trial["loss"] == [[1, 3], [2.5, 1.5]]
+    training, validation, *_ = data_of(page(run_folder))["curves"]["series"]
+    assert (training["x"], training["y"]) == ([1, 3], [2.5, 1.5])
+    assert validation["y"] == []
 
 
 def test_the_live_page_may_ask_its_own_server_and_nothing_else(made, found):
@@ -222,18 +223,21 @@ def test_costs_and_training_shares_reach_the_charts(text):
     resnet = next(m for m in board["models"] if m["axes"]["backbone"] == "resnet18")
     assert resnet["costs"]["flops"] == 8e9
     assert resnet["costs"]["forward_ms"] == 16
-    assert board["share"] == pytest.approx([1 / 7, 2 / 7, 4 / 7], rel=1e-4)
-    assert board["share_of"] == "training split's labelled pixels"
+    frequency = board["charts"]["frequency"]
+    assert frequency["xs"] == pytest.approx([100 / 7, 200 / 7, 400 / 7], rel=1e-4)
+    assert frequency["x"]["title"] == "share of the training split's pixels, per cent"
+    assert set(board["charts"]["costs"]) == set(board["models"][0]["costs"])
 
 
 def test_the_script_subtracts_figures_that_were_not_rounded(made, found):
     """Rounded first, -0.5551 points of a class once stood as -0.55 on the page, and as -0.56 above."""
     boards = data_of(page_of(made, found))["boards"]
     for board, shown in zip(found.boards, boards, strict=True):
-        for model, on_page in zip(board.models, shown["models"], strict=True):
-            assert on_page["iou"] == [iou and iou.mean for iou in model.class_iou]
+        columns = shown["charts"]["classes"]["columns"]
+        for model, on_page, column in zip(board.models, shown["models"], columns, strict=True):
+            ious = [model.figures["mean_iou"], *model.class_iou]
+            assert column == [iou and 100 * iou.mean for iou in ious]
             assert on_page["figures"]["mean_iou"][0] == model.figures["mean_iou"].mean
-            assert (on_page["low"], on_page["high"]) == (model.standing.low, model.standing.high)
             assert on_page["seeds"] == [e.figures["mean_iou"] for e in model.evaluations]
 
 

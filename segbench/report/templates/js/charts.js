@@ -23,7 +23,7 @@ function ticks(low, high, isLog) {
   return found;
 }
 
-function frame(target, { x, y, label, show = amount }) {
+function frame(target, { x, y, label }) {
   const width = Math.max(280, Math.min(target.clientWidth || 700, 1000)),
     height = Math.min(440, Math.max(260, width * 0.55));
   const box = { left: 54, right: 14, top: 12, bottom: 44 };
@@ -72,7 +72,7 @@ function frame(target, { x, y, label, show = amount }) {
       svg(
         "text",
         { x: end, y: height - box.bottom + 16, "text-anchor": "middle", class: "faint" },
-        show(tick),
+        amount(tick),
       ),
     );
   }
@@ -94,7 +94,7 @@ function frame(target, { x, y, label, show = amount }) {
     ),
   );
   target.replaceChildren(node);
-  return { node, atX, atY, width, height, box };
+  return { node, atX, atY, width, height, box, top: y.high };
 }
 
 const SHAPES = [
@@ -146,90 +146,6 @@ const logRange = (values) => {
   return { low: low / 1.15, high: high * 1.15, log: true };
 };
 
-function frequency() {
-  const { models, classes, share, share_of: shareOf } = board(),
-    chosen = [...new Set([state.a, state.b])];
-  const points = classes
-    .map((name, index) => ({ name, share: 100 * share[index], index }))
-    .filter((point) => point.share > 0);
-  const target = byId("frequency-chart");
-  if (points.length < 2) {
-    target.replaceChildren(el("p", {}, "Fewer than two classes have labelled pixels."));
-    return;
-  }
-  const chart = frame(target, {
-    x: {
-      ...logRange(points.map((point) => point.share)),
-      title: "share of labelled pixels, per cent (log)",
-    },
-    y: { low: 0, high: 100, title: "IoU, per cent" },
-    label: `Class IoU against the share of pixels for ${chosen.map((index) => models[index].name).join(" and ")}; ${board().title}`,
-  });
-  const notes = chosen
-    .map((index, place) => [index, place])
-    .reverse()
-    .map(([index, place]) => {
-      const known = points.filter((point) => models[index].iou[point.index] !== null);
-      known.forEach((point) =>
-        chart.node.append(
-          mark(
-            place,
-            colour(place),
-            chart.atX(point.share),
-            chart.atY(100 * models[index].iou[point.index]),
-            `${point.name}: IoU ${percent(models[index].iou[point.index], 1)} %, ${point.share.toPrecision(3)} % of the pixels; ${models[index].name}`,
-          ),
-        ),
-      );
-      return `${models[index].name}: rank correlation ${correlation(
-        known.map((p) => p.share),
-        known.map((p) => models[index].iou[p.index]),
-      ).toFixed(2)} over ${known.length} classes`;
-    })
-    .reverse();
-  if (points.length <= 25 && chart.width > 500)
-    spaced(
-      points.map((point) => ({
-        text: point.name,
-        x: chart.atX(point.share) + 8,
-        y: chart.atY(100 * (models[state.a].iou[point.index] ?? 0)),
-      })),
-      chart,
-    );
-  target.append(
-    legend(
-      chosen.map((index, place) => [
-        mark(place, colour(place), 13, 7, ""),
-        models[index].name,
-        index,
-      ]),
-    ),
-  );
-  byId("frequency-note").textContent =
-    `${notes.join("; ")} (Spearman; a description, not a test). Shares are of the ${shareOf}.`;
-}
-
-function correlation(x, y) {
-  const ranks = (values) =>
-    values.map((value) => {
-      const below = values.filter((other) => other < value).length,
-        same = values.filter((other) => other === value).length;
-      return below + (same + 1) / 2;
-    });
-  const rx = ranks(x),
-    ry = ranks(y),
-    middle = (x.length + 1) / 2;
-  let top = 0,
-    left = 0,
-    right = 0;
-  rx.forEach((value, i) => {
-    top += (value - middle) * (ry[i] - middle);
-    left += (value - middle) ** 2;
-    right += (ry[i] - middle) ** 2;
-  });
-  return left && right ? top / Math.sqrt(left * right) : NaN;
-}
-
 // Labels beside points: pushed down where they would lie on each other, dropped where there is no room.
 function spaced(labels, chart) {
   const placed = [];
@@ -248,186 +164,225 @@ function spaced(labels, chart) {
   }
 }
 
-function cost() {
-  const target = byId("cost-chart"),
-    note = byId("cost-note"),
-    key = state.cost;
-  const points = shown()
-    .filter(({ model }) => model.costs[key] > 0)
-    .map(({ model, index }) => ({
-      model,
-      index,
-      x: model.costs[key],
-      y: 100 * model.figures.mean_iou[0],
-    }));
-  if (!points.length) {
-    target.replaceChildren(el("p", {}, "No cost was measured for these models."));
-    note.textContent = "";
-    return;
-  }
-  const title = data.costs.find(([each]) => each === key)[1];
-  const axes = board().axes.filter(
-    (axis) => new Set(board().models.map((model) => model.axes[axis])).size > 1,
+// Draw what is chosen of a chart: each has its series, a colour, a mark, and the index of its model.
+// Return the names on the front; null where there is nothing to draw.
+function draw(target, chart, chosen) {
+  const drawn = chosen.map((each) => ({
+    ...each,
+    series: each.series.map((series) => ({ ...series, points: pointsOf(chart, series) })),
+  }));
+  const every = drawn.flatMap(({ name, series }) =>
+    series.flatMap(({ points }) => points.map((point) => ({ ...point, name }))),
   );
-  const values = (axis) => [...new Set(board().models.map((model) => model.axes[axis]))];
-  const [hue, shape] = [axes[0], axes[1]];
-  const front = [...points]
-    .sort((one, two) => one.x - two.x || two.y - one.y)
-    .filter((point, i, sorted) => sorted.slice(0, i).every((other) => other.y < point.y));
-  const chart = frame(target, {
-    x: { ...logRange(points.map((point) => point.x)), title: `${title} (log)` },
-    y: {
-      ...range(points.flatMap(({ model }) => [model.low, model.high])),
-      title: "mean IoU, per cent",
-    },
-    label: `Mean IoU against ${title} of ${points.length} models; ${board().title}. Not beaten at their cost: ${front.map((point) => point.model.name).join(", ")}`,
+  if (!every.length) return null;
+  const low = every.map((point) => point.low),
+    high = every.map((point) => point.high);
+  const front = chart.front ? frontOf(every) : [];
+  const beaten = chart.front ? `. Not beaten at their cost: ${namesOf(front)}` : "";
+  const box = frame(target, {
+    x: ends(
+      chart.x,
+      every.map((point) => point.x),
+    ),
+    y: ends(chart.y, [...low, ...high]),
+    label: `${chart.label}: ${chosen.map(({ name }) => name).join(", ")}${beaten}`,
   });
-  const steps = front
-    .map(
-      (point, i) =>
-        `${i ? `H${chart.atX(point.x)}V${chart.atY(point.y)}` : `M${chart.atX(point.x)} ${chart.atY(point.y)}`}`,
-    )
-    .join("");
-  chart.node.append(
-    svg("path", { class: "front", d: steps + `H${chart.width - chart.box.right}` }),
-  );
-  const look = (model) => [
-    shape ? values(shape).indexOf(model.axes[shape]) : 0,
-    hue ? colour(values(hue).indexOf(model.axes[hue])) : colour(0),
-  ];
-  for (const { model, x, y, index } of points) {
-    chart.node.append(
-      svg("line", {
-        x1: chart.atX(x),
-        x2: chart.atX(x),
-        y1: chart.atY(model.low),
-        y2: chart.atY(model.high),
-        stroke: look(model)[1],
-        "stroke-width": 1.5,
-      }),
-    );
-    const point = mark(
-      ...look(model),
-      chart.atX(x),
-      chart.atY(y),
-      `${model.name}: ${y.toFixed(2)} % [${model.low.toFixed(1)}, ${model.high.toFixed(1)}], ${title} ${amount(x)}`,
-    );
-    point.addEventListener("click", () => openModel(index));
-    chart.node.append(point);
-  }
-  if (points.length <= MOST_LABELS && chart.width > 500)
-    spaced(
-      points.map(({ model, x, y }) => ({
-        text: short(model),
-        x: chart.atX(x) + 8,
-        y: chart.atY(y) - 9,
-      })),
-      chart,
-    );
-  const keys = [];
-  if (hue)
-    values(hue).forEach((value, place) =>
-      keys.push([mark(0, colour(place), 13, 7, ""), value || "–"]),
-    );
-  if (shape)
-    values(shape).forEach((value, place) =>
-      keys.push([mark(place, "var(--faint)", 13, 7, ""), value || "–"]),
-    );
-  target.append(legend(keys));
-  const measured =
-    key !== "peak_memory_mib"
-      ? ""
-      : ` Measured on ${[...new Set(points.flatMap(({ model }) => model.devices))].join(", ") || "an unnamed device"}.`;
-  note.textContent = `Bars are 95 % intervals. The dashed line joins the models that none surpasses at their cost or below: ${front.map((point) => point.model.name).join(", ")}.${measured}`;
+  if (chart.front) drawFront(box, front);
+  for (const each of [...drawn].reverse())
+    for (const series of each.series) drawSeries(box, chart, each, series);
+  label(box, chart, drawn);
+  target.append(legend(keysOf(chart, drawn)));
+  return namesOf(front);
 }
 
-function curves() {
-  const drawn = shown()
-    .slice(0, MOST_CURVES)
-    .map(({ model, index }, place) => ({
-      model,
-      index,
-      place,
-      lines: model.trials.map((trial) => trials[trial]).filter((trial) => trial.loss[0].length),
+// The points of a series that have a place on the axes. A logarithmic axis has none for 0.
+const pointsOf = (chart, series) =>
+  series.y
+    .map((y, place) => ({
+      x: (series.x || chart.xs)[place],
+      y,
+      low: series.low ? series.low[place] : y,
+      high: series.high ? series.high[place] : y,
+      text: chart.labels[place] || "",
     }))
-    .filter(({ lines }) => lines.length);
-  const target = byId("curves-chart"),
-    note = byId("curves-note");
-  if (!drawn.length) {
-    target.replaceChildren(el("p", {}, "No log of a training is on file."));
-    note.textContent = "";
+    .filter(({ x, y }) => y !== null && (x > 0 || !chart.x.log));
+
+// The ends of an axis: its own, else what is drawn with a margin, cut off at its quantile.
+function ends(axis, values) {
+  const found = axis.log ? logRange(values) : range(values, axis.low === undefined ? 0.06 : 0.02);
+  if (axis.clip < 1) {
+    const sorted = [...values].sort((one, two) => one - two);
+    found.low = Math.min(0, sorted[0]);
+    found.high = 1.05 * sorted[Math.floor(axis.clip * (sorted.length - 1))] || 1;
+  }
+  return {
+    ...found,
+    low: axis.low ?? found.low,
+    high: axis.high ?? found.high,
+    title: axis.title + (axis.log ? " (log)" : ""),
+  };
+}
+
+// The points that none reaches at their x or below.
+const frontOf = (points) =>
+  [...points]
+    .sort((one, two) => one.x - two.x || two.y - one.y)
+    .filter((point, place, sorted) => sorted.slice(0, place).every((other) => other.y < point.y));
+const namesOf = (points) => points.map(({ name }) => name).join(", ");
+
+function drawFront(box, front) {
+  const steps = front.map(({ x, y }, place) =>
+    place ? `H${box.atX(x)}V${box.atY(y)}` : `M${box.atX(x)} ${box.atY(y)}`,
+  );
+  const d = steps.join("") + `H${box.width - box.box.right}`;
+  box.node.append(svg("path", { class: "front", d }));
+}
+
+function drawSeries(box, chart, { colour: hue, mark: shape, name, index }, series) {
+  const atY = (y) => box.atY(Math.min(y, box.top));
+  const whose = [name, series.name === name ? "" : series.name].filter(Boolean).join(", ");
+  if (series.line) {
+    const d = series.points.map(
+      ({ x, y }, place) => `${place ? "L" : "M"}${box.atX(x).toFixed(1)} ${atY(y).toFixed(1)}`,
+    );
+    const look = {
+      d: d.join(""),
+      fill: "none",
+      stroke: colour(hue),
+      "stroke-width": 1.4,
+      "stroke-dasharray": DASHES[shape % 6],
+      opacity: 0.85,
+    };
+    box.node.append(svg("path", look, svg("title", {}, whose)));
     return;
   }
-  const every = drawn.flatMap(({ lines }) => lines);
-  const losses = every
-    .flatMap((trial) => [...trial.loss[1], ...trial.validation[1]])
-    .sort((x, y) => x - y);
-  const high = losses[Math.floor(0.995 * (losses.length - 1))];
-  const chart = frame(target, {
-    x: {
-      low: 0,
-      high: 1.02 * Math.max(...every.map((trial) => trial.loss[0].at(-1))),
-      title: "optimizer step",
-    },
-    y: { low: Math.min(0, losses[0]), high: high * 1.05 || 1, title: "loss" },
-    label: `Training and validation loss of ${drawn.map(({ model }) => model.name).join(", ")}`,
-  });
-  const line = ([steps, values]) =>
-    steps
-      .map(
-        (step, i) =>
-          `${i ? "L" : "M"}${chart.atX(step).toFixed(1)} ${chart.atY(Math.min(values[i], high * 1.05)).toFixed(1)}`,
-      )
-      .join("");
-  for (const { model, place, lines } of drawn)
-    for (const trial of lines) {
-      const look = {
-        fill: "none",
-        stroke: colour(place),
-        "stroke-width": 1.4,
-        "stroke-dasharray": DASHES[place],
-      };
-      chart.node.append(
-        svg(
-          "path",
-          { d: line(trial.loss), ...look, opacity: 0.85 },
-          svg("title", {}, `${model.name} seed ${trial.seed}: training`),
-        ),
+  for (const { x, y, low, high, text } of series.points) {
+    const at = box.atX(x);
+    if (low < high)
+      box.node.append(
+        svg("line", {
+          x1: at,
+          x2: at,
+          y1: atY(low),
+          y2: atY(high),
+          stroke: colour(hue),
+          "stroke-width": 1.5,
+        }),
       );
-      trial.validation[0].forEach((step, i) =>
-        chart.node.append(
-          mark(
-            place,
-            colour(place),
-            chart.atX(step),
-            chart.atY(Math.min(trial.validation[1][i], high * 1.05)),
-            `${model.name} seed ${trial.seed}: validation loss ${trial.validation[1][i]} at step ${step}`,
-          ),
-        ),
-      );
-    }
-  target.append(
-    legend(
-      drawn.map(({ model, index, place }) => [
+    const interval = low < high ? ` [${amount(low)}, ${amount(high)}]` : "";
+    const says = `${chart.y.title} ${amount(y)}${interval}, ${chart.x.title} ${amount(x)}`;
+    const point = mark(
+      shape,
+      colour(hue),
+      at,
+      atY(y),
+      `${text ? `${text}: ` : ""}${says}; ${whose}`,
+    );
+    point.addEventListener("click", () => openModel(index));
+    box.node.append(point);
+  }
+}
+
+// Labels: of the first model's points, or of each model where it is one point.
+function label(box, chart, drawn) {
+  const first = chart.labels.length ? drawn.slice(0, 1) : drawn;
+  const labels = first.flatMap(({ series }) =>
+    series.flatMap(({ points, name }) =>
+      points.map(({ x, y, low, text }) => ({
+        text: text || name,
+        x: box.atX(x) + 8,
+        y: box.atY(y) - (low < y ? 9 : 0),
+      })),
+    ),
+  );
+  if (labels.length <= chart.most_labels && box.width > 500) spaced(labels, box);
+}
+
+const keysOf = (chart, drawn) =>
+  chart.keys.length
+    ? chart.keys.map(([hue, shape, text]) => [
+        mark(shape ?? 0, hue === null ? "var(--faint)" : colour(hue), 13, 7, ""),
+        text,
+      ])
+    : drawn.map(({ colour: hue, mark: shape, name, index, series }) => [
         svg(
           "g",
           {},
-          svg("line", {
-            x1: 0,
-            x2: 26,
-            y1: 7,
-            y2: 7,
-            stroke: colour(place),
-            "stroke-width": 2,
-            "stroke-dasharray": DASHES[place],
-          }),
-          mark(place, colour(place), 13, 7, ""),
+          series.some(({ line }) => line)
+            ? svg("line", {
+                x1: 0,
+                x2: 26,
+                y1: 7,
+                y2: 7,
+                stroke: colour(hue),
+                "stroke-width": 2,
+                "stroke-dasharray": DASHES[shape % 6],
+              })
+            : null,
+          mark(shape, colour(hue), 13, 7, ""),
         ),
-        model.name,
+        name,
         index,
-      ]),
-    ),
+      ]);
+
+function say(id, text, otherwise) {
+  byId(`${id}-note`).textContent = text || "";
+  if (!text) byId(`${id}-chart`).replaceChildren(el("p", {}, otherwise));
+}
+
+function frequency() {
+  const chart = board().charts.frequency;
+  const chosen = [...new Set([state.a, state.b])].map((index, place) => ({
+    index,
+    name: board().models[index].name,
+    colour: place,
+    mark: place,
+    series: [chart.series[index]],
+  }));
+  const notes = chosen
+    .map(({ name, series: [{ note }] }) => `${name}: ${note || "no rank correlation"}`)
+    .join("; ");
+  const found = draw(byId("frequency-chart"), chart, chosen);
+  say("frequency", found !== null && `${notes}. ${chart.reading}`, "No class has labelled pixels.");
+}
+
+function cost() {
+  const chart = board().charts.costs[state.cost];
+  const chosen = shown().map(({ model, index }) => {
+    const series = chart ? chart.series[index] : { y: [] };
+    const { colour: hue = 0, mark: shape = 0 } = series;
+    return { index, name: model.name, colour: hue, mark: shape, series: [series], model };
+  });
+  const front = chart ? draw(byId("cost-chart"), chart, chosen) : null;
+  const devices = [...new Set(chosen.flatMap(({ model }) => model.devices))].join(", ");
+  const where =
+    state.cost === "peak_memory_mib" ? ` Measured on ${devices || "an unnamed device"}.` : "";
+  say(
+    "cost",
+    front !== null && `${chart.reading}: ${front}.${where}`,
+    "No cost was measured for these models.",
   );
-  const left = shown().length - MOST_CURVES;
-  note.textContent = `Lines are the training loss, symbols the validation loss, one line for each seed; losses above the 99.5th percentile are drawn at the upper edge.${left > 0 ? ` The ${MOST_CURVES} best of ${shown().length} models are drawn; the filters above bring out the others.` : ""}`;
+}
+
+function curves() {
+  const chart = data.curves,
+    most = data.most_curves;
+  const chosen = shown()
+    .slice(0, most)
+    .map(({ model, index }, place) => ({
+      index,
+      name: model.name,
+      colour: place,
+      mark: place,
+      series: model.trials.flatMap((trial) => chart.series.slice(2 * trial, 2 * trial + 2)),
+    }))
+    .filter(({ series }) => series.some(({ y }) => y.length));
+  const found = draw(byId("curves-chart"), chart, chosen);
+  const left = shown().length - most;
+  const more = ` The ${most} best of ${shown().length} models are drawn; the filters above bring out the others.`;
+  say(
+    "curves",
+    found !== null && chart.reading + (left > 0 ? more : ""),
+    "No log of a training is on file.",
+  );
 }

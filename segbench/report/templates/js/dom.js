@@ -4,9 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const boards = data.boards,
   trials = data.trials;
 const state = { board: 0, filters: {}, a: 0, b: 1, cost: "", order: "card" };
-const MOST_COLUMNS = 40,
-  MOST_CURVES = 6,
-  MOST_LABELS = 16;
+const MOST_COLUMNS = 40;
 const DASHES = ["", "7 4", "2 3", "9 3 2 3", "4 2", "12 4"];
 const byId = (id) => document.getElementById(id);
 const all = (selector, from = document) => [...from.querySelectorAll(selector)];

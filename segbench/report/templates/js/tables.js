@@ -60,19 +60,6 @@ function shaded(cell, stops, share) {
   return cell;
 }
 
-// What tells a model from the others of its board, short enough for a chart.
-function short(model) {
-  const varied = board().axes.filter((axis) =>
-    board().models.some((other) => other.axes[axis] !== model.axes[axis]),
-  );
-  return (
-    varied
-      .map((axis) => model.axes[axis])
-      .filter(Boolean)
-      .join(" ") || model.name
-  );
-}
-
 // A model's name with a line for each axis.
 const lines = (model) =>
   board()
@@ -80,13 +67,18 @@ const lines = (model) =>
     .filter(Boolean)
     .flatMap((value) => [el("span", {}, value), " "]);
 
+// A model's IoU in per cent: that of each class, and their mean.
+const iouOf = (index) => board().charts.classes.columns[index].slice(1);
+const meanOf = (index) => board().charts.classes.columns[index][0];
+
 function classOrder() {
-  const { classes, share } = board(),
+  const { classes } = board(),
+    share = board().charts.frequency.xs,
     first = shown()[0];
   const order = classes.map((_, index) => index);
   if (state.order === "share") order.sort((x, y) => share[y] - share[x]);
   if (state.order === "iou" && first)
-    order.sort((x, y) => (first.model.iou[y] ?? -1) - (first.model.iou[x] ?? -1));
+    order.sort((x, y) => (iouOf(first.index)[y] ?? -1) - (iouOf(first.index)[x] ?? -1));
   return order;
 }
 
@@ -100,8 +92,8 @@ function column(model, index) {
   }
   if (!columns.has(index)) {
     const cell = (value) => {
-      const node = el("td", { "data-model": index }, percent(value, 1));
-      return value === null ? node : shaded(node, CIVIDIS, value);
+      const node = el("td", { "data-model": index }, value === null ? "–" : value.toFixed(1));
+      return value === null ? node : shaded(node, CIVIDIS, value / 100);
     };
     const head = el(
       "th",
@@ -112,7 +104,7 @@ function column(model, index) {
         ...lines(model),
       ),
     );
-    columns.set(index, { head, mean: cell(model.figures.mean_iou[0]), cells: model.iou.map(cell) });
+    columns.set(index, { head, mean: cell(meanOf(index)), cells: iouOf(index).map(cell) });
   }
   return columns.get(index);
 }
@@ -143,7 +135,7 @@ function heat() {
     if (cell) openModel(Number(cell.dataset.model));
   });
   byId("heat-caption").textContent =
-    `IoU in per cent, mean over seeds; ${board().title}. Dark is low, bright is high. A click shows the model's trials.`;
+    `${board().charts.classes.label}. Dark is low, bright is high. A click shows the model's trials.`;
   byId("heat").replaceChildren(
     el("table", { class: "heat", "aria-describedby": "heat-caption" }, el("thead", {}, head), body),
   );
@@ -161,13 +153,12 @@ function compare() {
 
 function difference() {
   const { models, classes } = board(),
-    a = models[state.a],
-    b = models[state.b];
+    a = iouOf(state.a),
+    b = iouOf(state.b);
   const rows = classes
     .map((name, index) => ({
       name,
-      gap:
-        a.iou[index] === null || b.iou[index] === null ? null : 100 * (a.iou[index] - b.iou[index]),
+      gap: a[index] === null || b[index] === null ? null : a[index] - b[index],
     }))
     .filter(({ gap }) => gap !== null)
     .sort((x, y) => y.gap - x.gap);
@@ -221,7 +212,7 @@ function difference() {
   );
   const wins = rows.filter(({ gap }) => gap > 0).length;
   byId("difference-note").textContent =
-    `A is ${a.name}, B is ${b.name}. A is higher on ${wins} of ${rows.length} classes. Means over seeds, without intervals.`;
+    `A is ${models[state.a].name}, B is ${models[state.b].name}. A is higher on ${wins} of ${rows.length} classes. In ${board().charts.difference.title}, without intervals.`;
 }
 
 function confusion() {
@@ -229,8 +220,8 @@ function confusion() {
   const place = Number(byId("confusion-seed").value),
     { rows } = model.confusions[place];
   const names = model.confusions[place].names || board().classes;
-  const outside = rows.some((row) => row[names.length] > 0);
-  const columns = outside ? [...names, "no class"] : names;
+  const { label, least } = board().charts.confusion;
+  const columns = rows[0].length > names.length ? [...names, "no class"] : names;
   const turned = columns.length > 7;
   const head = el(
     "tr",
@@ -250,14 +241,14 @@ function confusion() {
         const cell = el(
           "td",
           { title: `${names[index]} taken for ${name}: ${percent(share, 1)} %` },
-          share >= 0.005 ? percent(share, 0) : "",
+          100 * share >= least ? percent(share, 0) : "",
         );
         return shaded(cell, CIVIDIS, share);
       }),
     );
   });
   byId("confusion-caption").textContent =
-    `Per cent of each class's labelled pixels, by what they were taken for; ${model.name}, seed ${seedOf(model, place)}, ${board().title}.`;
+    `${label}; ${model.name}, seed ${seedOf(model, place)}, ${board().title}.`;
   byId("confusion-table").replaceChildren(
     el(
       "table",
