@@ -17,7 +17,7 @@ from segbench.metrics import values_of
 from segbench.metrics.arrays import counts_of_arrays
 from segbench.metrics.counts import AbsentClass, Counts, per_class_iou
 from segbench.runs.table import load_results
-from segbench.statistics.pairwise import Comparison, compare_two
+from segbench.statistics.pairwise import Comparison, Population, compare_two
 
 if TYPE_CHECKING:
     from segbench.models.segmenter import Segmenter
@@ -178,11 +178,19 @@ Side = Counts | Scores
 
 
 def compare(
-    left: Side | Sequence[Side], right: Side | Sequence[Side], *, metric: str = "mean_iou"
+    left: Side | Sequence[Side],
+    right: Side | Sequence[Side],
+    *,
+    metric: str = "mean_iou",
+    groups: Sequence[str] = (),
+    on: Population = "new_images",
 ) -> Comparison:
     """Return how two models differ on the same images, or two methods with a result for each seed.
 
-    The difference is left minus right, in points, with its 95 % interval and a two-sided p.
+    The difference is left minus right, in percentage points, with its 95 % confidence interval and a
+    two-sided p. groups: the name of each image's group (its drive, its patient), in the order of the
+    first result's images, where images are not independent. on: which images p and the interval speak
+    of, new ones like these or these very ones.
 
     Raises:
         ResultError: the images or the classes differ, or there is one image.
@@ -196,6 +204,8 @@ def compare(
         scores[0].class_names if scores else None,
         metric=metric,
         absent_class=scores[0].absent_class if scores else "skip",
+        groups=groups,
+        on=on,
     )
 
 

@@ -130,6 +130,17 @@ class CompareOptions:
             help="How predictions are scored, e.g. with_background=false. Repeatable.",
         ),
     ] = None
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="Which images belong together: a pattern such as '^(?P<drive>[^_]+)_', or a file of "
+            "names and groups (else as cards and runs say).",
+        ),
+    ] = None
+    on: Annotated[
+        str, typer.Option(help="The images that p speaks of: new_images or these_images.")
+    ] = "new_images"
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = (
         False
     )
@@ -155,7 +166,7 @@ def compare_command(
 ) -> None:
     """Compare two result sets of anybody on the same images: difference, interval, p, each class."""
     from segbench.commands import evaluate as work
-    from segbench.commands.compare import CompareFlags, compare_results
+    from segbench.commands.compare import CompareFlags, compare_results, known_population
     from segbench.files import write_text
     from segbench.report.claims_page import render_comparison
     from segbench.report.comparison_json import comparison_json
@@ -169,6 +180,8 @@ def compare_command(
         metric=compared.metric,
         has_seeds=compared.seeds,
         cards=tuple(places.cards or ()),
+        groups=compared.groups,
+        on=known_population(compared.on),
     )
     with progress_bars() as progress:
         found = compare_results(left, right, asked, places.machine(threads=1), progress)

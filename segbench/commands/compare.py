@@ -17,9 +17,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
+from pydantic import ValidationError
 
 from segbench.commands.evaluate import changed, protocol_of_predictions
 from segbench.errors import CardError, ExperimentError, ResultError
@@ -30,13 +31,14 @@ from segbench.runs.observed import counts_of_evaluation
 from segbench.runs.record import Row, load_rows, load_run
 from segbench.runs.starts import start_name
 from segbench.runs.trial_files import Evaluation
-from segbench.schema.cards import DatasetCard
+from segbench.schema.cards import DatasetCard, Groups
 from segbench.schema.catalog import Catalog
+from segbench.schema.groups import named_groups, read_members
 from segbench.schema.machine import Machine
 from segbench.schema.metric_names import known_metric
 from segbench.schema.protocol import Protocol
 from segbench.schema.sweep import chosen_values
-from segbench.statistics.pairwise import Comparison, compare_two
+from segbench.statistics.pairwise import Comparison, Population, compare_two
 
 Progress = Callable[[str, int, int], None]  # (what, done, of)
 
@@ -46,7 +48,9 @@ class CompareFlags:
     """What the flags of `segbench compare` say.
 
     encoding: label, index or a mapping file. settings and split: how predictions are scored.
-    protocol_name: which of a trial's or run's protocols.
+    protocol_name: which of a trial's or run's protocols. groups: which images belong together, as a
+    pattern with a named part or a file of names and groups; else as cards and runs say. on: the images
+    that p and the interval speak of; where images come from too few groups it is best `these_images`.
     """
 
     dataset: str | None = None
@@ -57,6 +61,8 @@ class CompareFlags:
     metric: str = "mean_iou"
     has_seeds: bool = False
     cards: tuple[Path, ...] = ()
+    groups: str | None = None
+    on: Population = "new_images"
 
     @property
     def protocol(self) -> Protocol:
@@ -75,7 +81,8 @@ class _Seed(NamedTuple):
     """One seed of a side.
 
     training: names its weights, where that is known. start: what they were trained from, where that
-    is known. note: what a reader must know of it.
+    is known. note: what a reader must know of it. groups: which images belong together, where that is
+    known.
     """
 
     counts: Counts
@@ -85,6 +92,7 @@ class _Seed(NamedTuple):
     training: str = ""
     start: str = ""
     note: str = ""
+    groups: Groups | None = None
 
 
 def compare_results(
@@ -93,7 +101,7 @@ def compare_results(
     """Return how two result sets differ on the same images.
 
     Raises:
-        CardError: no such data set.
+        CardError: no such data set, or an image is in no group.
         DataError: a folder does not hold one prediction for each image.
         ExperimentError: a side is none of the forms above, or a flag is missing or wrong.
         ResultError: damaged counts; other images or classes on one side than on the other.
@@ -103,6 +111,7 @@ def compare_results(
     except (ValueError, CardError) as error:
         raise ExperimentError(f"--metric {asked.metric}: {error}") from error
     plain = asked.protocol  # says at once what is wrong with a flag
+    said_groups = None if asked.groups is None else _said_groups(asked.groups)
     card = None if asked.dataset is None else Catalog.on_path(asked.cards).dataset(asked.dataset)
     sides = [_side(text, asked, card, machine, progress) for text in (left, right)]
     if metric.needs_boundary:
@@ -114,6 +123,8 @@ def compare_results(
     trainings = [[seed.training for seed in side] for side in sides]
     shared = trainings[0] == trainings[1] and all(trainings[0])
     rule = first.protocol.absent_class if first.protocol else plain.absent_class
+    known = (seed.groups for side in sides for seed in side if seed.groups is not None)
+    groups = said_groups or next(known, None)
     comparison = compare_two(
         [seed.counts for seed in sides[0]],
         [seed.counts for seed in sides[1]],
@@ -122,8 +133,37 @@ def compare_results(
         absent_class=rule,
         class_indices=first.class_indices,
         paired=shared,
+        groups=() if groups is None else named_groups(groups, first.counts.names, of="compare"),
+        on=asked.on,
     )
-    return Compared(comparison, tuple(_notes(sides, protocols, shared)))
+    notes = _notes(sides, protocols, shared)
+    if comparison.question == "groups" and comparison.other is not None:
+        notes.append("`--on these_images` asks of these very images.")
+    return Compared(comparison, tuple(notes))
+
+
+def known_population(text: str) -> Population:
+    """Return what --on says; ExperimentError where it says something else."""
+    for population in get_args(Population):
+        if text == population:
+            return population
+    raise ExperimentError(f"--on {text}: expected {' or '.join(get_args(Population))}")
+
+
+def _said_groups(text: str) -> Groups:
+    """Return what --groups says: a pattern with a named part, else a file.
+
+    Raises:
+        CardError: the file cannot be read or is not clear.
+        ExperimentError: the pattern is none.
+    """
+    if "(?P<" not in text:
+        return Groups(file=Path(text).name, members=read_members(Path(text)))
+    try:
+        return Groups(pattern=text)
+    except ValidationError as error:
+        told = "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
+        raise ExperimentError(f"--groups: {told}") from error
 
 
 def _check_boundaries(metric: str, sides: Mapping[str, Sequence[_Seed]]) -> None:
@@ -223,7 +263,7 @@ def _one(
         lambda done, of: progress(shown, done, of),
     )
     seed = _seed(found.scored.counts.as_counts(), found.scored.evaluation)
-    return seed._replace(note="; ".join(found.remarks(shown)))
+    return seed._replace(note="; ".join(found.remarks(shown)), groups=card.groups)
 
 
 def _of_file(path: Path, asked: CompareFlags, card: DatasetCard | None) -> _Seed:
@@ -238,7 +278,7 @@ def _of_file(path: Path, asked: CompareFlags, card: DatasetCard | None) -> _Seed
             None,
         )  # fmt: skip
         if found is not None:
-            return _seed(counts, found)
+            return _seed(counts, found)._replace(groups=card and card.groups)
     if card is None:
         return _Seed(counts)
     if card.num_classes != counts.tp.shape[1]:
@@ -247,7 +287,7 @@ def _of_file(path: Path, asked: CompareFlags, card: DatasetCard | None) -> _Seed
         )
     counts = replace(counts, foreground=foreground_of(card.seen_background))
     indices = trial_files.scored_classes(card, asked.protocol)
-    return _Seed(counts, None, card.class_names, indices)
+    return _Seed(counts, None, card.class_names, indices, groups=card.groups)
 
 
 def _foreign_counts(path: Path) -> Counts | None:
@@ -296,7 +336,9 @@ def _of_trial(workdir: Path, asked: CompareFlags) -> _Seed:
     evaluation = found[name]
     stored = trial_files.load_counts(trial_files.counts_path(workdir, evaluation.protocol))
     return _seed(stored.as_counts(), evaluation)._replace(
-        training=trial.id(), start=start_name(workdir)
+        training=trial.id(),
+        start=start_name(workdir),
+        groups=evaluation.protocol.scored_card(trial.dataset).groups,
     )
 
 
@@ -323,7 +365,9 @@ def _cells_of_run(folder: Path, selector: str, asked: CompareFlags) -> list[_See
     done = [row for row in rows if row.is_done and name in row.evaluations]
     if not done:
         raise ResultError(f"{folder}:{selector}: none of its trials is done under {name}")
-    return [_of_row(folder, row, name) for row in done]
+    noted = record.groups.get(record.protocols[name].scored_name(done[0].cell.axes["dataset"]))
+    groups = noted and noted.groups
+    return [_of_row(folder, row, name)._replace(groups=groups) for row in done]
 
 
 def _of_row(folder: Path, row: Row, name: str) -> _Seed:

@@ -7,7 +7,7 @@ Knows nothing of how anything is drawn.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from segbench.runs.trial_files import Evaluation
 from segbench.schema.base import matches
 from segbench.schema.experiment import Published
 from segbench.schema.protocol import Protocol
-from segbench.statistics.inference import MIN_SEEDS
+from segbench.statistics.inference import MIN_GROUPS, MIN_SEEDS, groups_in_words
 from segbench.statistics.observations import Observation
 from segbench.statistics.pairwise import Comparison, compare_two
 from segbench.statistics.power import ALPHA
@@ -173,7 +173,8 @@ class Board:
     split's labelled pixels. training_share: (C,) of the training split's, where it is on file and
     one data set's. rivals: the next model, and the best one with another backbone.
     duels: backbones against each other with all else alike. num_trained_on: how many of the images
-    a model was trained on; the most, where models had other training images.
+    a model was trained on; the most, where models had other training images. groups_note: what a reader
+    must know of images that come in groups, empty where they are independent.
     """
 
     protocol: Protocol
@@ -186,6 +187,7 @@ class Board:
     label_share: tuple[float, ...]
     training_share: tuple[float, ...] | None
     num_trained_on: int
+    groups_note: str
     rivals: tuple[Rival, ...]
     duels: tuple[Duel, ...]
 
@@ -225,8 +227,8 @@ class Board:
     @property
     def reading_note(self) -> str:
         """How figures, places and letters are to be read on this board."""
-        told = (self._seen_note, self._lacking_note, self._code_note, self._order_note)
-        return "".join((*told, self._blank_note))
+        told = (self._seen_note, self._lacking_note, self._code_note, self.groups_note)
+        return "".join((*told, self._order_note, self._blank_note))
 
     @property
     def _lacking_note(self) -> str:
@@ -381,6 +383,7 @@ def _external_entries(
 
 
 def _board(record: RunRecord, name: str, protocol: Protocol, entries: Sequence[_Entry]) -> Board:
+    dataset = protocol.scored_name(entries[0].axes["dataset"])
     measured: list[list[Observation]] = []
     confusions: list[tuple[Confusion, ...]] = []
     for entry in entries:
@@ -388,10 +391,14 @@ def _board(record: RunRecord, name: str, protocol: Protocol, entries: Sequence[_
             trial_files.load_counts(trial_files.counts_path(folder, evaluation.protocol))
             for folder, evaluation in zip(entry.folders, entry.evaluations, strict=True)
         ]
+        groups = record.groups_of(dataset, stored[0].names)
         measured.append(
             [
-                _observation(
-                    entry.axes, name, evaluation, counts.as_counts(evaluation.background), seed
+                replace(
+                    _observation(
+                        entry.axes, name, evaluation, counts.as_counts(evaluation.background), seed
+                    ),
+                    groups=groups,
                 )
                 for seed, (evaluation, counts) in enumerate(
                     zip(entry.evaluations, stored, strict=True)
@@ -415,7 +422,7 @@ def _board(record: RunRecord, name: str, protocol: Protocol, entries: Sequence[_
     return Board(
         protocol=protocol,
         protocol_name=name,
-        dataset=protocol.scored_name(entries[0].axes["dataset"]),
+        dataset=dataset,
         telling_axes=telling,
         class_names=evaluation.class_names,
         num_images=evaluation.num_images,
@@ -423,6 +430,7 @@ def _board(record: RunRecord, name: str, protocol: Protocol, entries: Sequence[_
         label_share=_shares(measured[0][0].counts.sums.label),
         training_share=_training_share(entries) if len(trained) < 2 else None,
         num_trained_on=_num_trained_on(record, protocol, entries),
+        groups_note=_groups_note(record, protocol, dataset, measured[0][0]),
         rivals=tuple(_rivals(order, models, measured, ranking)),
         duels=tuple(_duels(order, models, ranking)),
     )
@@ -440,6 +448,15 @@ def _observation(
         absent_class=evaluation.protocol.absent_class,
         class_indices=evaluation.scored_classes,
     )
+
+
+def _groups_note(record: RunRecord, protocol: Protocol, dataset: str, scored: Observation) -> str:
+    if not scored.groups:
+        return ""
+    noted = record.groups[dataset].in_words(protocol.split, trained=record.experiment.train.split)
+    groups, images = len(set(scored.groups)), len(scored.groups)
+    here = " Places, intervals and letters speak of these very images." * (groups < MIN_GROUPS)
+    return f"{noted} {groups_in_words(groups, images)}{here} ".lstrip()
 
 
 def _num_trained_on(record: RunRecord, protocol: Protocol, entries: Sequence[_Entry]) -> int:
@@ -555,6 +572,8 @@ def _rivals(
             one[0].class_names,
             absent_class=one[0].absent_class,
             class_indices=one[0].class_indices,
+            groups=one[0].groups,
+            on="new_images" if ranking.is_of_new_images else "these_images",
         )
         yield Rival(models[index], comparison, bool(ranking.decided[leader, index]))
 

@@ -72,7 +72,27 @@ def origin_in_words(record: RunRecord) -> list[str]:
         "`segbench report`; a run that was narrowed by flags speaks of what was run and no more.",
         f"Scored by {'; '.join(planned)}.",
         *([added] if told else []),
+        *_groups_in_words(record),
         *(f"**{warning}**" for warning in record.claim_warnings),
+    ]
+
+
+def _groups_in_words(record: RunRecord) -> list[str]:
+    """Return a sentence for each scored split whose images come in groups."""
+    trained = record.experiment.train.split
+    scored = {
+        (protocol.scored_name(cell.axes["dataset"]), protocol.split): None
+        for protocol in record.experiment.evaluate.values()
+        for cell in record.cells
+    }
+    told = (
+        f"{dataset}: {record.groups[dataset].in_words(split, trained=trained)}"
+        for dataset, split in scored
+        if dataset in record.groups and split in record.groups[dataset].splits
+    )
+    return [
+        f"{sentence} Images of one group are alike and no independent witnesses."
+        for sentence in told
     ]
 
 

@@ -22,18 +22,21 @@ def observations(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> li
     """Return one observation for each done trial and protocol, in the run's order.
 
     Raises:
+        CardError: the groups that the run noted are not those of its images.
         ResultError: a file of counts is damaged.
     """
     starts = starts_of(run_folder, rows)
     return [
         replace(
-            observed(row, name, counts_of_evaluation(run_folder, row, name)),
+            observed(row, name, counts),
             initial_weights=starts[row.cell.trial_id].name,
+            groups=record.groups_of(protocol.scored_name(row.cell.axes["dataset"]), counts.names),
         )
         for row in rows
         if row.is_done
-        for name in record.protocols
+        for name, protocol in record.protocols.items()
         if name in row.evaluations
+        for counts in [counts_of_evaluation(run_folder, row, name)]
     ]
 
 

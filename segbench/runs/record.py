@@ -5,7 +5,7 @@ trial id, so that reports are rebuilt from files alone, on any machine. Knows no
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -19,7 +19,7 @@ from segbench.schema.base import Spec
 from segbench.schema.cards import Name, checked_name
 from segbench.schema.claims import Claim
 from segbench.schema.experiment import Experiment
-from segbench.schema.groups import NotedGroups
+from segbench.schema.groups import NotedGroups, named_groups
 from segbench.schema.protocol import Protocol
 from segbench.schema.searched import Tuned
 from segbench.schema.sweep import Plan
@@ -190,6 +190,15 @@ class RunRecord(Spec):
             if protocol.digest() not in digests
         }
         return {**asked, **added}
+
+    def groups_of(self, dataset: str, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the group of each image of a data set, none where they are independent.
+
+        Raises:
+            CardError: what was noted gives an image no group.
+        """
+        noted = self.groups.get(dataset)
+        return () if noted is None else named_groups(noted.groups, names, of=dataset)
 
     @property
     def axis_names(self) -> tuple[str, ...]:

@@ -39,6 +39,22 @@ class NotedGroups(Spec):
     groups: Groups
     splits: dict[str, GroupedSplit] = {}
 
+    def in_words(self, split: str, *, trained: str = "train") -> str:
+        """Return of what groups a split's images are, and which of these were trained on; or nothing."""
+        part = self.splits.get(split)
+        if part is None:
+            return ""
+        told = f"The {part.num_images} images of {split} are of {counted_groups(part.num_groups, self.groups.noun)}"
+        in_training = (
+            {} if split == trained or trained not in self.splits else self.splits[trained].sizes
+        )
+        shared = [group for group in part.sizes if group in in_training]
+        if not shared:
+            return f"{told}."
+        images = sum(in_training[group] for group in shared)
+        which = "which" if part.num_groups == 1 else f"of which {len(shared)}"
+        return f"{told}, {which} {'has' if len(shared) == 1 else 'have'} {images} images in {trained} too."
+
 
 def groups_of(card: DatasetCard, names: Sequence[str]) -> tuple[str, ...] | None:
     """Return the group of each image, in the order of the names; None where the card has no groups.

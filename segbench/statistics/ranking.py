@@ -2,21 +2,34 @@
 
 A pair of models is decided when the test of claims (seeds and images together, corrected over all
 pairs by Holm) says so; with fewer than four seeds on a side it is not, however far apart they are.
+Where images come from too few groups to tell of new ones, models of several seeds are ranked on the
+very images that were scored.
 Models that share a letter are not told apart (compact letter display).
 Knows nothing of files or of how a ranking is drawn.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.statistics.inference import MIN_SEEDS, SeedSample, Term, estimate, holm, tails
+from segbench.statistics.inference import (
+    MIN_GROUPS,
+    MIN_SEEDS,
+    Estimate,
+    SeedSample,
+    Term,
+    estimate,
+    holm,
+    tails,
+)
 from segbench.statistics.observations import Observation, scored
 from segbench.statistics.power import ALPHA
 from segbench.statistics.samples import sample_of
 
+Varying = Literal["seeds and images", "images alone", "seeds"]
 _MOST_GROUPS = 52  # of models that are not told apart: a to z, twice
 
 
@@ -24,7 +37,8 @@ _MOST_GROUPS = 52  # of models that are not told apart: a to z, twice
 class Standing:
     """A model among the others of its ranking; per cent.
 
-    low, high: 95 % interval over new seeds and new images, with one seed over new images alone.
+    low, high: 95 % interval over what `varies`: new seeds and new images, with one seed new images
+    alone, and new seeds where the images come from too few groups to tell of new ones.
     first, last: the places that it may have, as far as pairs are decided. letters: empty where it
     has too few seeds for any decision, or where the table has too many groups.
     """
@@ -36,24 +50,24 @@ class Standing:
     first: int
     last: int
     letters: str
+    varies: Varying = "seeds and images"
 
     @property
     def place(self) -> str:
         """The places that it may have, in words."""
         return str(self.first) if self.first == self.last else f"{self.first}\u2013{self.last}"
 
-    @property
-    def varies(self) -> str:
-        """What the interval covers, in words."""
-        return "images alone" if self.num_seeds == 1 else "seeds and images"
-
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Standings in the order of the models given. decided[i, j]: i is shown to be above j."""
+    """Standings in the order of the models given.
+
+    decided[i, j]: i is shown to be above j. is_of_new_images: whether that speaks of new images.
+    """
 
     standings: tuple[Standing, ...]
     decided: NDArray[np.bool_]
+    is_of_new_images: bool = True
 
 
 def ranking_of(models: Sequence[Sequence[Observation]]) -> Ranking:
@@ -68,9 +82,12 @@ def ranking_of(models: Sequence[Sequence[Observation]]) -> Ranking:
     decided = decided_pairs(samples)
     means = [float(sample.values.mean()) for sample in samples]
     letters = letters_of(means, decided | decided.T)
+    groups = {name for model in models[:1] for name in model[0].groups}
+    is_of_new_images = not groups or len(groups) >= MIN_GROUPS
+    several: Varying = "seeds and images" if is_of_new_images else "seeds"
     standings = []
     for index, sample in enumerate(samples):
-        low, high = estimate((Term(1.0, sample, "own"),)).interval()
+        low, high = _asked((Term(1.0, sample, "own"),)).interval()
         num_seeds = len(sample.values)
         standings.append(
             Standing(
@@ -81,9 +98,16 @@ def ranking_of(models: Sequence[Sequence[Observation]]) -> Ranking:
                 first=1 + int(decided[:, index].sum()),
                 last=len(samples) - int(decided[index].sum()),
                 letters=letters[index] if num_seeds >= MIN_SEEDS else "",
+                varies="images alone" if num_seeds == 1 else several,
             )
         )
-    return Ranking(tuple(standings), decided)
+    return Ranking(tuple(standings), decided, is_of_new_images)
+
+
+def _asked(terms: Sequence[Term]) -> Estimate:
+    """Return the effect with its error on new images, on these where they tell nothing of new ones."""
+    found = estimate(terms)
+    return found if found.speaks_of_new_images or found.seeds == 1 else found.on_these_images()
 
 
 def decided_pairs(samples: Sequence[SeedSample]) -> NDArray[np.bool_]:
@@ -97,7 +121,7 @@ def decided_pairs(samples: Sequence[SeedSample]) -> NDArray[np.bool_]:
     p_values, signs = [], []
     for left, right in pairs:
         terms = (Term(1.0, samples[left], "left"), Term(-1.0, samples[right], "right"))
-        result = estimate(terms)
+        result = _asked(terms)
         p_values.append(min(1.0, 2 * min(tails(result, 0.0))))
         signs.append(result.effect > 0)
     decided = np.zeros((len(samples), len(samples)), dtype=bool)

@@ -245,3 +245,73 @@ def test_other_images_are_not_compared(made):
     code, said = compare(few, few, "--protocol", "native", "--metric", "mean_uoi")
     assert code == 2
     assert "did you mean 'mean_iou'?" in said
+
+
+def drives(folder, groups, images, *, gap=0.0):
+    """Write counts of two methods, four seeds each, on images of several drives; return their folders."""
+    names = [f"d{group}_{index:03d}" for group in range(groups) for index in range(images)]
+    hard = np.repeat(np.random.default_rng(1).normal(0, 0.1, groups), images)
+    for number, method in enumerate(("a", "b")):
+        own = np.repeat(np.random.default_rng(2 + number).normal(0, 0.05, groups), images)
+        for seed in range(4):
+            rng = np.random.default_rng([number, seed])
+            share = 0.6 + hard + own + gap * (1 - number) + rng.normal(0, 0.01)
+            label = np.full((len(names), 2), 1000)
+            tp = rng.binomial(label, np.clip(share, 0.01, 0.99)[:, None])
+            path = folder / method / f"{seed}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(
+                path, names=np.array(names), tp=tp, label=label, pred=tp + (label - tp)[:, ::-1]
+            )
+    return folder / "a", folder / "b"
+
+
+def as_json(*words):
+    done = invoked("compare", *words, "--seeds", "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_groups_widen_the_interval_as_a_pattern_or_as_a_file(tmp_path, write):
+    sides = drives(tmp_path, groups=12, images=8)
+    pattern = "^(?P<drive>[^_]+)_"
+    plain, grouped = as_json(*sides), as_json(*sides, "--groups", pattern)
+    assert (plain["num_groups"], grouped["num_groups"]) == (None, 12)
+    assert grouped["high"] - grouped["low"] > 1.3 * (plain["high"] - plain["low"])
+    lines = (f"d{group}_{index:03d} d{group}\n" for group in range(12) for index in range(8))
+    file = write("groups.txt", "".join(lines))
+    from_file = as_json(*sides, "--groups", file)
+    assert [from_file[key] for key in ("low", "high", "p")] == [
+        grouped[key] for key in ("low", "high", "p")
+    ]
+    _, said = compare(*sides, "--seeds", "--groups", pattern)
+    assert "come from 12 groups and count as so many" in said
+
+
+def test_four_groups_say_nothing_of_new_images_and_something_of_these(tmp_path):
+    sides = drives(tmp_path, groups=4, images=20, gap=0.2)
+    few = ("--groups", "^(?P<drive>[^_]+)_")
+    _, said = compare(*sides, "--seeds", *few)
+    assert "fewer than 5 do not show how groups differ" in said
+    assert "Question answered: none on new images" in said
+    assert "`--on these_images` asks of these very images." in said
+    assert as_json(*sides, *few)["p"] == 1
+    here = as_json(*sides, *few, "--on", "these_images")
+    assert here["p"] < 0.001
+    assert here["low"] > 10
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--groups", "(?P<a>x)(?P<b>y)"), "--groups: expected one named part"),
+        (("--groups", "(?P<drive>q)"), "gives no drive for 8 of 8 images"),
+        (("--groups", "nowhere.txt"), "the groups of images cannot be read"),
+        (("--on", "all"), "--on all: expected new_images or these_images"),
+    ],
+)
+def test_groups_and_populations_that_are_none_are_refused(tmp_path, words, told):
+    sides = drives(tmp_path, groups=2, images=4)
+    code, said = compare(*sides, "--seeds", *words)
+    assert code == 2
+    assert told in said
