@@ -192,6 +192,13 @@ def test_what_a_run_looks_at_before_it_starts_loads_no_torch(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_worker_loads_what_takes_seconds_when_it_is_used():
+    late = ("torchvision", "datasets", "tensorboard", "torch._dynamo", "matplotlib", "scipy")
+    code = f"import sys, segbench.work.worker; print([m for m in {late!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
 def test_every_module_says_its_job_in_its_first_line():
     for name, path in modules():
         docstring = ast.get_docstring(ast.parse(path.read_text()))

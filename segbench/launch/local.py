@@ -106,8 +106,9 @@ class _Pool:
         self.free = deque(slots(work.launch))
         self.running: list[_Running] = []
         self.context = multiprocessing.get_context("forkserver")
-        # `datasets` takes half a second of its own, which each trial's process would spend again
-        self.context.set_forkserver_preload(["segbench.work.worker", "datasets"])
+        # these take half a second and two of their own, which each trial's process would spend again
+        preloaded = ["segbench.work.worker", "datasets", "torchvision.models"]
+        self.context.set_forkserver_preload(preloaded)
         with _ignored(signal.SIGTERM, signal.SIGUSR2):  # a cluster sends them to all processes
             forkserver.ensure_running()
 

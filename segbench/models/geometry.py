@@ -8,13 +8,13 @@ must agree. Knows nothing of cards or heads.
 
 import itertools
 import operator
+import sys
 from collections.abc import Container, Iterable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
-from torchvision.ops import StochasticDepth
 
 from segbench.errors import CardError
 
@@ -232,7 +232,7 @@ _AVG_POOL = (
     ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
 )
 
-POINTWISE_MODULES = (
+_POINTWISE_MODULES = (
     nn.BatchNorm2d,
     nn.Dropout,
     nn.Dropout2d,
@@ -248,7 +248,6 @@ POINTWISE_MODULES = (
     nn.ReLU6,
     nn.SiLU,
     nn.Sigmoid,
-    StochasticDepth,
 )
 _POINTWISE_FUNCTIONS = {
     *(F.relu, F.relu6, F.silu, F.gelu, F.hardswish, F.dropout, F.leaky_relu, torch.relu),
@@ -274,6 +273,20 @@ _POINTWISE_METHODS = {
     *("add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg", "abs", "exp", "clone"),
     *("relu", "relu_", "sigmoid", "tanh", "clamp", "contiguous", "float", "pow"),
 }
+
+
+def is_pointwise(layer: nn.Module | None) -> bool:
+    """Return whether the layer is known to make each feature of that feature alone, in place."""
+    return isinstance(layer, _POINTWISE_MODULES) or drops_blocks(layer)
+
+
+def drops_blocks(layer: nn.Module | None) -> bool:
+    """Return whether the layer is torchvision's StochasticDepth.
+
+    Who has such a layer has loaded torchvision, which takes two seconds that other trunks do without.
+    """
+    operators = sys.modules.get("torchvision.ops")
+    return operators is not None and isinstance(layer, operators.StochasticDepth)
 
 
 def _walk(trunk: fx.GraphModule, axis: int) -> dict[fx.Node, Coordinates | None]:
@@ -303,7 +316,7 @@ def _coordinates(
     if node.target is F.pad and here:
         padding: Any = node.args[1]
         return here.shifted(-padding[2 * (1 - axis)])
-    if isinstance(layer, POINTWISE_MODULES) or node.target in _POINTWISE_FUNCTIONS:
+    if is_pointwise(layer) or node.target in _POINTWISE_FUNCTIONS:
         return here
     if node.op == "call_method" and node.target in _POINTWISE_METHODS:
         return here

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from segbench.models.geometry import POINTWISE_MODULES
+from segbench.models.geometry import is_pointwise
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -28,9 +28,5 @@ def hollow(network: Network) -> Network:
         )
         for tensor in tensors
     }
-    memo |= {
-        id(layer): nn.Identity()
-        for layer in network.modules()
-        if isinstance(layer, POINTWISE_MODULES)
-    }
+    memo |= {id(layer): nn.Identity() for layer in network.modules() if is_pointwise(layer)}
     return copy.deepcopy(network, memo)

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 from torch.fx.proxy import TraceError
-from torchvision.models import get_model_builder, list_models
-from torchvision.ops import StochasticDepth
 
 from segbench.code.own import is_built_in, trusted_function
 from segbench.errors import CardError
@@ -197,7 +195,7 @@ def check_not_random(card: BackboneCard, trunk: nn.Module) -> None:
         CardError: names the first layer that draws at random while training.
     """
     for name, layer in trunk.named_modules():
-        is_torchs = isinstance(layer, nn.modules.dropout._DropoutNd | StochasticDepth)
+        is_torchs = isinstance(layer, nn.modules.dropout._DropoutNd) or geometry.drops_blocks(layer)
         drop: float = getattr(layer, "p" if is_torchs else "drop_prob", 0) or 0  # timm's DropPath
         if drop > 0:
             raise CardError(
@@ -211,7 +209,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether `m` stays one node."""
-        return isinstance(m, StochasticDepth) or super().is_leaf_module(m, module_qualified_name)
+        return geometry.drops_blocks(m) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _cut(card: BackboneCard, network: nn.Module, stages: Sequence[Stage]) -> fx.GraphModule:
@@ -278,6 +276,8 @@ def _own_builder(card: BackboneCard, name: str) -> Callable[..., object]:
 
 
 def _torchvision_builder(card: BackboneCard, name: str) -> Callable[..., object]:
+    from torchvision.models import get_model_builder, list_models  # two seconds
+
     try:
         return get_model_builder(name)  # only registered models: no other function of the package
     except ValueError as error:
