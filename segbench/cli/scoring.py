@@ -141,6 +141,16 @@ class CompareOptions:
     on: Annotated[
         str, typer.Option(help="The images that p speaks of: new_images or these_images.")
     ] = "new_images"
+    margin: Annotated[
+        float,
+        typer.Option(help="Test whether A lies above B by more than so many percentage points."),
+    ] = 0.0
+    equivalent: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS", help="Test whether A and B lie within so many percentage points."
+        ),
+    ] = None
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = (
         False
     )
@@ -182,6 +192,8 @@ def compare_command(
         cards=tuple(places.cards or ()),
         groups=compared.groups,
         on=known_population(compared.on),
+        margin=compared.margin,
+        equivalent=compared.equivalent,
     )
     with progress_bars() as progress:
         found = compare_results(left, right, asked, places.machine(threads=1), progress)

@@ -51,6 +51,8 @@ class CompareFlags:
     protocol_name: which of a trial's or run's protocols. groups: which images belong together, as a
     pattern with a named part or a file of names and groups; else as cards and runs say. on: the images
     that p and the interval speak of; where images come from too few groups it is best `these_images`.
+    margin: in percentage points, what left must exceed right by. equivalent: within how many both are
+    asked to lie of each other; one of the two.
     """
 
     dataset: str | None = None
@@ -63,6 +65,8 @@ class CompareFlags:
     cards: tuple[Path, ...] = ()
     groups: str | None = None
     on: Population = "new_images"
+    margin: float = 0.0
+    equivalent: float | None = None
 
     @property
     def protocol(self) -> Protocol:
@@ -111,6 +115,7 @@ def compare_results(
     except (ValueError, CardError) as error:
         raise ExperimentError(f"--metric {asked.metric}: {error}") from error
     plain = asked.protocol  # says at once what is wrong with a flag
+    _check_margins(asked)
     said_groups = None if asked.groups is None else _said_groups(asked.groups)
     card = None if asked.dataset is None else Catalog.on_path(asked.cards).dataset(asked.dataset)
     sides = [_side(text, asked, card, machine, progress) for text in (left, right)]
@@ -135,11 +140,25 @@ def compare_results(
         paired=shared,
         groups=() if groups is None else named_groups(groups, first.counts.names, of="compare"),
         on=asked.on,
+        margin=asked.margin if asked.equivalent is None else asked.equivalent,
+        equivalent=asked.equivalent is not None,
     )
     notes = _notes(sides, protocols, shared)
     if comparison.question == "groups" and comparison.other is not None:
         notes.append("`--on these_images` asks of these very images.")
     return Compared(comparison, tuple(notes))
+
+
+def _check_margins(asked: CompareFlags) -> None:
+    if asked.equivalent is None:
+        return
+    if asked.margin:
+        raise ExperimentError("--margin asks for a difference and --equivalent for none; give one")
+    if not asked.equivalent > 0:
+        raise ExperimentError(
+            f"--equivalent {asked.equivalent:g}: no two methods lie within that; give percentage points "
+            "above 0"
+        )
 
 
 def known_population(text: str) -> Population:

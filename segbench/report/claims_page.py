@@ -80,8 +80,9 @@ def render_comparison(found: Comparison, left: str, right: str, notes: Sequence[
     return (
         f"{one_line(left)} against {one_line(right)}, {found.metric} in per cent, "
         f"{found.num_images} images, {found.seeds[0]} and {found.seeds[1]} seeds\n\n"
-        f"{found.left:.2f} - {found.right:.2f} = {signed_in_short(found.difference)} [{low}, {high}] points"
-        f", {p_equals(found.p)} ({found.test})\n"
+        f"{found.left:.2f} - {found.right:.2f} = {signed_in_short(found.difference)} percentage points, "
+        f"{100 * found.level:g} % confidence interval [{low}, {high}], {p_equals(found.p)} "
+        f"({found.test})\n"
         f"Question answered: {QUESTIONS[found.question]}.\n"
         + "".join(f"{one_line(note)}\n" for note in (*_of_comparison(found), *notes))
         + f"\n{_class_table(found.per_class, _SIDES)}\n"
@@ -90,17 +91,39 @@ def render_comparison(found: Comparison, left: str, right: str, notes: Sequence[
 
 def _of_comparison(found: Comparison) -> Iterator[str]:
     """Yield what a reader of the difference must know, in sentences."""
+    if found.is_equivalence or found.margin:
+        yield _margin_in_words(found)
     if found.num_groups is not None:
         yield groups_in_words(found.num_groups, found.num_images)
     if found.other is not None:
         low, high = map(signed_in_short, found.other)
         images = "these very images" if found.on == "new_images" else "new images like these"
-        yield f"Retrained with new seeds and tested on {images}: [{low}, {high}]."
+        level = f"{100 * found.level:g} % confidence interval"
+        yield f"Retrained with new seeds and tested on {images}: {level} [{low}, {high}]."
     if found.resampled is not None:
         low, high = map(signed_in_short, found.resampled)
         yield f"As a check, by drawing seeds and images at random: [{low}, {high}] on new images."
     if found.lone_classes and found.on == "new_images":
         yield lone_in_words(found.lone_classes)
+
+
+def _margin_in_words(found: Comparison) -> str:
+    """Return what was asked of a margin, what p is against, and what came out."""
+    margin = f"{found.margin:g}"
+    if found.is_equivalence:
+        asked = f"both lie within {margin} percentage points of each other"
+        against = (
+            f"p is against a true difference of {margin} percentage points, by two one-sided tests at "
+            "5 % each; the interval that decides has 90 %"
+        )
+    else:
+        asked = f"left lies above right by more than {margin} percentage points"
+        against = (
+            f"p is against a true difference of {signed_in_short(found.margin)} percentage points"
+        )
+    if found.question in {"few", "groups"}:
+        return f"Asked whether {asked}: not tested, see the question answered; {against}."
+    return f"Asked whether {asked}: {found.outcome}; {against}."
 
 
 def render_plan(planned: Sequence[PlannedClaim], at_last_look: Sequence[PlannedClaim] = ()) -> str:

@@ -15,6 +15,7 @@ from segbench.metrics.metric import Scored
 from segbench.statistics.inference import (
     LEVEL,
     MIN_SEEDS,
+    Estimate,
     Term,
     estimate,
     holm,
@@ -22,10 +23,12 @@ from segbench.statistics.inference import (
     summed_by_group,
     tails,
 )
+from segbench.statistics.power import ALPHA
 from segbench.statistics.resample import resampled_interval
 from segbench.statistics.samples import class_influences, class_ious, group_numbers, sample_of
 
 FEWEST_IMAGES = 3  # with a class: the spread over two cannot be told from none
+Outcome = Literal["supported", "contradicted", "undecided"]
 Population = Literal["new_images", "these_images"]  # that an effect is asked about, with new seeds
 
 
@@ -56,8 +59,10 @@ class ClassDifference:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Left minus right in points. p is two-sided.
+    """Left minus right in percentage points.
 
+    p: two-sided, against a true difference of `margin`; where `is_equivalence`, of two one-sided tests
+    against differences of -margin and +margin, and the interval has 90 %, else 95 % (`level`).
     low, high, p: of new images like these, or of these very images, as `on` says; other: the interval
     of the other population, None where one seed shows no spread. question: `method` from four seeds a
     side, `few` below, `checkpoints` with one, `groups` where too few groups of images tell of new
@@ -83,6 +88,18 @@ class Comparison:
     num_groups: int | None = None
     paired: bool = False
     resampled: tuple[float, float] | None = None
+    margin: float = 0.0
+    is_equivalence: bool = False
+    level: float = LEVEL
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether left lies above right by more than the margin, or within it either way, as asked."""
+        if self.p > ALPHA:
+            return "undecided"
+        return (
+            "supported" if self.is_equivalence or self.difference > self.margin else "contradicted"
+        )
 
 
 def compare_two(
@@ -96,6 +113,8 @@ def compare_two(
     paired: bool = False,
     groups: Sequence[str] = (),
     on: Population = "new_images",
+    margin: float = 0.0,
+    equivalent: bool = False,
     resamples: int = 0,
 ) -> Comparison:
     """Return how two lists of seeds (or two single models) differ on the same images.
@@ -103,7 +122,9 @@ def compare_two(
     paired: element i of both lists goes together: the same weights scored in two ways, or two
     trainings that saw the same data in the same order. groups: the name of each image's group, in the
     order of the first counts' images; empty where images are independent. on: which images p and the
-    interval speak of. resamples: of a bootstrap that is made as a check, which knows no groups.
+    interval speak of. margin: in percentage points; p is against left lying above right by so much.
+    equivalent: whether instead both are asked to lie within the margin of each other, by two one-sided
+    tests (Schuirmann 1987). resamples: of a bootstrap that is made as a check, which knows no groups.
 
     Raises:
         ResultError: the images or the number of classes differ, there is one image, or paired lists
@@ -126,7 +147,8 @@ def compare_two(
     asked = everywhere if on == "new_images" or here is None else here
     other = here if asked is everywhere else everywhere
     names = class_names or [f"class {index}" for index in range(ordered[0].tp.shape[1])]
-    low, high = _possible(asked.interval())
+    level = 1 - 2 * ALPHA if equivalent else LEVEL
+    low, high = _possible(asked.interval(level))
     return Comparison(
         metric=metric,
         left=float(one.values.mean()),
@@ -134,7 +156,7 @@ def compare_two(
         difference=asked.effect,
         low=low,
         high=high,
-        p=min(1.0, 2 * min(tails(asked, 0.0))) if asked.speaks_of_new_images else 1.0,
+        p=_p_value(asked, margin, equivalent=equivalent),
         test=name_of_test(asked),
         seeds=(len(left), len(right)),
         question=_question(asked.seeds, asked.speaks_of_new_images, on),
@@ -142,7 +164,7 @@ def compare_two(
         lone_classes=lone_classes(models[0]),
         per_class=class_differences(*sides, names, paired=paired, groups=groups),
         on=on,
-        other=None if other is None else _possible(other.interval()),
+        other=None if other is None else _possible(other.interval(level)),
         num_groups=everywhere.num_groups,
         paired=paired,
         resampled=(
@@ -150,7 +172,18 @@ def compare_two(
             if resamples
             else None
         ),
+        margin=margin,
+        is_equivalence=equivalent,
+        level=level,
     )
+
+
+def _p_value(asked: Estimate, margin: float, *, equivalent: bool) -> float:
+    if not asked.speaks_of_new_images:
+        return 1.0
+    if equivalent:
+        return max(asked.p_above(-margin), asked.p_below(margin))
+    return min(1.0, 2 * min(tails(asked, margin)))
 
 
 def _question(seeds: int, has_groups: bool, on: Population) -> str:

@@ -315,3 +315,51 @@ def test_groups_and_populations_that_are_none_are_refused(tmp_path, words, told)
     code, said = compare(*sides, "--seeds", *words)
     assert code == 2
     assert told in said
+
+
+def test_a_margin_moves_what_p_is_against(tmp_path):
+    sides = drives(tmp_path, groups=30, images=4, gap=0.1)
+    plain = as_json(*sides)
+    assert plain["p"] < 0.001
+    near = as_json(*sides, "--margin", plain["difference"])
+    assert near["p"] == pytest.approx(1)
+    assert (near["low"], near["high"]) == (plain["low"], plain["high"])
+    for margin, outcome in (
+        (1, "supported"),
+        (30, "contradicted"),
+        (plain["difference"], "undecided"),
+    ):
+        _, said = compare(*sides, "--seeds", "--margin", margin)
+        assert (
+            f"left lies above right by more than {margin:g} percentage points: {outcome};" in said
+        )
+    _, said = compare(*sides, "--seeds", "--margin", 2)
+    assert "p is against a true difference of +2.00 percentage points." in said
+
+
+def test_equivalence_is_two_one_sided_tests_at_five_per_cent(tmp_path):
+    sides = drives(tmp_path, groups=30, images=4)
+    plain, found = as_json(*sides), as_json(*sides, "--equivalent", 2)
+    assert found["level"] == pytest.approx(0.9)
+    assert found["high"] - found["low"] < plain["high"] - plain["low"]
+    furthest = max(-found["low"], found["high"])
+    for margin, outcome in ((1.02 * furthest, "supported"), (0.98 * furthest, "undecided")):
+        # the 90 % interval within the margins, and p at most 5 %, are one and the same
+        _, said = compare(*sides, "--seeds", "--equivalent", margin)
+        assert f"percentage points of each other: {outcome};" in said
+        at_margin = as_json(*sides, "--equivalent", margin)
+        assert (at_margin["p"] <= 0.05) == (outcome == "supported")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--margin", 1, "--equivalent", 1), "give one"),
+        (("--equivalent", 0), "give percentage points above 0"),
+    ],
+)
+def test_margins_that_ask_nothing_are_refused(tmp_path, words, told):
+    sides = drives(tmp_path, groups=2, images=4)
+    code, said = compare(*sides, "--seeds", *words)
+    assert code == 2
+    assert told in said
