@@ -194,7 +194,8 @@ def figures_in_words(evaluation: Evaluation) -> str:
     )
     seen = f", {evaluation.num_trained_on} of them trained on" if evaluation.num_trained_on else ""
     return (
-        f"{figures} on {evaluation.num_images} images of {evaluation.protocol.split_in_words}{seen}"
+        f"{figures} on {counted(evaluation.num_images, 'image')} of "
+        f"{evaluation.protocol.split_in_words}{seen}"
     )
 
 

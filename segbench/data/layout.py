@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from segbench.errors import DataError, listed
+from segbench.errors import DataError, counted, listed
 from segbench.files import check_file_names, digest
 from segbench.schema.cards import Archive, DatasetCard, Split
 from segbench.schema.catalog import built_in_root
@@ -107,7 +107,7 @@ def raw_pairs(card: DatasetCard, split_name: str, root: Path) -> list[RawPair]:
     problems = [] if names else [f"{root}: {card.name} {split_name} has no images"]
     if split.count is not None and len(names) != split.count:
         problems.append(
-            f"{root}: {card.name} {split_name} has {len(names)} images, but the card says "
+            f"{root}: {card.name} {split_name} has {counted(len(names), 'image')}, but the card says "
             f"{split.count}; complete the folder, or make a card of your own with "
             f"`base: {card.name}` and the right `count`"
         )

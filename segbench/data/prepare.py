@@ -7,7 +7,7 @@ from segbench.data.grouped import noted_groups
 from segbench.data.layout import archive_file, archive_mark, download_folder
 from segbench.data.prepared import is_here, lacking, not_here, open_prepared
 from segbench.data.shared import SplitPart, shared_in_words
-from segbench.errors import DataError
+from segbench.errors import DataError, counted
 from segbench.fetch.download import Expected, download
 from segbench.fetch.unpack import unpack
 from segbench.schema.cards import DatasetCard
@@ -52,7 +52,7 @@ def prepare_dataset(
             prepared = open_prepared(
                 card, split, machine, _named(progress, f"converting {split}"), if_changed="convert"
             )
-            ready[split] = f"{split} {len(prepared.contents.names)} images"
+            ready[split] = f"{split} {counted(len(prepared.contents.names), 'image')}"
         except DataError as error:
             wrong.append(str(error))
     if wrong:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from segbench.data.chosen import chosen_names, stored_split
 from segbench.data.prepared import contents_here
 from segbench.data.sources import source_of
-from segbench.errors import DataError
+from segbench.errors import DataError, counted
 from segbench.files import sha256_of_file
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
@@ -74,9 +74,10 @@ def shared_in_words(trained: SplitPart, scored: SplitPart, machine: Machine) -> 
     if shared is None or shared.number == 0:
         return ""
     where = trained.split if is_one_card else f"{trained.card.name} {trained.split}"
+    are_in = "is in" if shared.number == 1 else "are in"
     return (
-        f"{scored.card.name} {scored.split}: {shared.number} of its {shared.of} images are in "
-        f"{where} too, so figures on it are too high; take them out of one of the two"
+        f"{scored.card.name} {scored.split}: {shared.number} of its {counted(shared.of, 'image')} "
+        f"{are_in} {where} too, so figures on it are too high; take them out of one of the two"
     )
 
 

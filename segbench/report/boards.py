@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.errors import listed
+from segbench.errors import counted, listed
 from segbench.metrics.counts import Counts
 from segbench.report.cells import Summary, summarised
 from segbench.runs import trial_files
@@ -195,8 +195,9 @@ class Board:
     def title(self) -> str:
         """What is ranked here, in words."""
         return (
-            f"{self.dataset} ({len(self.class_names)} classes, {self.num_images} images of "
-            f"{self.protocol.split}){self.training_in_words}, protocol {self.protocol_name}"
+            f"{self.dataset} ({len(self.class_names)} classes, "
+            f"{counted(self.num_images, 'image')} of {self.protocol.split})"
+            f"{self.training_in_words}, protocol {self.protocol_name}"
         )
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from segbench.errors import counted
 from segbench.files import write_text
 from segbench.metrics import METRICS, is_own, title_of
 from segbench.report.boards import EXTERNAL_NOTE, Board, BoardModel, weights_differ
@@ -88,7 +89,7 @@ def _protocol_section(boards: Sequence[Board]) -> list[str]:
     parts = [*_protocol_heading(boards[0])]
     for board in boards:
         parts += [
-            f"### {board.dataset} ({len(board.class_names)} classes, {board.num_images} images)"
+            f"### {board.dataset} ({len(board.class_names)} classes, {counted(board.num_images, 'image')})"
             f"{board.training_in_words}",
             markdown(_ranking(board)),
             board.reading_note,

@@ -21,7 +21,7 @@ from segbench.data.prepared import changed_since
 from segbench.data.split import SegmentationSplit, open_scored
 from segbench.engine.device import make_repeatable
 from segbench.engine.evaluate import count_predictions, reindexed, scored_label
-from segbench.errors import DataError, FileError, by_cause, listed
+from segbench.errors import DataError, FileError, by_cause, counted, listed
 from segbench.files import check_file_names, sha256_of_file
 from segbench.metrics.counts import Counted
 from segbench.runs import trial_files
@@ -66,8 +66,8 @@ class Predicted(NamedTuple):
         found = []
         if self.foreign:
             found.append(
-                f"{name}: {sum(self.foreign.values())} labelled pixels hold values that are "
-                f"no class ({_listed(self.foreign)}) and count as errors"
+                f"{name}: {counted(sum(self.foreign.values()), 'labelled pixel')} with a value that is "
+                f"no class ({_listed(self.foreign)}), counted as errors"
             )
         if self.other is not None:
             found.append(f"{name}: {self.other.in_words()}")
@@ -314,7 +314,7 @@ def _listed(foreign: dict[int, int]) -> str:
     """Return the most frequent values with their pixels."""
     most = Counter(foreign).most_common(4)
     more = ", ..." if len(foreign) > len(most) else ""
-    return ", ".join(f"{value}: {pixels} pixels" for value, pixels in most) + more
+    return ", ".join(f"{value}: {counted(pixels, 'pixel')}" for value, pixels in most) + more
 
 
 def _values(

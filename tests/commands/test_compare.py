@@ -220,7 +220,7 @@ def test_values_that_are_no_class_are_told_and_most_of_them_refused(toy_run, tmp
     lost = sum(int((label[0] != 255).sum()) for label in labels)
     code, said = compare(sound, few, *flags)
     assert code == 0, said
-    assert f"few: {lost} labelled pixels hold values that are no class (255: {lost} pixels)" in said
+    assert f"few: {lost} labelled pixels with a value that is no class (255: {lost} pixels)" in said
     spread = predictions_of(split, tmp_path / "spread", lambda values, _: values * 60)
     code, said = compare(sound, spread, *flags)
     assert code == 2

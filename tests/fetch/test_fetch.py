@@ -397,7 +397,7 @@ def test_prepare_downloads_verifies_unpacks_and_converts_once(tmp_path, monkeypa
         httpd.shutdown()
         thread.join()
     assert first.exit_code == 0, first.output
-    assert "street: ready: train 1 images, val 1 images" in first.output
+    assert "street: ready: train 1 image, val 1 image" in first.output
     offline = invoked("prepare", "street", "--offline", *given)
     assert offline.exit_code == 0, offline.output
     assert len(list((tmp_path / "cache" / "arrow").rglob("*.arrow"))) == 2
