@@ -5,13 +5,14 @@ Letters: H W size of the image.
 
 import contextlib
 import io
+import struct
 import sys
 import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageSequence
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
@@ -22,6 +23,8 @@ from PIL.TiffImagePlugin import (
 
 from segbench.errors import FileError
 
+_KIND_OF_PAGE = 254  # a TIFF tag
+_COPY_OR_MASK = 0b101  # its bits for a page of lower resolution, and for a transparency mask
 _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,6 +46,11 @@ _LOWER_BYTES = {  # how Pillow reads a pixel -> how it reads the lower bytes of 
         for order, other in _OTHER_ORDER.items()
     },
 }
+_OF_SEVERAL = {"TIFF", "GIF", "PNG", "WEBP", "AVIF"}  # pictures of one rank; MPO has its copies
+_UNREADABLE = (  # what Pillow raises of damaged pages
+    *(EOFError, IndexError, OSError, SyntaxError, TypeError, ValueError),
+    *(Image.DecompressionBombError, struct.error),
+)
 _JPEG_2000_SIZES = b"\xff\x4f\xff\x51"  # 42 bytes from here lies the depth of a value, less one
 
 
@@ -67,6 +75,31 @@ def as_shown(stored: Image.Image, orientation: int) -> Image.Image:
 def as_stored(shown: Image.Image, orientation: int) -> Image.Image:
     """Return the image as it lies in its file."""
     return as_shown(shown, _BACK[orientation])
+
+
+def check_one_picture(image: Image.Image, raw: bytes, name: str) -> None:
+    """Refuse a file of several pictures, of which the first alone would be read.
+
+    Smaller copies of the first and its masks are none of them, in TIFF files as in those of phones.
+
+    Raises:
+        DataError: pages of a TIFF file, or frames of an animation, come after the first.
+    """
+    if image.format not in _OF_SEVERAL:
+        return
+    number, what = 0, "pages" if image.format == "TIFF" else "frames"
+    # Opened again, since what cannot be read of later pages must not harm the first.
+    with warnings.catch_warnings(action="ignore"), contextlib.suppress(*_UNREADABLE):
+        for page in ImageSequence.Iterator(Image.open(io.BytesIO(raw))):
+            kind = page.tag_v2.get(_KIND_OF_PAGE, 0) if isinstance(page, TiffImageFile) else 0
+            number += not kind & _COPY_OR_MASK
+    if number > 1:
+        raise FileError(
+            name,
+            f"[holds|hold] {{}} {what}, of which the first alone would be read; save "
+            "[the one that is|those that are] meant as PNG",
+            number,
+        )
 
 
 def deep_values(image: Image.Image, raw: bytes, name: str) -> NDArray[np.uint16] | None:

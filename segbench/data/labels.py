@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
-from segbench.data.as_stored import as_stored, deep_values, has_0_for_white, turned_by_pillow
+from segbench.data.as_stored import (
+    as_stored,
+    check_one_picture,
+    deep_values,
+    has_0_for_white,
+    turned_by_pillow,
+)
 from segbench.errors import DamagedError, FileError
 from segbench.schema.cards import IGNORE_INDEX, OTHERS, VOID_COLOUR, DatasetCard
 
@@ -86,6 +92,7 @@ def image_label(raw: bytes, name: str) -> RawLabel:
         raise FileError(name, _NOT_LOSSLESS, lossy)
     try:
         with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
+            check_one_picture(image, raw, name)
             if image.info.get("compression") in _LOSSY_IN_TIFF:
                 lossy = f"{image.info['compression']} data in a TIFF"
                 raise FileError(name, _NOT_LOSSLESS, lossy)

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from segbench.data.as_stored import (
     as_shown,
     as_stored,
+    check_one_picture,
     deep_values,
     orientation_of,
     turned_by_pillow,
@@ -60,6 +61,7 @@ def checked_image(
     """
     try:
         with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
+            check_one_picture(image, raw, name)
             turned = turned_by_pillow(image)
             values = deep_values(image, raw, name)
             orientation = orientation_of(image) if turned == 1 else turned

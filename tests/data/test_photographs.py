@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from command_line import invoked
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import AppendingTiffWriter
 
 from segbench.data.labels import image_label
 from segbench.data.photographs import checked_image
@@ -318,3 +319,58 @@ def test_predict_labels_a_photograph_as_people_see_it(toy_run, tmp_path):
         if name.startswith("phone"):
             np.testing.assert_array_equal(pixels, by_name[name.replace("phone", "upright")])
     assert by_name["phone"].shape == (32, 24)
+
+
+def several(kind: str, *, mode: str = "RGB") -> bytes:
+    pictures = [Image.fromarray(np.roll(PIXELS, 8 * turn, 0)).convert(mode) for turn in range(3)]
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, format=kind, save_all=True, append_images=pictures[1:])
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [("TIFF", "pages"), ("GIF", "frames"), ("PNG", "frames"), ("WEBP", "frames")],
+)
+def test_a_file_of_several_pictures_is_neither_photograph_nor_label(kind, what):
+    told = (
+        rf"^a: holds 3 {what}, of which the first alone would be read; save the one that is meant"
+    )
+    with pytest.raises(DataError, match=told):
+        checked_image(several(kind), "a")
+    if kind != "WEBP":  # no label format
+        with pytest.raises(DataError, match=told):
+            image_label(several(kind, mode="L"), "a")
+
+
+@pytest.mark.parametrize("kind_of_page", [1, 4])  # of lower resolution, a mask
+def test_smaller_copies_and_masks_are_no_other_pictures(kind_of_page):
+    buffer = io.BytesIO()
+    with AppendingTiffWriter(buffer, new=True) as pages:
+        Image.fromarray(PIXELS[..., 0]).save(pages, format="TIFF")
+        pages.newFrame()
+        small = Image.fromarray(PIXELS[::2, ::2, 0])
+        small.save(pages, format="TIFF", tiffinfo={254: kind_of_page})
+    raw = buffer.getvalue()
+    np.testing.assert_array_equal(pixels_of(checked_image(raw, "a").stored)[..., 0], PIXELS[..., 0])
+    np.testing.assert_array_equal(image_label(raw, "a").values, PIXELS[..., 0])
+    phone = checked_image(several("MPO"), "a")  # a JPEG file with previews behind the photograph
+    assert (phone.height, phone.width) == PIXELS.shape[:2]
+
+
+@pytest.mark.parametrize("place", [3, 2**31])
+def test_what_cannot_be_read_behind_the_first_picture_is_none(place):
+    raw = bytearray(tiff(PIXELS[..., 0].astype(np.uint16)))
+    raw[-4:] = struct.pack("<I", place)  # where the next page is said to lie
+    np.testing.assert_array_equal(image_label(bytes(raw), "a").values, PIXELS[..., 0])
+
+
+def test_photographs_of_several_pictures_are_a_line_for_each_cause(street, tmp_path):
+    with pytest.raises(DataError) as error:
+        street([oriented(1), several("TIFF"), several("GIF"), several("TIFF")])
+    pages, frames = str(error.value).splitlines()
+    assert pages == (
+        f"{tmp_path}/photos/im1.png and 1 more: hold 3 pages, of which the first alone would be read; "
+        "save those that are meant as PNG"
+    )
+    assert frames.startswith(f"{tmp_path}/photos/im2.png: holds 3 frames, of which")
