@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from segbench.errors import DataError
+from segbench.errors import DataError, number_of
 from segbench.runs import trial_files
 from segbench.schema.base import Spec
 from segbench.schema.cards import DatasetCard
@@ -130,11 +130,8 @@ def open_folder(folder: Path, about: PredictedBy, photographs: Iterable[Path]) -
             f"{hidden[0]}: a prediction of this name would lie among the overlays; rename the folder "
             f"{OVERLAYS!r} of the photographs"
         )
-    known = load_predicted_by(folder)
-    if known is None:
-        _check_free(folder, about.images)
-        known = about
-    elif known.revised(images={}) != about.revised(images={}):
+    known = load_predicted_by(folder) or about.revised(images={})
+    if known.revised(images={}) != about.revised(images={}):
         raise DataError(
             f"{folder}: holds predictions of {known.in_words()}; name another folder with -o"
         )
@@ -146,6 +143,7 @@ def open_folder(folder: Path, about: PredictedBy, photographs: Iterable[Path]) -
             f"{folder}: holds predictions of other photographs of the same names ({len(other)}, the "
             f"first is {other[0]}); name another folder with -o"
         )
+    _check_free(folder, about.images.keys() - known.images)
     about.revised(images={**known.images, **about.images}).write_to(folder / ABOUT)
 
 
@@ -171,10 +169,11 @@ def _check_photographs(folder: Path, photographs: list[Path]) -> None:
 
 
 def _check_free(folder: Path, names: Iterable[str]) -> None:
-    paths = [path(folder, name) for name in names for path in (label_map_path, overlay_path)]
+    ours = (label_map_path, overlay_path, probabilities_path)
+    paths = [path(folder, name) for name in sorted(names) for path in ours]
     if taken := [path for path in paths if path.exists()]:
         raise DataError(
-            f"{taken[0]}: is there already ({len(taken)} such files) and is no prediction of segbench; "
+            f"{taken[0]}: is there already ({number_of(len(taken), 'such file')}) and is no prediction of segbench; "
             "name an empty folder with -o"
         )
 

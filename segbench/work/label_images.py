@@ -181,10 +181,10 @@ def _photographs_here(
     dataset: DatasetCard, protocol: Protocol, machine: Machine
 ) -> dict[str, Path]:
     """Return the files of the split's images by name; none where a converted split alone is here."""
-    stored = stored_split(protocol.split)
-    if stored not in dataset.split_names:
+    scored, stored = protocol.scored_card(dataset), stored_split(protocol.split)
+    if stored not in scored.split_names:
         return {}
-    return source_of(dataset, stored, machine).photographs()
+    return source_of(scored, stored, machine).photographs()
 
 
 def _label(

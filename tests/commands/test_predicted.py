@@ -266,6 +266,8 @@ def photographs_and_model(workdir: Path, tmp_path: Path, monkeypatch) -> Path:
     photograph(here / "twice" / "c.png")
     photograph(here / "twice" / "c.jpg")
     photograph(here / "named" / "overlays" / "a.png")
+    (here / "npz").mkdir()
+    (here / "npz" / "a_probabilities.npz").write_bytes(b"somebody's")
     (here / "link").symlink_to(here / "photos")
     shutil.copytree(workdir, here / "m")
     monkeypatch.chdir(here)
@@ -286,7 +288,11 @@ def photographs_and_model(workdir: Path, tmp_path: Path, monkeypatch) -> Path:
             "photos -o photos/deep",
             "photographs lie in this folder (1, the first is photos/deep/b.jpg)",
         ),
-        ("photos -o masks", "masks/a.png: is there already (1 such files) and is no prediction"),
+        ("photos -o masks", "masks/a.png: is there already (1 such file) and is no prediction"),
+        (
+            "photos --probabilities -o npz",
+            "npz/a_probabilities.npz: is there already (1 such file) and is no prediction",
+        ),
         ("twice -o new", "would be written over"),
         ("photos/a.png other/a.png -o new", "would be written over"),
         ("named -o new", "overlays/a: a prediction of this name would lie among the overlays"),
@@ -317,6 +323,19 @@ def test_a_split_is_not_labelled_into_the_folder_of_its_photographs(workdir, tmp
     assert contents(tmp_path / "data") == before
 
 
+def test_a_split_of_another_card_is_not_labelled_among_its_photographs(workdir, tmp_path):
+    model = new_model(workdir, new_card(tmp_path / "own", "first1"))
+    new_card(tmp_path / "other", "plain")
+    place = tmp_path / "other" / "data" / "plain" / "leftImg8bit" / "val"
+    before = contents(place)
+    words = ("predict", model, "--set", "dataset=plain", "--split", "val", "--device", "cpu")
+    folders = ("--cards", tmp_path / "other" / "cards", "--data", tmp_path / "other" / "data")
+    code, said = segbench(*words, *folders, "-o", place)
+    assert code == 2, said
+    assert f"photographs lie in this folder (3, the first is {place}/aachen/a_1_left" in said
+    assert contents(place) == before
+
+
 def test_a_second_run_labels_no_output_of_the_first_and_replaces_no_other_photographs(
     workdir, tmp_path, monkeypatch
 ):
@@ -338,6 +357,13 @@ def test_a_second_run_labels_no_output_of_the_first_and_replaces_no_other_photog
         assert contents(here / "out") == before
     assert not (here / "new").exists()
     assert segbench("predict", "m", "photos", "-o", "out", "--device", "cpu")[0] == 0
+    assert contents(here / "out") == before
+    photograph(here / "extra" / "n.jpg")
+    drawn = photograph(here / "out" / "n.png")  # by hand, into a folder of predictions
+    code, said = segbench("predict", "m", "extra", "-o", "out", "--device", "cpu")
+    assert code == 2, said
+    assert "out/n.png: is there already (1 such file) and is no prediction of segbench" in said
+    drawn.unlink()
     assert contents(here / "out") == before
     photograph(here / "all" / "photos" / "z.png")
     assert segbench("predict", "m", "all", "-o", "all/out", "--device", "cpu")[0] == 0
