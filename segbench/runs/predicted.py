@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from segbench.errors import DataError, number_of
+from segbench.errors import DataError, counted
 from segbench.runs import trial_files
 from segbench.schema.base import Spec
 from segbench.schema.cards import DatasetCard
@@ -173,7 +173,7 @@ def _check_free(folder: Path, names: Iterable[str]) -> None:
     paths = [path(folder, name) for name in sorted(names) for path in ours]
     if taken := [path for path in paths if path.exists()]:
         raise DataError(
-            f"{taken[0]}: is there already ({number_of(len(taken), 'such file')}) and is no prediction of segbench; "
+            f"{taken[0]}: is there already ({counted(len(taken), 'such file')}) and is no prediction of segbench; "
             "name an empty folder with -o"
         )
 

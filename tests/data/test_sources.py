@@ -6,10 +6,9 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from command_line import segbench
 from PIL import Image
-from typer.testing import CliRunner
 
-from segbench.cli import app
 from segbench.code import own as own_code
 from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.data.photographs import digest_of_pixels
@@ -173,7 +172,7 @@ WRONG = {
     "yield from [('a', image, label)] * 2": "names twice: a",
     "return; yield": "gives no images",
     "yield open('/nowhere/x.h5')": "fails after 0 images: FileNotFoundError",
-    "yield 'a', image, label; raise ValueError('torn')": "fails after 1 images: ValueError: torn",
+    "yield 'a', image, label; raise ValueError('torn')": "fails after 1 image: ValueError: torn",
 }
 
 
@@ -201,10 +200,6 @@ def test_wrong_code_is_told_before_anything_starts(project, monkeypatch):
 
 
 def test_commands_know_the_card(project):
-    def segbench(*words):
-        done = CliRunner().invoke(app, [str(word) for word in words])
-        return done.exit_code, " ".join(done.output.split())
-
     path = project / "datasets" / "squares.yaml"
     assert segbench("check", path)[0] == 0
     assert f"# code of {MODULE}: " in segbench("show", "squares")[1]
@@ -214,3 +209,24 @@ def test_commands_know_the_card(project):
     assert "leave exif out" in segbench("check", path)[1]
     path.write_text(f"{CARD}drawn: {{train: 1, val: 1, height: 32, width: 32}}\n")
     assert "give one of `splits` (files), `drawn`" in segbench("check", path)[1]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_predictions_of_its_images_are_scored_by_a_card_that_lies_elsewhere(
+    project, tmp_path, monkeypatch, command
+):
+    monkeypatch.delenv("SEGBENCH_CARDS")
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if not p.startswith(str(project))])
+    for index in range(3):
+        for folder in ("a", "b"):
+            path = tmp_path / folder / f"val_{index}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.zeros((32, 32), np.uint8)).save(path)
+    words = {
+        "evaluate": ("evaluate", "--predictions", tmp_path / "a", "--results", tmp_path / "r"),
+        "compare": ("compare", tmp_path / "a", tmp_path / "b"),
+    }[command]
+    place = ("--dataset", "squares", "--cards", project, "--cache", tmp_path / "cache")
+    status, said = segbench(*words, *place)
+    assert status == 0, said
+    assert "3 images" in said

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segbench.code.own import FAULTS, code_of, trusted_function
+from segbench.code.own import FAULTS, code_of, look_in, trusted_function
 from segbench.data.layout import possible_roots
 from segbench.data.photographs import digest_of_pixels
 from segbench.data.sources.base import CheckedPair, Progress, SplitSource, png
-from segbench.errors import CardError, DataError
+from segbench.errors import CardError, DataError, counted
 from segbench.files import check_file_names
 from segbench.schema.cards import IGNORE_INDEX, Reader
 
@@ -27,6 +27,7 @@ class OwnSource(SplitSource):
     @cached_property
     def _code(self) -> dict[str, str] | str:
         """The sources of the function, or why they cannot be had."""
+        look_in(self.machine.code_folders)
         try:
             return code_of([self._reader.function])
         except CardError as error:
@@ -83,7 +84,7 @@ class OwnSource(SplitSource):
             raise DataError(f"{self.card.name}: reader {error}") from error
         except (OSError, *FAULTS) as error:
             raise DataError(
-                f"{self._told}: fails after {done} images: {type(error).__name__}: {error}"
+                f"{self._told}: fails after {counted(done, 'image')}: {type(error).__name__}: {error}"
             ) from error
 
     def _checked(self, given: Any, number: int) -> CheckedPair:
