@@ -105,6 +105,17 @@ def _is_of(
     return True
 
 
+def _cacheable(feature_map: Tensor, image: str) -> Tensor:
+    """Return the map in float16; raise where it does not fit, as an endless loss would say less."""
+    half = feature_map.half()
+    if not half.isfinite().all():
+        raise DataError(
+            f"{image}: the trunk's features go beyond {torch.finfo(half.dtype).max:g}, the most that "
+            "cached ones hold, or are NaN; leave train.cache_features out, or look at the weights"
+        )
+    return half
+
+
 @torch.inference_mode()
 def _maps_of(
     segmenter: Segmenter,
@@ -137,7 +148,7 @@ def _compute(
         if not arrays:
             arrays = [np.empty((2, len(split), *m.shape[1:]), dtype=np.float16) for m in maps]
         for array, feature_map in zip(arrays, maps, strict=True):
-            array[:, index] = feature_map.half().numpy()
+            array[:, index] = _cacheable(feature_map, split.names[index]).numpy()
         labels[index] = label.numpy()
         on_image(index + 1)
     for path, array in zip((*paths, labels_path), (*arrays, labels), strict=True):

@@ -93,3 +93,14 @@ def test_features_of_images_resized_otherwise_are_others(toy_project, tmp_path):
     for resize in ("bilinear", "nearest", "bilinear"):
         _trained(toy_project, tmp_path, 0, *squash, f"train.images.resize={resize}")
     assert len(list((tmp_path / "features").iterdir())) == 2
+
+
+def test_features_that_float16_does_not_hold_are_refused_by_the_image(toy_project, tmp_path):
+    settings = ("train.cache_features=true", "model.input={mean: [0, 0, 0], std: [1e-7, 1, 1]}")
+    with pytest.raises(AssertionError, match="failed"):
+        _trained(toy_project, tmp_path, 0, *settings)
+    (workdir,) = trial_files.trial_folders(tmp_path / "results" / "toy")
+    failed = trial_files.load_failure(workdir)
+    assert failed.kind == "data"
+    assert failed.message.startswith("train_")
+    assert "the trunk's features go beyond 65504, the most that cached ones hold" in failed.message
