@@ -309,7 +309,7 @@ def copy_evaluation(
         protocol=protocol,
         dataset=dataset,
         split_fingerprint=source.split_fingerprint,
-    ).revised(num_trained_on=source.num_trained_on)
+    ).revised(num_trained_on=source.num_trained_on, other_code=source.other_code)
     write_evaluation(workdir, evaluation, counts)
     return evaluation
 

@@ -117,8 +117,11 @@ def test_evaluate_and_predict_refuse_a_trial_of_other_code_unless_told(project, 
         exit_code, said = segbench(*words)
         assert exit_code == 2
         assert said.endswith("start segbench run, which trains what has changed as a new trial")
+    alike = (*evaluate, "--set", "absent_class=zero", "--name", "zero")  # its counts are copied
+    assert segbench(*alike)[0] == 0
     evaluations = {e.protocol.name: e.other_code for e in trial_files.load_evaluations(workdir)}
-    assert evaluations == {"native": "", "native-flip-true": f"{MODULE}_layers has changed"}
+    changed = f"{MODULE}_layers has changed"
+    assert evaluations == {"native": "", "native-flip-true": changed, "zero": changed}
     assert "--other-code" in segbench("evaluate", "--help")[1]
 
 
