@@ -152,17 +152,18 @@ class Rival:
     def certainty(self) -> str:
         """How sure the difference is, in one sentence."""
         if self.comparison.left == self.comparison.right:
-            return "Equal: there is no difference to be sure of."
+            return "Equal: both have the same mean."
         if self.seeds == 1:
-            return "One seed on a side: this speaks of these trained weights, not of the methods."
+            return "One seed on a side: this compares these trained weights, not the methods."
         if self.seeds < MIN_SEEDS:
-            return f"Undecided: {self.seeds} seeds on a side, and a decision takes {MIN_SEEDS}."
+            return f"Not tested: {self.seeds} seeds on a side, and a test takes {MIN_SEEDS}."
+        where = " on these very images" * (self.comparison.on == "these_images")
         if self.is_decided:
-            return (
-                "Decided: chance in seeds and images is ruled out (p at most 0.05, corrected over "
-                "all pairs)."
-            )
-        return "Undecided: chance in seeds and images could have made this difference."
+            return f"Significant{where} after correction for all pairs of models (p at most {ALPHA:g})."
+        return (
+            f"Not significant{where} after correction for all pairs of models; that is no evidence that "
+            "they are equal."
+        )
 
 
 @dataclass(frozen=True)
@@ -284,19 +285,23 @@ class Board:
     @property
     def _order_note(self) -> str:
         few = [model for model in self.models if model.standing.num_seeds < MIN_SEEDS]
-        decided = (
-            "Place is the range of ranks that is left when only differences count that are decided "
-            f"(seeds and images, p at most {ALPHA:g} after Holm's correction over all pairs); "
+        is_of_seeds = any(model.standing.varies == "seeds" for model in self.models)
+        sources = "seeds" if is_of_seeds else "seeds and images"
+        told = (
+            f"Place: the ranks compatible with the significant differences ({sources}, p at most "
+            f"{ALPHA:g} after Holm's correction over all pairs); "
         )
         if any(model.standing.letters for model in self.models):
-            decided += "models that share a letter are not told apart."
+            told += "models that share a letter do not differ significantly. "
         else:
-            decided += "letters are left out, as the models form too many overlapping groups."
-        if not few:
-            return decided
+            told += "letters are left out, as the models form too many overlapping groups. "
         if len(few) == len(self.models):
-            return f"No order is decided: that takes {MIN_SEEDS} seeds for each model."
-        return f"{decided} Models with fewer than {MIN_SEEDS} seeds have no letter."
+            return f"No difference is tested: that takes {MIN_SEEDS} seeds for each model."
+        told += (
+            "Intervals of two models may overlap although their difference is significant: both are "
+            "scored on the same images, and what makes an image hard for both is no part of it."
+        )
+        return f"{told} Models with fewer than {MIN_SEEDS} seeds have no letter." if few else told
 
 
 def weights_differ(models: Iterable[BoardModel]) -> bool:

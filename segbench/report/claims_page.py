@@ -184,7 +184,7 @@ def caveats(verdict: Verdict, part: Part) -> list[str]:
     """Return what must stand beside the effect for whoever reads no further."""
     said = []
     if len(verdict.parts) > 1:
-        said.append(f"least favourable of {len(verdict.parts)}")
+        said.append(f"weakest of {len(verdict.parts)} comparisons")
     kind = kind_of(verdict.claim)
     if part.seeds[0] == 1 and part.low < part.high and kind.draws_images(verdict.claim):
         said.append("one seed: the interval knows of images alone")
@@ -196,7 +196,7 @@ def caveats(verdict: Verdict, part: Part) -> list[str]:
         said.append(weights)
     if verdict.claim.classes and part.per_class:
         alone = sum(_is_shown_alone(row, part) for row in part.per_class)
-        said.append(f"{alone} of the {len(part.per_class)} classes shown by itself")
+        said.append(f"{alone} of the {len(part.per_class)} classes significant by itself")
     return said
 
 

@@ -465,4 +465,4 @@ def _losses(rival: Rival, leader: str) -> str:
 
 
 def _sure(rival: Rival, p: float) -> str:
-    return ", decided" if rival.seeds >= MIN_SEEDS and p <= ALPHA else ""
+    return ", significant" if rival.seeds >= MIN_SEEDS and p <= ALPHA else ""

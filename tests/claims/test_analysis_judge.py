@@ -777,7 +777,7 @@ def test_the_table_says_what_a_reader_of_it_alone_must_know():
 
     observations = [better_at_cars(one) for one in cell(VGG, 0.7)] + cell(GOOG, 0.7)
     claim = replace_claim(BETTER, classes=("car", "cat", "cow"), per_class=True)
-    assert "(1 of the 3 classes shown by itself)" in table(claim, observations)
+    assert "(1 of the 3 classes significant by itself)" in table(claim, observations)
 
 
 def test_where_nothing_varies_at_the_margin_no_seeds_are_promised():

@@ -62,6 +62,7 @@ def test_with_too_few_groups_models_are_ranked_on_these_images(few):
     assert {model.standing.varies for model in board.models} == {"seeds"}
     assert "speak of these very images" in board.reading_note
     assert board.rivals[0].comparison.on == "these_images"
+    assert board.rivals[0].certainty.startswith("Significant on these very images after")
     assert "95 % interval: confidence interval of mean IoU over new seeds." in (
         (few / "exports" / "leaderboard_native_few.tex")
         .read_text()

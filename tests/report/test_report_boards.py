@@ -59,7 +59,7 @@ def test_models_stand_best_first_and_the_leader_has_its_rivals(made, found):
     assert [rival.model.name for rival in board.rivals] == ["resnet18 fcn8s", "googlenet fcn32s"]
     assert board.rivals[0].comparison.difference == pytest.approx(means[0] - means[1])
     assert board.rivals[1].is_decided
-    assert board.rivals[1].certainty.startswith("Decided")
+    assert board.rivals[1].certainty.startswith("Significant after correction")
 
 
 def test_an_incomplete_cell_is_on_no_board(tmp_path):
@@ -107,7 +107,7 @@ def test_equal_models_are_called_equal(tmp_path):
         for path in (first / "evaluations").iterdir():
             (workdir / "evaluations" / path.name).write_bytes(path.read_bytes())
     for board in boards_of(run_folder):
-        assert board.rivals[0].certainty == "Equal: there is no difference to be sure of."
+        assert board.rivals[0].certainty == "Equal: both have the same mean."
 
 
 def test_costs_are_what_the_trials_measured(found):
@@ -163,7 +163,7 @@ def test_an_external_method_stands_on_its_board_without_a_letter(tmp_path):
     assert first.standing.mean == pytest.approx(100 * evaluation.figures["mean_iou"])
     assert (first.standing.letters, first.standing.num_seeds) == ("", 1)
     assert [rival.certainty for rival in native.rivals[:1]] == [
-        "One seed on a side: this speaks of these trained weights, not of the methods."
+        "One seed on a side: this compares these trained weights, not the methods."
     ]
     assert not any(model.is_external for duel in native.duels for model in duel.models)
     assert (first.confusions[0].matrix[0][0]) > 0

@@ -18,6 +18,7 @@ from segbench.runs.observed import observations
 from segbench.runs.record import load_run
 from segbench.runs.trial_files import Result
 from segbench.schema.claims import Compare
+from segbench.statistics.inference import MIN_SEEDS
 
 NASTY = ("background", "<script>alert(1)</script>", "</script><b>x", "a&b \u2028'\"|", "<!--")
 
@@ -116,7 +117,7 @@ def test_the_short_answer_says_who_leads_by_how_much_and_whether_it_is_sure(foun
     answer = text[text.index('id="answer"') : text.index('id="leaderboard"')]
     board = found.boards[0]
     assert f"<strong>{board.models[0].standing.mean:.2f} %</strong>" in answer
-    assert f"{board.rivals[0].comparison.difference:+.2f} points" in answer
+    assert f"{board.rivals[0].comparison.difference:+.2f} percentage points" in answer
     assert board.rivals[0].certainty in answer
     assert "is not behind on any class" in answer
     assert "segbench run experiments/made.yaml" in text
@@ -130,10 +131,11 @@ def test_the_leaderboard_shows_places_letters_and_published_figures(text):
     assert "images squashed" in text[text.index('id="again"') :]
 
 
-def test_with_fewer_than_four_seeds_the_page_ranks_nothing(tmp_path):
-    text = page(made_run(tmp_path, seeds=3, datasets={"few": ("background", "cat")}))
-    assert "No order is decided: that takes 4 seeds for each model." in text
-    assert "Undecided: 3 seeds on a side, and a decision takes 4." in text
+def test_with_too_few_seeds_the_page_ranks_nothing(tmp_path):
+    seeds = MIN_SEEDS - 1
+    text = page(made_run(tmp_path, seeds=seeds, datasets={"few": ("background", "cat")}))
+    assert f"No difference is tested: that takes {MIN_SEEDS} seeds for each model." in text
+    assert f"Not tested: {seeds} seeds on a side, and a test takes {MIN_SEEDS}." in text
 
 
 def test_incomplete_and_failed_trials_stand_apart(tmp_path):
