@@ -88,6 +88,7 @@ def _work_off(
     """Record the run, do what is left of it, and report."""
     from segbench.commands import preflight
     from segbench.commands.run import record_run
+    from segbench.runs.registration import warnings_of
 
     if left and (missing := preflight.missing_files(prepared)):
         fail("\n".join(missing))
@@ -95,7 +96,7 @@ def _work_off(
         ERR.print(sentence)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a ctrl-C
     record = record_run(prepared, run.command())
-    for sentence in (*filter(None, [warning]), *record.claim_warnings):
+    for sentence in (*filter(None, [warning]), *warnings_of(record)):
         ERR.print(sentence)
     leaves = prepared.launcher.leaves and not run.wait
     try:

@@ -13,7 +13,6 @@ from segbench.code.version import code_version
 from segbench.commands.settle import (
     Settling,
     settling_of,
-    with_earlier_looks,
     with_last_look,
     with_top_ups,
 )
@@ -22,6 +21,7 @@ from segbench.launch.base import Event, Launcher, Work
 from segbench.launch.launchers import LAUNCHERS, launcher_named, remember
 from segbench.runs import trial_files
 from segbench.runs.record import RunRecord, record_of, write_run
+from segbench.runs.registration import registered
 from segbench.runs.tuning import best_samples
 from segbench.schema.catalog import Catalog
 from segbench.schema.experiment import MOST_SEEDS, Experiment, read_experiment
@@ -231,7 +231,7 @@ def record_run(prepared: PreparedRun, command: str) -> RunRecord:
         hidden_cards=prepared.hidden_cards, looks=prepared.settling.looks,
         schedule=prepared.settling.schedule, tuned=prepared.tuned,
     ).model_copy(update={"groups": groups_here(prepared)})  # fmt: skip
-    asked = with_earlier_looks(prepared.run_folder, asked, prepared.whole)
+    asked = registered(prepared.run_folder, asked, prepared.whole)
     return write_run(prepared.run_folder, asked, prepared.whole)
 
 

@@ -5,14 +5,11 @@ which cells have more seeds, stand in run.json, so every later command and repor
 nothing.
 """
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from segbench.errors import ExperimentError
-from segbench.runs import trial_files
 from segbench.runs.record import (
-    RunRecord,
     TopUp,
     axes_key,
     load_earlier_run,
@@ -20,6 +17,7 @@ from segbench.runs.record import (
     load_run,
     write_top_ups,
 )
+from segbench.runs.registration import seeds_judged
 from segbench.schema.experiment import Experiment
 from segbench.schema.sweep import Plan
 
@@ -50,7 +48,7 @@ def settling_of(run_folder: Path, experiment: Experiment, *, is_asked: bool) -> 
         raise ExperimentError(
             f"--settle: {experiment.name} needs `claims:` and sweep.seeds as a number of seeds"
         )
-    if before is not None and _seeds_judged(run_folder, before):
+    if before is not None and seeds_judged(run_folder, before):
         raise ExperimentError(
             f"--settle: {run_folder.name} was judged at one look already, at the full 5 %; seeds that "
             "are added after such a look nearly double the rate of false verdicts. Say --settle when "
@@ -67,69 +65,6 @@ def settling_of(run_folder: Path, experiment: Experiment, *, is_asked: bool) -> 
             f"plan more (--seeds {MIN_SEEDS} wastes no look)"
         )
     return Settling(len(schedule), schedule)
-
-
-def _seeds_judged(run_folder: Path, record: RunRecord) -> int:
-    """Return how many seeds the run's verdicts can have seen; 0 where they were too few for one.
-
-    Also where trials are missing: whoever stopped a run has seen its page all the same.
-    """
-    from segbench.statistics.inference import MIN_SEEDS
-
-    if not record.experiment.claims or not (run_folder / "claims.md").exists():
-        return 0
-    done = Counter(
-        tuple(cell.axes.values())
-        for cell in record.cells
-        if cell.trial_id
-        and trial_files.load_result(trial_files.trial_folder(run_folder, cell.trial_id)) is not None
-    )
-    most = max(done.values(), default=0)
-    return most if most >= MIN_SEEDS else 0
-
-
-def with_earlier_looks(run_folder: Path, asked: RunRecord, whole: Plan) -> RunRecord:
-    """Return the record with what verdicts were seen before seeds were added or claims changed."""
-    before = load_earlier_run(run_folder)
-    if before is None:
-        return asked
-    trials = whole.trials
-    if not any(cell.trial_id in trials for cell in before.cells if cell.trial_id):
-        return asked  # another sweep, whose verdicts were about other trials
-    first: dict[str, object] = {
-        name: getattr(before, name) for name in ("first_claims", "first_seeds", "first_cells")
-    }
-    looks = before.judged_at
-    by_rule = (*before.schedule[:1], *(top.seeds for top in before.top_ups))
-    has_more_seeds = asked.most_seeds > max((before.most_seeds, *by_rule))
-    has_other_claims = _asked(before.experiment) != _asked(asked.experiment)
-    has_other_cells = _swept(before.experiment) != _swept(asked.experiment) and (
-        {axes_key(axes) for axes in before.asked_cells()}
-        != {
-            axes_key({**cell.axes, "protocol": name})
-            for cell in whole.cells
-            for name in asked.experiment.evaluate
-            if cell.trial is not None
-        }
-    )
-    changes = has_more_seeds or has_other_claims or has_other_cells
-    if changes and (seen := _seeds_judged(run_folder, before)):
-        looks = (*looks, seen) if has_more_seeds else looks
-        if not before.first_claims and has_other_claims:
-            first |= {"first_claims": before.experiment.claims, "first_seeds": seen}
-        if not before.first_cells and has_other_cells:
-            first |= {"first_cells": before.asked_cells(), "first_seeds": seen}
-    return asked.model_copy(update={"judged_at": looks, **first})
-
-
-def _asked(experiment: Experiment) -> set[str]:
-    return {claim.asks() for claim in experiment.claims}
-
-
-def _swept(experiment: Experiment) -> tuple[str, ...]:
-    """Return what decides which cells there are, but for their seeds."""
-    sweep = experiment.sweep.model_dump_json(exclude={"seeds"})
-    return sweep, *sorted(experiment.evaluate)
 
 
 def with_last_look(experiment: Experiment, settling: Settling) -> Experiment:

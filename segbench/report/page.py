@@ -60,6 +60,7 @@ from segbench.runs import trial_files
 from segbench.runs.observed import shared_times
 from segbench.runs.panels import PARTS, Panel, Panels, load_panels
 from segbench.runs.record import Row, RunRecord
+from segbench.runs.registration import warnings_of
 from segbench.runs.timings import load_timings
 from segbench.statistics.inference import MIN_SEEDS
 from segbench.statistics.power import ALPHA
@@ -106,7 +107,7 @@ def render_page(
         "costs": COSTS,
         "external_note": EXTERNAL_NOTE,
         "verdicts": verdicts,
-        "claim_warnings": record.claim_warnings,
+        "claim_warnings": warnings_of(record),
         "settings": settings_tables(record, rows),
         "apart": incomplete_table(record, rows),
         "failures": failures.only(key for key in failures.keys if key != "folder"),

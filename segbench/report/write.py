@@ -15,6 +15,7 @@ from segbench.report.page import render_page
 from segbench.report.tables import write_tables
 from segbench.runs.observed import observations
 from segbench.runs.record import Row, RunRecord, load_rows, load_run
+from segbench.runs.registration import warnings_of
 from segbench.runs.spreads import write_spreads
 
 
@@ -73,7 +74,7 @@ def origin_in_words(record: RunRecord) -> list[str]:
         f"Scored by {'; '.join(planned)}.",
         *([added] if told else []),
         *_groups_in_words(record),
-        *(f"**{warning}**" for warning in record.claim_warnings),
+        *(f"**{warning}**" for warning in warnings_of(record)),
     ]
 
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from segbench.errors import ResultError
 from segbench.files import make_folder, write_atomically
-from segbench.runs import trial_files
+from segbench.runs import registration, trial_files
 from segbench.runs.panels import load_panels
 from segbench.runs.record import CellRecord, RunRecord, axes_key, load_run
 from segbench.runs.status import label
@@ -311,9 +311,8 @@ def _merged_record(run_folders: Sequence[Path], records: Sequence[RunRecord]) ->
         ),
         hidden_cards=tuple(dict.fromkeys(card for r in records for card in r.hidden_cards)),
         protocol_names=tuple(evaluate),
-        looks=max(record.looks for record in records),
         top_ups=_distinct(records, lambda record: record.top_ups),
-    )
+    ).model_copy(update=registration.merged(records))
 
 
 def _merged_protocols(

@@ -99,69 +99,6 @@ class RunRecord(Spec):
         seeds = Counter(tuple(cell.axes.values()) for cell in self.cells if not cell.skipped)
         return max(seeds.values(), default=0)
 
-    @property
-    def looked_early(self) -> str:
-        """A sentence on looks that no rule had fixed, empty where there were none."""
-        if not self.judged_at:
-            return ""
-        seen = " and ".join(map(str, self.judged_at))
-        looks = ", ".join(map(str, self.schedule))
-        how = (
-            f"added than --settle had fixed ({looks} seeds)" if looks else "added, without --settle"
-        )
-        return (
-            f"Claims were judged at {seen} seeds before more were {how}: looking again is another "
-            "test, so the chance of a false verdict is above the 5 % stated (9.5 % for three looks in "
-            "simulation)."
-        )
-
-    @property
-    def edited_claims(self) -> str:
-        """A sentence on claims that were changed after verdicts were seen, empty where none was."""
-        if not self.first_claims:
-            return ""
-        before = {claim.asks(): claim.says for claim in self.first_claims}
-        now = {claim.asks(): claim.says for claim in self.experiment.claims}
-        added = [says for asks, says in now.items() if asks not in before]
-        dropped = [says for asks, says in before.items() if asks not in now]
-        changes = [
-            f"{what} {', '.join(map(repr, dict.fromkeys(said)))}"
-            for what, said in (
-                ("changed", [says for says in added if says in dropped]),
-                ("added", [says for says in added if says not in dropped]),
-                ("dropped", [says for says in dropped if says not in added]),
-            )
-            if said
-        ]
-        if not changes:
-            return ""
-        return (
-            f"After verdicts on {self.first_seeds} seeds had been seen, claims were "
-            f"{' and '.join(changes)}: what is asked after a look at the answer, or no longer asked, "
-            "is no test. Run the file into another --results folder, on new seeds, to test it."
-        )
-
-    @property
-    def edited_sweep(self) -> str:
-        """A sentence on claims that other cells answer since verdicts were seen, empty if none."""
-        if not self.first_cells:
-            return ""
-        before = {axes_key(axes) for axes in self.first_cells}
-        now = {axes_key(axes) for axes in self.asked_cells()}
-        moved = [
-            repr(claim.says)
-            for claim in self.experiment.claims
-            if any(claim.asks_of(dict(axes)) for axes in before ^ now)
-        ]
-        if not moved:
-            return ""
-        return (
-            f"After verdicts on {self.first_seeds} seeds had been seen, the sweep or the protocols "
-            f"were changed, so that other cells answer {', '.join(moved)}: what is asked after a look "
-            "at the answer is no test. Run the file into another --results folder, on new seeds, to "
-            "test it."
-        )
-
     def asked_cells(self) -> tuple[dict[str, str], ...]:
         """Return the axes of each cell under each planned protocol, without seeds."""
         axes = {tuple(cell.axes.items()) for cell in self.cells if not cell.skipped}
@@ -170,11 +107,6 @@ class RunRecord(Spec):
             for own in sorted(axes)
             for name in self.experiment.evaluate
         )
-
-    @property
-    def claim_warnings(self) -> tuple[str, ...]:
-        """What a reader of the verdicts must know of how they came about."""
-        return tuple(filter(None, (self.looked_early, self.edited_claims, self.edited_sweep)))
 
     @property
     def protocols(self) -> dict[str, Protocol]:

@@ -15,6 +15,7 @@ from segbench.commands.run import Flags, prepare_run
 from segbench.metrics.counts import Counted
 from segbench.runs import trial_files
 from segbench.runs.record import add_protocol, load_run
+from segbench.runs.registration import warnings_of
 from segbench.runs.trial_files import Provenance, Result
 from segbench.statistics.power import SETTLE_LOOKS, settle_schedule
 
@@ -96,6 +97,11 @@ def _write(workdir, trial_id, trial, worth, protocols):
             training_pixels=(9, 5, 2), training_images=(3, 2, 1),
         ),
     )  # fmt: skip
+
+
+def told_of(folder, words):
+    """Return the warning of a run's record that has these words, empty where there is none."""
+    return "".join(sentence for sentence in warnings_of(load_run(folder)) if words in sentence)
 
 
 def test_plan_says_what_each_claim_could_show(project):
@@ -260,7 +266,7 @@ def test_claims_that_are_changed_after_a_look_are_told_of(project, made_up):
         code, said = segbench("run", "experiments/toy.yaml", "--cache", "cache", *words)
         assert code == 0, said
         page = (folder / "claims.md").read_text(encoding="utf-8")
-        sentence = load_run(folder).edited_claims
+        sentence = told_of(folder, "seen, claims were")
         assert (sentence in " ".join(said.split())) and (sentence in page)
         assert sentence in html.unescape((folder / "report.html").read_text(encoding="utf-8"))
         return sentence
@@ -297,7 +303,7 @@ def test_a_sweep_that_is_changed_after_a_look_is_told_where_claims_are_asked_of_
         file.write_text(text)
         code, said = segbench("run", "experiments/toy.yaml", "--cache", "cache", *words)
         assert code == 0, said
-        sentence = load_run(folder).edited_sweep
+        sentence = told_of(folder, "seen, the sweep")
         assert sentence in (folder / "claims.md").read_text(encoding="utf-8")
         return sentence
 

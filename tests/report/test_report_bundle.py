@@ -13,6 +13,7 @@ from segbench.report.write import write_report
 from segbench.runs import trial_files
 from segbench.runs.bundle import MANIFEST, import_bundle, merge_runs, write_bundle
 from segbench.runs.record import load_run
+from segbench.runs.registration import warnings_of
 from segbench.runs.trial_files import Result
 
 
@@ -202,6 +203,15 @@ def test_two_halves_merge_into_the_whole(made, tmp_path):
     assert merged == load_run(made) == load_run(tmp_path / "whole")
     for one, two in zip(write_report(made), write_report(tmp_path / "whole"), strict=True):
         assert one.read_bytes() == two.read_bytes(), one.name
+
+
+def test_runs_that_become_one_keep_what_was_seen_before_they_were_changed(made, tmp_path):
+    folders = halves(made, tmp_path)
+    looked = load_run(folders[1]).model_copy(update={"judged_at": (4,), "first_seeds": 4})
+    looked.write_to(folders[1] / "run.json")
+    merged = merge_runs(folders, tmp_path / "whole")
+    assert (merged.judged_at, merged.first_seeds) == ((4,), 4)
+    assert "Claims were judged at 4 seeds before more were added" in warnings_of(merged)[0]
 
 
 def test_different_results_of_one_trial_are_a_conflict_and_all_are_named(made, tmp_path):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from segbench.claims.cells import metric_in_words
 from segbench.claims.kinds import is_count, kind_of
 from segbench.report.methods.parts import Known, Paragraph, Reference, counted, joined
+from segbench.runs.registration import warnings_of
 from segbench.schema.groups import counted_groups
 from segbench.statistics.inference import LEVEL, MIN_GROUPS, MIN_SEEDS
 from segbench.statistics.power import ALPHA
@@ -178,7 +179,7 @@ def tests(known: Known) -> Paragraph:
                 f"Seeds were added by a rule fixed beforehand: {record.looks} looks at "
                 f"{joined(map(str, record.schedule))} seeds, which share {100 * ALPHA:g} %."
             )
-        sentences += record.claim_warnings or (
+        sentences += warnings_of(record) or (
             "The record shows no claim, cell or seed that was changed or added after a first verdict.",
         )
     return Paragraph("Tests", tuple(sentences))
