@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from segbench.errors import counted, listed
 from segbench.metrics.counts import Counts
-from segbench.report.cells import Summary, summarised
+from segbench.report.cells import Summary, gather, summarised
 from segbench.runs import trial_files
 from segbench.runs.external import External, external_folder, load_externals
 from segbench.runs.observed import facts_of, shared_times
@@ -361,18 +361,15 @@ def all_protocols(record: RunRecord, externals: Sequence[External]) -> dict[str,
 def _complete_cells(
     run_folder: Path, rows: Sequence[Row], protocol_name: str, starts: Mapping[str, Start]
 ) -> Iterator[_Entry]:
-    cells: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if not row.cell.skipped:
-            cells.setdefault(tuple(row.cell.axes.values()), []).append(row)
-    for cell in cells.values():
-        if all(row.is_done and protocol_name in row.evaluations for row in cell):
+    for cell in gather(rows, protocol_name):
+        if cell.is_complete:
+            ids = [row.cell.trial_id for row in cell.rows]
             yield _Entry(
-                axes=cell[0].cell.axes,
-                rows=tuple(cell),
-                evaluations=tuple(row.evaluations[protocol_name] for row in cell),
-                folders=tuple(trial_files.trial_folder(run_folder, r.cell.trial_id) for r in cell),
-                starts=tuple(starts[row.cell.trial_id] for row in cell),
+                axes=cell.axes,
+                rows=tuple(cell.rows),
+                evaluations=tuple(cell.evaluations),
+                folders=tuple(trial_files.trial_folder(run_folder, each) for each in ids),
+                starts=tuple(starts[each] for each in ids),
             )
 
 
@@ -390,37 +387,16 @@ def _external_entries(
 
 def _board(record: RunRecord, name: str, protocol: Protocol, entries: Sequence[_Entry]) -> Board:
     dataset = protocol.scored_name(entries[0].axes["dataset"])
-    measured: list[list[Observation]] = []
-    confusions: list[tuple[Confusion, ...]] = []
-    for entry in entries:
-        stored = [
-            trial_files.load_counts(trial_files.counts_path(folder, evaluation.protocol))
-            for folder, evaluation in zip(entry.folders, entry.evaluations, strict=True)
-        ]
-        groups = record.groups_of(dataset, stored[0].names)
-        measured.append(
-            [
-                replace(
-                    _observation(
-                        entry.axes, name, evaluation, counts.as_counts(evaluation.background), seed
-                    ),
-                    groups=groups,
-                )
-                for seed, (evaluation, counts) in enumerate(
-                    zip(entry.evaluations, stored, strict=True)
-                )
-            ]
-        )
-        names = entry.evaluations[0].class_names
-        confusions.append(tuple(_confusion(counts.confusion, names) for counts in stored))
+    loaded = [_observed(record, entry, name, dataset) for entry in entries]
+    measured = [seeds for seeds, _ in loaded]
     ranking = ranking_of(measured)
     published = [p for p in record.experiment.published if p.protocol == name]
     trained = {entry.axes["dataset"] for entry in entries if entry.rows}
     telling = tuple(axis for axis in entries[0].axes if axis != "dataset" or len(trained) > 1)
     models = [
-        _model(entry, telling, standing, own, published, _not_learnt(entry, seeds))
-        for entry, standing, own, seeds in zip(
-            entries, ranking.standings, confusions, measured, strict=True
+        _model(entry, telling, standing, confusions, published, _not_learnt(entry, seeds))
+        for entry, standing, (seeds, confusions) in zip(
+            entries, ranking.standings, loaded, strict=True
         )
     ]
     order = sorted(range(len(models)), key=lambda index: (-models[index].standing.mean, index))
@@ -440,6 +416,24 @@ def _board(record: RunRecord, name: str, protocol: Protocol, entries: Sequence[_
         rivals=tuple(_rivals(order, models, measured, ranking)),
         duels=tuple(_duels(order, models, ranking)),
     )
+
+
+def _observed(
+    record: RunRecord, entry: _Entry, name: str, dataset: str
+) -> tuple[list[Observation], tuple[Confusion, ...]]:
+    """Return the counts of each seed, and their confusion matrices."""
+    stored = [
+        trial_files.load_counts(trial_files.counts_path(folder, evaluation.protocol))
+        for folder, evaluation in zip(entry.folders, entry.evaluations, strict=True)
+    ]
+    groups = record.groups_of(dataset, stored[0].names)
+    seeds = []
+    for seed, (evaluation, kept) in enumerate(zip(entry.evaluations, stored, strict=True)):
+        counts = kept.as_counts(evaluation.background)
+        seen = _observation(entry.axes, name, evaluation, counts, seed)
+        seeds.append(replace(seen, groups=groups))
+    names = entry.evaluations[0].class_names
+    return seeds, tuple(_confusion(kept.confusion, names) for kept in stored)
 
 
 def _observation(
@@ -494,20 +488,12 @@ def _model(
     not_learnt: tuple[str, ...],
 ) -> BoardModel:
     evaluations = entry.evaluations
-    facts = [facts_of(row) for row in entry.rows]
     figures = {
         figure: summary
         for figure in evaluations[0].figures
         if (summary := summarised([e.figures.get(figure) for e in evaluations])) is not None
     }
-    costs = {
-        cost: summary.mean
-        for cost in COSTS
-        if cost not in TIMES and (summary := summarised([fact.get(cost) for fact in facts]))
-    }
-    if entry.rows and (timing := entry.rows[0].timing) is not None:
-        costs |= timing.medians()
-    shared = [shared_times(row) for row in entry.rows]
+    costs = _costs(entry)
     return BoardModel(
         axes=entry.axes,
         telling_axes=telling_axes,
@@ -519,12 +505,8 @@ def _model(
             summarised([e.per_class_iou[index] for e in evaluations])
             for index in range(len(evaluations[0].class_names))
         ),
-        costs={cost: costs[cost] for cost in COSTS if cost in costs},
-        shared_times={
-            time: (min(seen), max(seen))
-            for time in TIMES
-            if time not in costs and (seen := [times[time] for times in shared if time in times])
-        },
+        costs=costs,
+        shared_times=_shared_times(entry, costs),
         devices=tuple(
             sorted({r.provenance.device for r in entry.rows if r.provenance is not None})
         ),
@@ -533,6 +515,29 @@ def _model(
         starts=entry.starts,
         not_learnt=not_learnt,
     )
+
+
+def _costs(entry: _Entry) -> dict[str, float]:
+    """Return what a model costs: times as `segbench time` measured them, the rest by its trials."""
+    facts = [facts_of(row) for row in entry.rows]
+    costs = {
+        cost: summary.mean
+        for cost in COSTS
+        if cost not in TIMES and (summary := summarised([fact.get(cost) for fact in facts]))
+    }
+    if entry.rows and (timing := entry.rows[0].timing) is not None:
+        costs |= timing.medians()
+    return {cost: costs[cost] for cost in COSTS if cost in costs}
+
+
+def _shared_times(entry: _Entry, costs: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Return the range over seeds of times that nobody measured apart from other trials."""
+    shared = [shared_times(row) for row in entry.rows]
+    return {
+        time: (min(seen), max(seen))
+        for time in TIMES
+        if time not in costs and (seen := [times[time] for times in shared if time in times])
+    }
 
 
 def _not_learnt(entry: _Entry, seeds: Sequence[Observation]) -> tuple[str, ...]:

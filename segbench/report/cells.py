@@ -26,13 +26,18 @@ class Summary:
 
 @dataclass
 class TableCell:
-    """A cell's rows. planned: seeds that the run asked for; a cell without all is incomplete."""
+    """A cell and the rows of the seeds that the run asked for; without all it is incomplete."""
 
     axes: dict[str, str]
-    planned: int = 0
+    rows: list[Row] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)
     skipped: str = ""
+
+    @property
+    def planned(self) -> int:
+        """How many seeds the run asked for."""
+        return len(self.rows)
 
     @property
     def is_complete(self) -> bool:
@@ -62,7 +67,7 @@ def gather(rows: Sequence[Row], protocol: str) -> list[TableCell]:
         if row.cell.skipped:
             cell.skipped = row.cell.skipped
             continue
-        cell.planned += 1
+        cell.rows.append(row)
         if row.status == "failed":
             cell.failures.append(row)
         elif protocol in row.evaluations and row.is_done:

@@ -153,10 +153,6 @@ def _finish_strip(axes: "Axes", strip: Strip, **text: Any) -> None:
 
 def _images(figure: "Figure", board: Board, run_folder: Path, _: str) -> None:
     """Draw one image of each kind, of the trial that stands highest among those with pictures."""
-    import numpy as np
-    from matplotlib.patches import Patch
-    from PIL import Image
-
     pictured = {
         panels.trial_id: (folder, panels)
         for folder, panels in load_panels(run_folder)
@@ -169,7 +165,14 @@ def _images(figure: "Figure", board: Board, run_folder: Path, _: str) -> None:
             f"{board.title}: no pictures are on file; segbench report RUN --panels TRIAL draws them"
         )
     model, row = found
-    folder, panels = pictured[row.cell.trial_id]
+    _draw_panels(figure, *pictured[row.cell.trial_id])
+    figure.suptitle(_plain(f"{model.name}, seed {row.cell.seed}"), fontsize=8)
+
+
+def _draw_panels(figure: "Figure", folder: Path, panels: Panels) -> None:
+    import numpy as np
+    from PIL import Image
+
     shown = _one_of_each(panels)
     opened = []
     for panel in shown:
@@ -187,15 +190,19 @@ def _images(figure: "Figure", board: Board, run_folder: Path, _: str) -> None:
             if panel is shown[0]:
                 axes.set_title(part, fontsize=8)
         axes_row[0].set_ylabel(f"{panel.kind}\nIoU {100 * panel.iou:.1f} %", fontsize=8)
-    indices = sorted({index for panel in shown for index in panel.class_indices})
+    _name_classes(figure, panels, shown)
+
+
+def _name_classes(figure: "Figure", panels: Panels, shown: Sequence[Panel]) -> None:
+    from matplotlib.patches import Patch
+
     patches = [
         Patch(
             color="#" + bytes(panels.colours[index]).hex(), label=_plain(panels.class_names[index])
         )
-        for index in indices
+        for index in sorted({index for panel in shown for index in panel.class_indices})
     ]
     figure.legend(handles=patches, loc="outside lower center", ncols=5, fontsize=6, frameon=False)
-    figure.suptitle(_plain(f"{model.name}, seed {row.cell.seed}"), fontsize=8)
 
 
 def _one_of_each(panels: Panels) -> list[Panel]:

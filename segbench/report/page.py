@@ -94,39 +94,19 @@ def render_page(
     Raises:
         ResultError: the record of a trial's pictures is damaged.
     """
-    experiment = record.experiment
-    failures = failure_table(rows)
-    pictures = list(_pictures(run_folder, rows))
-    timings = load_timings(run_folder)
+    known = Known(run_folder, record, rows, boards, verdicts)
     page = {
-        "name": experiment.name,
-        "question": experiment.question,
+        **_asked(record),
+        **_done(run_folder, rows),
         "boards": boards,
-        "axes": record.axis_names,
         "leaderboards": _leaderboards(record, boards),
         "costs": COSTS,
         "external_note": EXTERNAL_NOTE,
+        "most_duels": _MOST_DUELS,
         "verdicts": verdicts,
-        "claim_warnings": warnings_of(record),
         "settings": settings_tables(record, rows),
         "apart": incomplete_table(record, rows),
-        "failures": failures.only(key for key in failures.keys if key != "folder"),
-        "pictures": pictures,
-        "command": record.command,
-        "hidden_cards": record.hidden_cards,
-        "versions": sorted({r.provenance.code_version for r in rows if r.provenance is not None}),
-        "sources": experiment.source,
-        "notes": experiment.notes,
-        "elsewhere": elsewhere_table(experiment.published),
-        "num_trials": len({row.cell.trial_id for row in rows if row.cell.trial_id}),
-        "most_duels": _MOST_DUELS,
-        "num_measured": len({row.cell.trial_id for row in rows if row.provenance is not None}),
-        "spent_s": _spent_s(rows),
-        "timed": "" if timings is None else timings.described(),
-        "to_prepare": _experiment_files(record),
-        "methods": html_methods(methods_of(Known(run_folder, record, rows, boards, verdicts)))
-        if boards
-        else "",
+        "methods": html_methods(methods_of(known)) if boards else "",
         "live": live,
         "css": Markup(_text("page.css")),
         "script": Markup(_script()),
@@ -135,6 +115,37 @@ def render_page(
     }
     page["sections"] = _sections(page)
     return _environment().get_template("page.html.jinja").render(page)
+
+
+def _asked(record: RunRecord) -> dict[str, Any]:
+    """Return what the page says of the question, and of the command that answers it."""
+    experiment = record.experiment
+    return {
+        "name": experiment.name,
+        "question": experiment.question,
+        "sources": experiment.source,
+        "notes": experiment.notes,
+        "elsewhere": elsewhere_table(experiment.published),
+        "claim_warnings": warnings_of(record),
+        "command": record.command,
+        "hidden_cards": record.hidden_cards,
+        "to_prepare": _experiment_files(record),
+    }
+
+
+def _done(run_folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what the page says of the trials as a whole."""
+    failures = failure_table(rows)
+    timings = load_timings(run_folder)
+    return {
+        "failures": failures.only(key for key in failures.keys if key != "folder"),
+        "pictures": list(_pictures(run_folder, rows)),
+        "versions": sorted({r.provenance.code_version for r in rows if r.provenance is not None}),
+        "num_trials": len({row.cell.trial_id for row in rows if row.cell.trial_id}),
+        "num_measured": len({row.cell.trial_id for row in rows if row.provenance is not None}),
+        "spent_s": _spent_s(rows),
+        "timed": "" if timings is None else timings.described(),
+    }
 
 
 def _page_data(
