@@ -8,8 +8,9 @@ import hashlib
 import io
 import logging
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import torch
 from safetensors import SafetensorError
@@ -24,20 +25,76 @@ LOG = logging.getLogger(__name__)
 _DIGEST_BYTES = 64
 
 
+class CheckpointWriter:
+    """Writes the checkpoints of one training in a thread, one at a time, while the training goes on.
+
+    A state is copied on the spot. The next one, `wait` and the end of the `with` block wait until it
+    is on the disk, and raise what writing it raised.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._written: Future[None] | None = None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write `state`, which may change from then on."""
+        self.wait()
+        self._written = self._pool.submit(save_checkpoint, self._folder, _copied(state))
+
+    def wait(self) -> None:
+        """Wait until the last state is on the disk."""
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+
+
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write `state` as the newest checkpoint, keeping the one before."""
     newest, previous = _paths(folder)
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    payload = buffer.getbuffer()
 
     def write(file: BinaryIO) -> None:
-        file.write(hashlib.sha256(payload).hexdigest().encode())
-        file.write(payload)
+        file.write(bytes(_DIGEST_BYTES))  # its place
+        hashed = _Hashed(file)
+        torch.save(state, hashed)
+        file.seek(0)
+        file.write(hashed.digest.hexdigest().encode())
 
     if newest.exists():
         newest.replace(previous)
     write_atomically(newest, write)
+
+
+class _Hashed(io.RawIOBase):
+    """A file that can be written to alone, and the digest of what was."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, part: Any) -> int:
+        self.digest.update(part)
+        return self._file.write(part)
+
+
+def _copied(state: Any) -> Any:
+    """Return plain containers with tensors of their own, on the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, Mapping):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_copied(value) for value in state)
+    return state
 
 
 def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:

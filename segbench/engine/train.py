@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from segbench.engine import ranks
-from segbench.engine.checkpoint import load_checkpoint, save_checkpoint
+from segbench.engine.checkpoint import CheckpointWriter, load_checkpoint
 from segbench.engine.loss import image_losses, labelled_pixels, loss_weights
 from segbench.engine.training_log import TrainingLog
 from segbench.engine.upsampled_loss import upsampled_losses
@@ -130,6 +130,7 @@ class _Loop:
         self.kinds = segmenter.parameter_kinds()
         self.scaler = torch.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.optimizer: torch.optim.Optimizer | None = None
+        self.checkpoints = CheckpointWriter(folder)
         self.step = 0
         self.loss_sum = torch.zeros((), device=device)
         self.loss_steps = 0
@@ -147,7 +148,8 @@ class _Loop:
 
     def run(self, source: BatchSource) -> float:
         is_writer = ranks.is_first()
-        with TrainingLog(self.folder, first_step=self.step) if is_writer else _NoLog() as log:
+        log_here = TrainingLog(self.folder, first_step=self.step) if is_writer else _NoLog()
+        with log_here as log, self.checkpoints:
             start = 0
             for stage in self.recipe.stages:
                 end = start + stage.steps
@@ -167,6 +169,7 @@ class _Loop:
         source: BatchSource,
         log: "TrainingLog | _NoLog",
     ) -> None:
+        self.checkpoints.wait()  # loader processes are forked beside no thread
         self._enter(stage, end)
         class_weights = None if self.class_weights is None else self.class_weights.to(self.device)
         step = _TrainingStep(self.segmenter, self.recipe, class_weights)
@@ -307,7 +310,7 @@ class _Loop:
         }
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        save_checkpoint(self.folder, state)
+        self.checkpoints.save(state)
 
 
 def schedule_factor(schedule: Schedule, step: int, steps: int) -> float:
