@@ -5,6 +5,7 @@ Letters: N images, C classes. Knows nothing of where results are kept.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segbench.data.resize import resized_label
-from segbench.data.split import SegmentationSplit
+from segbench.data.split import Sample, SegmentationSplit
 from segbench.engine.counting import (
     boundary_counts,
     boundary_width_px,
@@ -49,8 +50,7 @@ def evaluate(
     labels: dict[int, tuple[str, Tensor]] = {}
 
     def unrefined_maps(crf: Crf) -> Iterator[tuple[Unrefined, Crf]]:
-        for index in range(len(split)):
-            sample = split.sample(index)
+        for index, sample in enumerate(samples_ahead(split)):
             labels[index] = sample.name, sample.label
             with naming(sample.name):
                 yield unrefined(segmenter, sample.image.to(device), protocol), crf
@@ -65,8 +65,7 @@ def evaluate(
                 yield name, predicted, scored_label(label, protocol)
                 on_image(index + 1)
             return
-        for index in range(len(split)):
-            sample = split.sample(index)
+        for index, sample in enumerate(samples_ahead(split)):
             with naming(sample.name):
                 prediction = predict(segmenter, sample.image.to(device), protocol)
             predicted = reindexed(prediction.to(torch.int16).cpu(), classes)  # one transfer
@@ -74,6 +73,17 @@ def evaluate(
             on_image(index + 1)
 
     return count_predictions(pairs(), num_classes=split.num_classes, protocol=protocol)
+
+
+def samples_ahead(split: SegmentationSplit) -> Iterator[Sample]:
+    """Yield the samples in order, each decoded by a thread while the one before is worked on."""
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
+        following: Future[Sample] | None = None
+        for index in range(len(split)):
+            sample = split.sample(index) if following is None else following.result()
+            if index + 1 < len(split):
+                following = pool.submit(split.sample, index + 1)
+            yield sample
 
 
 def reindexed(values: Tensor, classes: ClassIndices) -> Tensor:
