@@ -31,14 +31,20 @@ def pixel_counts(
         )
     predicted, true = prediction.reshape(-1), label.reshape(-1)
     cells = np.zeros((num_classes + 2) * (num_classes + 1), dtype=np.int64)
-    for start in range(0, len(true), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        values = true[block].astype(np.int64)
+
+    def rows_of(values: NDArray[np.int64]) -> NDArray[np.int64]:
         rows = _classes_or(num_classes, values)
         rows[values == ignore_index] = num_classes + 1
-        rows *= num_classes + 1
-        rows += _classes_or(num_classes, predicted[block].astype(np.int64))
-        cells += np.bincount(rows, minlength=len(cells))
+        return rows * (num_classes + 1)
+
+    rows_of_bytes = rows_of(np.arange(256))
+    for start in range(0, len(true), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        values = true[block]
+        is_bytes = values.dtype == np.uint8
+        places = rows_of_bytes.take(values) if is_bytes else rows_of(values.astype(np.int64))
+        places += _classes_or(num_classes, predicted[block].astype(np.int64))
+        cells += np.bincount(places, minlength=len(cells))
     table = cells.reshape(num_classes + 2, num_classes + 1)
     if table[num_classes].any():
         seen = true[true != ignore_index]
