@@ -24,7 +24,7 @@ _ORDER_STREAM, _IMAGE_STREAM = 0, 1
 
 
 class TrainingBatch(NamedTuple):
-    """image: (B, 3, H, W) uint8; label: (B, H, W) int64, 255 = counts nowhere."""
+    """image: (B, 3, H, W) uint8; label: (B, H, W) uint8, 255 = counts nowhere."""
 
     image: Tensor
     label: Tensor
@@ -50,10 +50,12 @@ def training_batches(
     loader_workers: int = 0,
     rank: int = 0,
     ranks: int = 1,
+    pinned: bool = False,
 ) -> Iterator[TrainingBatch]:
     """Yield the batches of steps first_step ... last_step - 1.
 
-    With several ranks each gets every `ranks`-th slot of every batch.
+    With several ranks each gets every `ranks`-th slot of every batch. pinned: they lie in memory that
+    a GPU copies from while the process goes on.
 
     Raises:
         ValueError: batch_size cannot be shared out evenly among the ranks.
@@ -69,6 +71,7 @@ def training_batches(
         batch_sampler=steps,  # pyright: ignore[reportArgumentType] - any sized iterable of lists
         num_workers=loader_workers,
         collate_fn=_stacked,
+        pin_memory=pinned,
         multiprocessing_context="fork" if loader_workers else None,
         # The loader draws a number each time it starts. From torch's global stream, which dropout
         # draws from too, that would make a resumed training differ from a straight one.
@@ -159,4 +162,4 @@ def _order(num_images: int, seed: int, epoch: int) -> np.ndarray:
 
 def _stacked(pairs: list[tuple[Tensor, Tensor]]) -> TrainingBatch:
     image, label = zip(*pairs, strict=True)
-    return TrainingBatch(torch.stack(image), torch.stack(label).long())
+    return TrainingBatch(torch.stack(image), torch.stack(label))

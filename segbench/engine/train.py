@@ -31,7 +31,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Batch(NamedTuple):
-    """inputs: (N, 3, H, W) uint8 images, or the feature maps of a frozen trunk; label (N, H, W).
+    """inputs: (N, 3, H, W) uint8 images, or the feature maps of a frozen trunk; label (N, H, W) integers.
 
     On the CPU: all parts of a step are there before the first is trained on.
     """
@@ -239,7 +239,10 @@ class _Loop:
 
     def _loss(self, model: nn.Module, part: Batch, weights: Tensor) -> Tensor:
         inputs = _to(part.inputs, self.device)
-        losses = model(inputs, part.label.to(self.device, non_blocking=True))  # (N,)
+        label = part.label.to(
+            self.device, non_blocking=True
+        ).long()  # eight times larger there alone
+        losses = model(inputs, label)  # (N,)
         return (losses * weights.to(losses)).sum()
 
     def _after_step(self, stage: TrainStage, end: int, log: "TrainingLog | _NoLog") -> None:

@@ -117,6 +117,7 @@ def _image_source(work: TrialContext, split: SegmentationSplit) -> BatchSource:
             loader_workers=work.machine.loader_workers,
             rank=ranks.rank(),
             ranks=ranks.count(),
+            pinned=work.device.type == "cuda",
         ):
             yield Batch(batch.image, batch.label)
 
