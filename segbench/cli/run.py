@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from segbench.cli import console
-from segbench.cli.app import ERR, OUT, app, fail
+from segbench.cli.app import ERR, OUT, app, fail, progress_bars
 from segbench.cli.flags import File, GridOptions
 from segbench.cli.live import start_and_show
 from segbench.cli.pages import show_report
@@ -92,6 +92,11 @@ def _work_off(
 
     if left and (missing := preflight.missing_files(prepared)):
         fail("\n".join(missing))
+    if left:
+        with progress_bars() as progress:
+            wrong = preflight.wrong_files(prepared, progress)
+        if wrong:
+            fail("\n".join(wrong))
     for sentence in preflight.shared_images_in_words(prepared) if left else ():
         ERR.print(sentence)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a ctrl-C

@@ -6,7 +6,7 @@ Loads no torch, but for a backbone card or a head of the user's that was not see
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from importlib.metadata import version
 from operator import or_
@@ -19,8 +19,11 @@ from segbench.commands.run import PreparedRun, groups_here
 from segbench.errors import CardError, DataError, ResultError, counted
 from segbench.files import digest, write_text
 from segbench.runs import trial_files
+from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog, built_in_root
 from segbench.schema.trial import Trial
+
+Progress = Callable[[str, int, int | None], None]  # (what, done, of)
 
 
 def missing_files(prepared: PreparedRun) -> list[str]:
@@ -33,16 +36,12 @@ def missing_files(prepared: PreparedRun) -> list[str]:
     from segbench.models.weights import missing_weights
 
     experiment = prepared.asked.experiment
-    protocols = experiment.evaluate.values()
     if prepared.launcher.place != "elsewhere" and prepared.machine.device not in {"auto", "cpu"}:
         from segbench.engine.device import chosen_device
 
         chosen_device(prepared.machine)
     trials = prepared.asked.trials.values()
-    datasets = [trial.dataset for trial in _one_per_part(trials, "dataset")]
-    needed = [(card, experiment.train.split) for card in datasets]
-    needed += [(p.scored_card(card), p.split) for card in datasets for p in protocols]
-    sentences = preflight(needed, prepared.machine)
+    sentences = preflight(_splits(prepared), prepared.machine)
     backbones = [
         (trial.backbone, trial.model) for trial in _one_per_part(trials, "backbone", "weights")
     ]
@@ -57,6 +56,28 @@ def missing_files(prepared: PreparedRun) -> list[str]:
         *_unwritable(Path(prepared.machine.cache), "--cache or $SEGBENCH_CACHE"),
         *_unwritable(prepared.run_folder, "--results"),
     ]
+
+
+def wrong_files(prepared: PreparedRun, progress: Progress | None = None) -> list[str]:
+    """Return a sentence for each split with a wrong file; convert the others, as trials would.
+
+    Where trials run elsewhere they convert what they read, and the files may be seen from there alone.
+    """
+    from segbench.data.prepare import convert
+
+    if prepared.launcher.place == "elsewhere":
+        return []
+    return convert(_splits(prepared), prepared.machine, progress)
+
+
+def _splits(prepared: PreparedRun) -> list[tuple[DatasetCard, str]]:
+    """Return the card and name of each split that trains or is scored."""
+    experiment = prepared.asked.experiment
+    protocols = experiment.evaluate.values()
+    trials = prepared.asked.trials.values()
+    datasets = [trial.dataset for trial in _one_per_part(trials, "dataset")]
+    needed = [(card, experiment.train.split) for card in datasets]
+    return needed + [(p.scored_card(card), p.split) for card in datasets for p in protocols]
 
 
 def _wrong_groups(prepared: PreparedRun) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from segbench.data.chosen import stored_split
 from segbench.data.grouped import noted_groups
 from segbench.data.layout import archive_file, archive_mark, download_folder
-from segbench.data.prepared import is_here, lacking, not_here, open_prepared
+from segbench.data.prepared import is_here, lacking, not_here, open_prepared, prepared_folder
 from segbench.data.shared import SplitPart, shared_in_words
 from segbench.errors import DataError, counted
 from segbench.fetch.download import Expected, download
@@ -89,17 +89,36 @@ def _shared(card: DatasetCard, splits: Sequence[str], machine: Machine) -> list[
 
 def preflight(needed: Iterable[tuple[DatasetCard, str]], machine: Machine) -> list[str]:
     """Return what a run needs of these splits and is not here, a sentence each; opens no picture."""
-    stored = {
-        (card.content_digest(), stored_split(split)): (card, stored_split(split))
-        for card, split in needed
-    }
     sentences = []
-    for card, split in stored.values():
+    for card, split in _stored(needed):
         if not is_here(card, split, machine):
             sentences.append(not_here(card, split, machine))
         elif missing := lacking(card, split, machine):
             sentences.append(missing)
     return sentences
+
+
+def convert(
+    needed: Iterable[tuple[DatasetCard, str]], machine: Machine, progress: Progress | None = None
+) -> list[str]:
+    """Convert the splits that are here and not converted; return what is wrong with their files."""
+    wrong = []
+    for card, split in _stored(needed):
+        shown = _named(progress, f"converting {card.name} {split}")
+        try:
+            prepared_folder(card, split, machine, shown, if_changed="pass_over")
+        except DataError as error:
+            wrong.append(str(error))
+    return wrong
+
+
+def _stored(needed: Iterable[tuple[DatasetCard, str]]) -> list[tuple[DatasetCard, str]]:
+    """Return the splits, each once, whose files these are: a holdout's are those of its split."""
+    stored = {
+        (card.content_digest(), stored_split(split)): (card, stored_split(split))
+        for card, split in needed
+    }
+    return list(stored.values())
 
 
 def _missing_splits(card: DatasetCard, machine: Machine) -> list[str]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from command_line import segbench
 from PIL import Image
 
 from segbench.commands.run import Flags, prepare_run
@@ -112,6 +113,24 @@ def test_a_broken_photograph_fails_its_trial_with_the_files_name(toy_project, ou
     outcome, result, _ = outcome_of("sweep.dataset=street", data=(str(tmp_path / "data"),))
     assert (outcome, result.kind) == ("failed", "data")
     assert "photos/train/2.png: is none of JPEG" in result.message
+
+
+def test_a_broken_photograph_or_label_ends_the_command_before_any_trial_starts(
+    toy_project, tmp_path
+):
+    street(toy_project)
+    root = tmp_path / "data" / "street"
+    (root / "photos" / "train" / "2.png").write_bytes(b"\x89PNG broken")
+    Image.fromarray(np.full((33, 45), 7, np.uint8)).save(root / "masks" / "val" / "1.png")
+    code, said = segbench(
+        "run", toy_project / "experiments" / "toy.yaml", "--data", tmp_path / "data",
+        "--cache", tmp_path / "cache", "--results", tmp_path / "results",
+        "--set", "sweep.dataset=[street]",
+    )  # fmt: skip
+    assert code == 2
+    assert "photos/train/2.png: is none of JPEG" in said
+    assert "masks/val/1.png" in said
+    assert not list((tmp_path / "results").rglob("trial.json"))
 
 
 def test_a_users_folder_of_images_and_masks_trains_with_one_card_and_no_code(
