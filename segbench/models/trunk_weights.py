@@ -1,12 +1,16 @@
 """Read a file of trained parameters and copy them into a trunk, if they fit.
 
-Nothing in a file is executed: safetensors, or torch files read with `weights_only`. Knows nothing
-of the parameters of trained segmenters (engine/checkpoint.py).
+Nothing in a file is executed: safetensors, or torch files read with `weights_only`. Checkpoints of
+other tools are seen through: a mapping around the state, and what wrappers put before every name.
+Knows nothing of the parameters of trained segmenters (engine/checkpoint.py).
 """
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Container, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -17,6 +21,17 @@ from segbench.schema.cards import BackboneCard
 from segbench.schema.heads import BatchNorm
 
 _MOST_NAMES_SHOWN = 8
+_NAMES_OF_A_STRANGER = 5
+# Where training tools keep the state, the first that is there; ema alone where there is no other.
+_STATE_KEYS = ("state_dict", "model", "model_state", "model_state_dict", "ema", "state_dict_ema")
+_PREFIXES = ("module.", "backbone.", "encoder.", "model.", "_orig_mod.")  # what wrappers put first
+# Data that training tools keep beside the state; none of them runs anything when it is read.
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    np._core.multiarray.scalar,
+    *(type(np.dtype(kind)) for kind in "bBhHiIlLefd?"),
+]
 
 
 def load_trunk_weights(trunk: Trunk, path: Path) -> None:
@@ -50,6 +65,12 @@ def fitting_weights(trunk: Trunk, path: Path) -> dict[str, Tensor]:
     """
     found = _of_trunk(read_state(path), trunk.prefix)
     own = {n.removeprefix(trunk.prefix): t for n, t in trunk.network.state_dict().items()}
+    found = _without_prefix(found, trunk.full_names)
+    if found and not found.keys() & trunk.full_names:
+        raise DataError(
+            f"{path}: no name in it is the network's: it has {_first(found)}; the network has "
+            f"{_first(own)}"
+        )
     needed = own.keys() - trunk.new_biases  # these start at 0, but a trained trunk has them
     missing = [n for n in own if n in needed and n not in found and not n.endswith("_tracked")]
     problems = _shown("missing", missing)
@@ -78,8 +99,29 @@ def _of_trunk(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return trunk or state
 
 
+def _without_prefix(state: dict[str, Tensor], known: Container[str]) -> dict[str, Tensor]:
+    """Return the state without the prefixes that keep its names from being known ones.
+
+    A prefix of some names alone leaves the others out: they are a head's, beside the `backbone.`.
+    """
+    count = sum(name in known for name in state)
+    for prefix in _PREFIXES:
+        inner = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+        if inner:
+            inner = _without_prefix(inner, known)
+        if sum(name in known for name in inner) > count:
+            return inner
+    return state
+
+
+def _first(names: Mapping[str, Tensor]) -> str:
+    return ", ".join([*list(names)[:_NAMES_OF_A_STRANGER], "..."][: len(names)])
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a .safetensors or torch file, by name; nothing in it is executed.
+
+    A torch file may hold them under one of the keys that training tools use.
 
     Raises:
         DataError: the file is neither, is damaged, or holds more than tensors.
@@ -87,12 +129,21 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file fails in any way
         why = str(error).splitlines()[0] if str(error) else repr(error)
         raise _unreadable(path, why) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if isinstance(state, dict):
+        inner = (state[key] for key in _STATE_KEYS if isinstance(state.get(key), dict))
+        state = next(inner, state)
+    if not isinstance(state, dict):
         raise _unreadable(path, "it is not a mapping from names to tensors")
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise DataError(
+            f"{path}: is no mapping from names to tensors, nor has it one under "
+            f"{', '.join(_STATE_KEYS)}; it has {listed(list(map(str, state)), 5)}"
+        )
     return dict(state)
 
 

@@ -1,10 +1,12 @@
 """Weights files: which one, is it the right one, does it fit; nothing in it is executed."""
 
+import argparse
 import http.server
 import pickle
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -391,3 +393,43 @@ def test_a_trial_keeps_the_sha256_that_it_started_from_and_a_run_compares_it(toy
     path.with_name(f"{path.name}.sha256").write_text(_another(whole))
     with pytest.raises(DataError, match="1 trial from other files of toynet weights own than are"):
         check_same_files(prepared)
+
+
+WRAPPED = {
+    "prefixed": lambda s: {f"module.{k}": v for k, v in s.items()},
+    "twice": lambda s: {"model": {f"module.backbone.{k}": v for k, v in s.items()}, "epoch": 3},
+    "nested": lambda s: {"state_dict": s, "best": np.float64(3), "lr": np.float32(0.1)},
+    "ema": lambda s: {"ema": {f"encoder.{k}": v for k, v in s.items()}},
+    "with a head": lambda s: {
+        "model_state": {
+            **{f"backbone.{k}": v for k, v in s.items()},
+            "decode_head.conv_seg.weight": torch.zeros(3, 5, 1, 1),
+        },
+        "args": argparse.Namespace(lr=0.1),
+    },
+}
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+def test_checkpoints_of_other_tools_are_seen_through(tmp_path, how):
+    state = _network()
+    segmenter = _built(_saved(WRAPPED[how](state), tmp_path / "weights.pth"))
+    for name, tensor in segmenter.trunk.state_dict().items():
+        assert torch.equal(tensor, state[name])
+
+
+def test_names_of_a_stranger_are_shown_beside_the_network_s(tmp_path):
+    path = _saved({f"layer.{i}": torch.zeros(1) for i in range(9)}, tmp_path / "weights.pth")
+    with pytest.raises(DataError) as told:
+        _built(path)
+    assert str(told.value) == (
+        f"{path}: no name in it is the network's: it has layer.0, layer.1, layer.2, layer.3, layer.4, "
+        "...; the network has features.0.weight, features.0.bias, features.3.squeeze.weight, "
+        "features.3.squeeze.bias, features.3.expand1x1.weight, ..."
+    )
+
+
+def test_a_checkpoint_without_a_state_shows_its_keys(tmp_path):
+    path = _saved({"epoch": 3, "net": {"a": torch.zeros(1)}}, tmp_path / "weights.pth")
+    with pytest.raises(DataError, match=r"is no mapping from names to tensors.*it has epoch, net$"):
+        _built(path)
