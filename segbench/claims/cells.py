@@ -10,7 +10,7 @@ from segbench.claims.verdict import Region
 from segbench.metrics import words_of
 from segbench.schema.claims import AnyClaim, Side
 from segbench.statistics.inference import sides_of
-from segbench.statistics.observations import ObservedCell
+from segbench.statistics.observations import ObservedCell, recipe_of
 
 _ANYWHERE = Region()
 Combination = Mapping[
@@ -32,14 +32,40 @@ class Step:
         """Return on which side each training stands; see `sides_of`."""
         return sides_of([(weight, cell.training) for weight, cell in self.weights])
 
-    def side_weights(self) -> tuple[float, ...]:
-        """Return the squared weight of each side of the effect, as if its cells moved together."""
+    def common_seeds(self, *, paired: bool) -> frozenset[int]:
+        """Return the seeds that all cells have which are summed seed by seed, of the side with fewest."""
+        return min(self.seeds_of_sides(paired=paired).values(), key=len, default=frozenset())
+
+    def seeds_of_sides(self, *, paired: bool) -> dict[int, frozenset[int]]:
+        """Return the seeds that all cells of a side have; paired sides are one."""
+        sides = self.sides()
+        found: dict[int, frozenset[int]] = {}
+        for _, cell in self.weights:
+            side = 0 if paired else sides[cell.training]
+            found[side] = found.get(side, frozenset(cell.seeds)) & frozenset(cell.seeds)
+        return found
+
+    def shares_recipe(self) -> bool:
+        """Return whether what is added and what is subtracted differ in head or protocol alone."""
+        more, less = (
+            {recipe_of(cell.axes) for weight, cell in self.weights if (weight > 0) is is_more}
+            for is_more in (True, False)
+        )
+        return bool(more) and more == less
+
+    def side_weights(self, *, paired: bool = False) -> tuple[float, ...]:
+        """Return the squared weight of each side of the effect, as if its cells moved together.
+
+        Paired sides are one, which varies as much as both would apart: how far they go together is not
+        known before launch.
+        """
         sides = self.sides()
         found: dict[int, float] = {}
         for weight, cell in self.weights:
             side = sides[cell.training]
             found[side] = found.get(side, 0.0) + abs(weight)
-        return tuple(total**2 for total in found.values())
+        squares = tuple(total**2 for total in found.values())
+        return (sum(squares),) if paired else squares
 
 
 def compared(claim: AnyClaim, cells: Sequence[ObservedCell]) -> list[ObservedCell]:

@@ -28,7 +28,8 @@ class CompareKind(Sides[Compare]):
         part = super().part(claim, label, step, bench, power=power)
         if not claim.per_class:
             return part
-        return replace(part, per_class=_per_class(step, claim.classes))
+        paired = bench.rule.is_paired(claim, step)
+        return replace(part, per_class=_per_class(step, claim.classes, paired=paired))
 
     def asked(self, claim: Compare) -> str:
         """See `Kind`."""
@@ -37,18 +38,22 @@ class CompareKind(Sides[Compare]):
         return f"{self.what(claim)} of {left} minus that of {right} lies {lies}"
 
 
-def _per_class(step: Step, classes: tuple[str, ...]) -> tuple[ClassDifference, ...]:
+def _per_class(
+    step: Step, classes: tuple[str, ...], *, paired: bool
+) -> tuple[ClassDifference, ...]:
     if len(step.weights) != 2:
         return ()
     left, right = (cell for _, cell in step.weights)
     names = left.observations[0].class_names
     if tuple(names) != tuple(right.observations[0].class_names):
         return ()
+    paired = paired or left.training == right.training
+    sides = (left.observations, right.observations)
+    shared = step.common_seeds(paired=True) if paired else {*left.seeds, *right.seeds}
     return class_differences(
-        [scored(one) for one in left.observations],
-        [scored(one) for one in right.observations],
+        *([scored(one) for one in side if one.seed in shared] for side in sides),
         names,
-        paired=left.training == right.training,
+        paired=paired,
         groups=left.observations[0].groups,
         only=classes,
     )

@@ -1,14 +1,14 @@
 """Claims and observations in, verdicts out.
 
-The rules. A claim says that an effect lies in a region: above a margin, below it, or between two
-bounds. p for it and p against it are one-sided; both count, so the claim's p is twice the smaller.
+A claim says that an effect lies in a region: above a margin, below it, or between two bounds. p for it
+and p against it are one-sided; both count, so the claim's p is twice the smaller, but for a band of
+rule 2, which cannot be shown and refuted at once (`segbench.claims.rules`).
 A claim over several combinations holds if it holds in every one (the largest p for it) and fails if
 one contradicts it (the smallest p against it, times their number). A combination most of whose cells
 score no better than one class predicted everywhere is shown and not judged: it counts as missing.
 Holm corrects over the claims of the file; those that cannot be judged yet take part with p = 1, so
 that verdicts do not weaken when they come in. One seed: the question is about these checkpoints, and
-the verdict on the method is undecided. Two or three: an interval, no verdict. From four on: a
-verdict.
+the verdict on the method is undecided. Fewer than the rule asks for: an interval, no verdict.
 A class that one image alone shows leaves the mean with it, for all models alike; how many are is told.
 """
 
@@ -18,10 +18,12 @@ from dataclasses import replace
 from segbench.claims.cells import Step, judgements, metric_in_words
 from segbench.claims.kinds import changed_code, is_count, kind_of, usable
 from segbench.claims.parts import Bench
+from segbench.claims.rules import NEWEST, RULES, Rule, p_against, p_for
+from segbench.claims.seeds import notes_on_seeds
 from segbench.claims.verdict import QUESTIONS, Outcome, Part, Verdict
 from segbench.metrics import metric_named
 from segbench.schema.claims import AnyClaim
-from segbench.statistics.inference import MIN_GROUPS, MIN_SEEDS, groups_in_words, holm
+from segbench.statistics.inference import MIN_GROUPS, groups_in_words, holm, holm_counts
 from segbench.statistics.observations import Observation, ObservedCell, cells_of, is_blank, scored
 from segbench.statistics.pairwise import lone_classes, lone_in_words
 from segbench.statistics.power import ALPHA, MOST_SEEDS, power_of_each
@@ -32,24 +34,38 @@ def judge(
     observations: Sequence[Observation],
     *,
     resamples: int = 10_000,
-    seed: int = 0,
     planned_seeds: int | None = None,
     looks: int = 1,
+    rule: int = NEWEST.number,
 ) -> tuple[Verdict, ...]:
     """Return a verdict for each claim.
 
+    rule: the number of the one that the claims were registered under (`segbench.claims.rules`).
     looks: how often the run may be judged in all (`segbench.statistics.power`); 1 without top-up.
-    resamples: of classes, for `correlate`, with a generator of this seed.
+    resamples: of classes, for `correlate`.
     """
     alpha = ALPHA / looks
     family = sum(not is_count(claim) for claim in claims)
-    bench = Bench(cells_of(observations), alpha / max(1, family), resamples=resamples, seed=seed)
+    bench = Bench(cells_of(observations), alpha / max(1, family), RULES[rule], resamples=resamples)
     opened = [_open_verdict(claim, bench, alpha, planned_seeds) for claim in claims]
     tested = [v for v in opened if not is_count(v.claim)]
-    adjusted = dict(
-        zip(map(id, tested), holm([1.0 if v.p is None else v.p for v in tested]), strict=True)
+    p_values = [1.0 if v.p is None else v.p for v in tested]
+    adjusted = dict(zip(map(id, tested), holm(p_values), strict=True))
+    counts = dict(zip(map(id, tested), holm_counts(p_values), strict=True))
+    return tuple(
+        replace(
+            _closed(verdict, adjusted.get(id(verdict))),
+            decisive=_confidence(verdict, bench.rule, counts.get(id(verdict), 1)),
+            confidence=_confidence(replace(verdict, alpha=ALPHA), bench.rule, 1),
+        )
+        for verdict in opened
     )
-    return tuple(_closed(verdict, adjusted.get(id(verdict))) for verdict in opened)
+
+
+def _confidence(verdict: Verdict, rule: Rule, count: int) -> float:
+    """Return the confidence of intervals that say the same as a p that counts so often."""
+    is_one_sided = bool(verdict.parts) and rule.is_one_sided(verdict.parts[0].region)
+    return 1 - verdict.alpha / count * (1 + is_one_sided)
 
 
 def _open_verdict(
@@ -64,6 +80,7 @@ def _open_verdict(
     judged = [part for part in parts if not part.is_blank]
     missing += [f"{part.label}: did not learn" for part in parts if part.is_blank]
     fewest = min((part.seeds[0] for part in parts), default=0)
+    needed = bench.rule.seeds_needed(claim)
     barred = _too_few_images(claim, parts)
     if planned_seeds is not None and 0 < fewest < planned_seeds:
         notes.append(f"{fewest} of {planned_seeds} planned seeds are there.")
@@ -74,12 +91,12 @@ def _open_verdict(
     if lone := _lone_classes(claim, parts):
         notes.append(lone_in_words(lone))
     p = None
-    if judged and fewest >= MIN_SEEDS and not barred and not is_count(claim):
-        p = min(1.0, 2 * min(_p_for(judged), _p_against(judged)))
+    if judged and fewest >= needed and not barred and not is_count(claim):
+        p = bench.rule.p_of(judged)
     return Verdict(
         claim=claim,
         outcome="undecided",
-        question=QUESTIONS["groups"] if barred else _question(claim, fewest),
+        question=QUESTIONS["groups"] if barred else _question(claim, fewest, needed),
         reason="",
         unit=kind.unit(claim),
         parts=tuple(parts),
@@ -89,9 +106,12 @@ def _open_verdict(
         notes=(
             *notes,
             *kind.notes(claim, parts),
+            *notes_on_seeds(parts, needs_learning=kind.needs_learning(claim)),
             *(_untrained(parts) if kind.needs_learning(claim) else ()),
         ),
         barred=barred,
+        seeds_asked=needed,
+        rule=bench.rule.number,
     )
 
 
@@ -103,9 +123,11 @@ def _parts_of(claim: AnyClaim, bench: Bench) -> tuple[list[Part], list[str]]:
     for label, combinations in judgements(claim, cells):
         for step in kind.effects(claim, combinations):
             name = ", ".join(filter(None, (label, step.label)))
-            if step.problem:
-                missing.append(f"{name}: {step.problem}" if name else step.problem)
-            elif step.weights:
+            if not (step.problem or step.weights):
+                continue
+            if problem := step.problem or kind.problem(claim, step, bench):
+                missing.append(f"{name}: {problem}" if name else problem)
+            else:
                 found.append((name, step))
     power = power_of_each(len(found), two_sided_region=kind.is_band(claim))
     parts = [kind.part(claim, name, step, bench, power=power) for name, step in found]
@@ -139,7 +161,8 @@ def _too_few_images(claim: AnyClaim, parts: Sequence[Part]) -> str:
     metric = kind.metric(claim)
     if metric is None or not kind.draws_images(claim):
         return ""
-    fewest = min((part.num_groups for part in parts if part.num_groups is not None), default=None)
+    known = [part.num_groups for part in parts if part.num_groups is not None]
+    fewest = min(known, default=None)
     images = min((_num_images(cell) for part in parts for cell in part.cells), default=0)
     if fewest is not None and fewest < MIN_GROUPS:
         return groups_in_words(fewest, images)
@@ -165,15 +188,7 @@ def _lone_classes(claim: AnyClaim, parts: Sequence[Part]) -> int:
     return max((lone_classes(scored(one, claim.classes)) for one in cells.values()), default=0)
 
 
-def _p_for(parts: Sequence[Part]) -> float:
-    return max(part.p_for for part in parts)
-
-
-def _p_against(parts: Sequence[Part]) -> float:
-    return min(1.0, len(parts) * min(part.p_against for part in parts))
-
-
-def _question(claim: AnyClaim, fewest: int) -> str:
+def _question(claim: AnyClaim, fewest: int, needed: int) -> str:
     if fewest == 0:
         return QUESTIONS["none"]
     if is_count(claim):
@@ -181,7 +196,7 @@ def _question(claim: AnyClaim, fewest: int) -> str:
     of_checkpoints, of_method = kind_of(claim).questions(claim)
     if fewest == 1:
         return of_checkpoints
-    return QUESTIONS["few"] if fewest < MIN_SEEDS else of_method
+    return QUESTIONS["few"] if fewest < needed else of_method
 
 
 def _untrained(parts: Sequence[Part]) -> list[str]:
@@ -226,13 +241,13 @@ def _closed(verdict: Verdict, adjusted: float | None) -> Verdict:
 
 def _outcome(verdict: Verdict, adjusted: float) -> Outcome:
     """Return what p value and intervals together show."""
-    p_for, p_against = _p_for(verdict.judged), _p_against(verdict.judged)
-    leanings = {part.leaning for part in verdict.judged}
     if adjusted > verdict.alpha:
         return "undecided"
-    if p_for <= p_against:
+    if p_for(verdict.judged) <= p_against(verdict.judged):
+        leanings = {part.leaning for part in verdict.judged}
         return "holds" if leanings == {"for"} and not verdict.missing else "undecided"
-    return "fails" if "against" in leanings else "undecided"
+    decides = min(verdict.judged, key=lambda part: part.p_against)
+    return "fails" if decides.leaning == "against" else "undecided"
 
 
 def _reason(verdict: Verdict, outcome: Outcome) -> str:
@@ -265,8 +280,8 @@ def _too_few(verdict: Verdict, fewest: int) -> str:
         words = {"for": "agree", "against": "disagree"}
         shown = words.get(leanings.pop()) if len(leanings) == 1 else None
         said = f"; these checkpoints {shown}" if shown else ""
-        return f"One seed says nothing about the method{said}. A verdict takes at least {MIN_SEEDS} seeds."
-    said = f"{fewest} seeds give an interval but no verdict, which takes at least {MIN_SEEDS}"
+        return f"One seed says nothing about the method{said}. A verdict takes at least {verdict.seeds_asked} seeds."
+    said = f"{fewest} seeds give an interval but no verdict, which takes at least {verdict.seeds_asked}"
     if kind_of(verdict.claim).limit:
         return f"{said}."
     if verdict.seeds_needed is None:

@@ -16,14 +16,21 @@ from segbench.claims.cells import (
     unit_of_metric,
 )
 from segbench.claims.parts import Bench, smallest_difference, weighted_part
+from segbench.claims.rules import NEWEST
 from segbench.claims.verdict import QUESTIONS, Part, Region
 from segbench.code.own import code_in_use, difference
 from segbench.errors import CardError
 from segbench.schema.claims import EXACT_FACTS, TIMED_FACTS, BaseClaim, MeasuredClaim, Side, is_fact
 from segbench.schema.metric_names import is_own, needs_boundary, own_metric
+from segbench.statistics.inference import Target
 from segbench.statistics.observations import ObservedCell
 from segbench.statistics.power import Spread
 
+TARGETS: dict[Target, str] = {
+    "mean": "",
+    "median": "the median over seeds of ",
+    "iqm": "the interquartile mean over seeds of ",
+}
 AnyAsked = TypeVar("AnyAsked", bound=BaseClaim)
 AnyMeasured = TypeVar("AnyMeasured", bound=MeasuredClaim)
 
@@ -73,6 +80,11 @@ class Kind(ABC, Generic[AnyAsked]):
     ) -> float | None:
         """Return before launch how far off its bound an effect is found, None if that is not known."""
 
+    def problem(self, claim: AnyAsked, step: Step, bench: Bench) -> str:
+        """Return why an effect cannot be formed of the seeds at hand, empty where it can."""
+        del claim, step, bench
+        return ""
+
     # What is said.
 
     @abstractmethod
@@ -121,7 +133,7 @@ class Kind(ABC, Generic[AnyAsked]):
 
     def is_band(self, claim: AnyAsked) -> bool:
         """Return whether the claim puts its effect between two bounds."""
-        return len(self.region(claim).bounds()) == 2
+        return self.region(claim).is_band
 
 
 class Measured(Kind[AnyMeasured]):
@@ -133,7 +145,7 @@ class Measured(Kind[AnyMeasured]):
 
     def draws_images(self, claim: AnyMeasured) -> bool:
         """See `Kind`: a cost is measured, images do not enter it."""
-        return not is_fact(claim.metric)
+        return claim.on == "new_images" and not is_fact(claim.metric)
 
     def lacks(self, claim: AnyMeasured, cell: ObservedCell) -> str:
         """See `Kind`: counts of boundaries, or the facts that the claim reads."""
@@ -162,7 +174,15 @@ class Measured(Kind[AnyMeasured]):
         if is_fact(claim.metric):
             return None
         own = spread if self.draws_images(claim) else spread._replace(image_sd=0.0)
-        return smallest_difference(step, own, alpha=alpha, power=power)
+        paired, is_one_sided = NEWEST.is_paired(claim, step), NEWEST.is_one_sided(step.region)
+        alpha *= 1 + is_one_sided
+        return smallest_difference(step, own, paired=paired, alpha=alpha, power=power)
+
+    def problem(self, claim: AnyMeasured, step: Step, bench: Bench) -> str:
+        """See `Kind`: cells that are summed seed by seed need a seed that all have."""
+        if step.common_seeds(paired=bench.rule.is_paired(claim, step)):
+            return ""
+        return "its cells have no seed in common"
 
     def unit(self, claim: AnyMeasured) -> str:
         """See `Kind`."""
@@ -172,12 +192,14 @@ class Measured(Kind[AnyMeasured]):
         """See `Kind`."""
         if is_fact(claim.metric):
             return QUESTIONS["these_checkpoints"], QUESTIONS["measured"]
+        if claim.on == "these_images":
+            return QUESTIONS["these_checkpoints"], QUESTIONS["these_images"]
         return QUESTIONS["checkpoints"], QUESTIONS["method"]
 
     def what(self, claim: AnyMeasured) -> str:
         """Return the metric in words, with the classes that it runs over."""
         over = f" over {', '.join(claim.classes)}" if claim.classes else ""
-        return metric_in_words(claim.metric) + over
+        return TARGETS[claim.target] + metric_in_words(claim.metric) + over
 
 
 class Sides(Measured[AnyMeasured]):

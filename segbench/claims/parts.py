@@ -8,14 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from segbench.claims.cells import Step
+from segbench.claims.rules import NEWEST, Rule
 from segbench.claims.verdict import Part, Region
 from segbench.schema.claims import EXACT_FACTS, MeasuredClaim, is_fact
-from segbench.statistics.inference import (
-    Estimate,
-    estimate,
-    name_of_test,
-    tails,
-)
+from segbench.statistics.inference import Estimate, Term, estimate, name_of_test
 from segbench.statistics.observations import ObservedCell, Samples
 from segbench.statistics.power import (
     Spread,
@@ -36,6 +32,7 @@ class Bench:
 
     cells: Sequence[ObservedCell]
     alpha: float
+    rule: Rule = NEWEST
     samples: Samples = field(default_factory=Samples)
     resamples: int = 10_000
     seed: int = 0
@@ -48,37 +45,44 @@ def weighted_part(
 
     images: whether other images are spoken of than those that were scored. power: as in `Kind.part`.
     """
-    sides = step.sides()
-    seeds: dict[int, frozenset[int]] = {}  # cells on one side are compared seed by seed
-    for _, cell in step.weights:
-        side = sides[cell.training]
-        seeds[side] = seeds.get(side, frozenset(cell.seeds)) & frozenset(cell.seeds)
+    paired = bench.rule.is_paired(claim, step)
+    terms = terms_of(claim, step, bench.samples, paired=paired)
+    cells = tuple(cell for _, cell in step.weights)
+    if claim.metric in EXACT_FACTS:
+        return _count_part(label, terms, step, cells)
+    everywhere = estimate(terms, paired=paired, target=claim.target)
+    here = everywhere.on_these_images()
+    result, other = (everywhere, here) if images else (here, everywhere)
+    part = _tested(label, result, step.region, cells, bench, power=power)
+    if is_fact(claim.metric):
+        return part
+    return replace(
+        part,
+        initial_weights=_initial_weights(step),
+        other=other.interval() if result.seeds > 1 else None,
+    )
+
+
+def terms_of(
+    claim: MeasuredClaim, step: Step, samples: Samples, *, paired: bool
+) -> tuple[Term, ...]:
+    """Return the effect's terms, cells that are summed seed by seed with the seeds that all have."""
+    sides, seeds = step.sides(), step.seeds_of_sides(paired=paired)
     terms = [
-        bench.samples.term(
+        samples.term(
             weight,
             cell,
             claim.metric,
             claim.classes,
-            seeds=seeds[sides[cell.training]],
+            seeds=seeds[0 if paired else sides[cell.training]],
         )
         for weight, cell in step.weights
     ]
     if step.offset:
-        shifted = replace(
-            terms[0].sample, values=terms[0].sample.values - step.offset / terms[0].weight
-        )
+        first = terms[0].sample
+        shifted = replace(first, values=first.values - step.offset / terms[0].weight)
         terms[0] = replace(terms[0], sample=shifted)
-    cells = tuple(cell for _, cell in step.weights)
-    if claim.metric in EXACT_FACTS:
-        return _count_part(label, terms, step, cells)
-    result = estimate(terms)
-    if not images:
-        result = result.on_these_images()
-    part = _tested(label, result, step.region, cells, alpha=bench.alpha, power=power)
-    part = replace(part, side_weight=sum(step.side_weights()))
-    if not is_fact(claim.metric):
-        part = replace(part, initial_weights=_initial_weights(step))
-    return part
+    return tuple(terms)
 
 
 def _initial_weights(step: Step) -> str:
@@ -106,15 +110,15 @@ def _tested(
     result: Estimate,
     region: Region,
     cells: tuple[ObservedCell, ...],
+    bench: Bench,
     *,
-    alpha: float,
     power: float,
 ) -> Part:
-    low, high = result.interval()
-    p_for, p_against = _both(region, {bound: tails(result, bound) for bound in region.bounds()})
+    low, high = bench.rule.interval(result, region)
+    p_for, p_against = bench.rule.p_values(result, region)
     sizes = [len(term.sample.values) for term in result.terms]
     several = result.seeds > 1
-    asked = {"alpha": alpha, "power": power}
+    asked = {"alpha": bench.alpha * (1 + bench.rule.is_one_sided(region)), "power": power}
     needed = seeds_to_settle(result, region.distance(result.effect), **asked) if several else None
     return Part(
         label=label,
@@ -127,25 +131,16 @@ def _tested(
         seeds=(min(sizes), max(sizes)),
         region=region,
         cells=cells,
-        seed_variance=result.seed_variance if several else None,
-        image_variance=result.image_variance if several else None,
-        image_df=result.image_df,
-        num_groups=result.num_groups,
-        squared_weight=sum(term.weight**2 for term in result.terms),
+        estimate=result,
         detectable=detectable(errors_of(result), **asked) if several else None,
         seeds_needed=needed,
         image_limit=image_limit(result, **asked),
     )
 
 
-def _both(region: Region, tails_at: dict[float, tuple[float, float]]) -> tuple[float, float]:
-    """Return one-sided p for and against the region, from p above and below each of its bounds."""
-    inside = [both[bound != region.lower] for bound, both in tails_at.items()]
-    outside = [both[bound == region.lower] for bound, both in tails_at.items()]
-    return max(inside), min(outside)
-
-
-def smallest_difference(step: Step, spread: Spread, *, alpha: float, power: float) -> float | None:
+def smallest_difference(
+    step: Step, spread: Spread, *, paired: bool, alpha: float, power: float
+) -> float | None:
     """Return how far off its bound an effect is found before launch.
 
     None where its weights are not known yet.
@@ -156,5 +151,5 @@ def smallest_difference(step: Step, spread: Spread, *, alpha: float, power: floa
     seeds = min(len(cell.seeds) for _, cell in step.weights)
     scaled = spread._replace(image_sd=spread.image_sd * math.sqrt(sum(weights) / 2))
     return minimum_detectable_effect(
-        scaled, seeds, squared_weights=step.side_weights(), alpha=alpha, power=power
+        scaled, seeds, squared_weights=step.side_weights(paired=paired), alpha=alpha, power=power
     )

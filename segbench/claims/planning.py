@@ -14,11 +14,12 @@ import numpy as np
 
 from segbench.claims.cells import judgements
 from segbench.claims.kinds import is_count, kind_of, usable
+from segbench.claims.rules import NEWEST
 from segbench.claims.verdict import Verdict
 from segbench.metrics.counts import Counts
-from segbench.schema.claims import AnyClaim, Fact, is_fact
+from segbench.schema.claims import AnyClaim, Fact, MeasuredClaim, is_fact
 from segbench.schema.sweep import Plan
-from segbench.statistics.inference import MIN_SEEDS
+from segbench.statistics.inference import MIN_SEEDS, Estimate, sides_of
 from segbench.statistics.observations import Observation, ObservedCell, cells_of
 from segbench.statistics.power import (
     ALPHA,
@@ -38,7 +39,8 @@ class PlannedClaim:
     for `equivalent` and `value` the narrowest band that an effect in its middle is shown to lie in.
     None where the spread is unknown.
     warning: empty, or why the claim cannot be decided as planned. spread: what it was computed
-    from, None where no spread enters; is_measured: it was measured on this claim or its like.
+    from, None where no spread enters; is_measured: it was measured on this claim or its like. sides:
+    `paired` or `independent`, empty where no two sides are compared by seeds.
     """
 
     claim: AnyClaim
@@ -46,6 +48,7 @@ class PlannedClaim:
     warning: str = ""
     spread: Spread | None = None
     is_measured: bool = False
+    sides: str = ""
 
 
 def planned_cells(plan: Plan) -> list[ObservedCell]:
@@ -103,7 +106,7 @@ def plan_claims(
     for claim in claims:
         seen = _measured_for(claim, measured)
         known = spread if seen is None else seen
-        planned.append(_planned(claim, cells, known, alpha))
+        planned.append(replace(_planned(claim, cells, known, alpha), sides=_sides(claim, cells)))
         metric = kind_of(claim).metric(claim)
         enters = metric is not None and not is_fact(metric)
         if enters and planned[-1].detectable is not None:
@@ -148,17 +151,32 @@ def _planned(
     if kind.is_count(claim):
         return PlannedClaim(claim, 0.0, _lacks(missing))
     seeds = min((len(cell.seeds) for cell in compared), default=0)
-    if 0 < seeds < MIN_SEEDS:
+    needed = NEWEST.seeds_needed(claim)
+    if 0 < seeds < needed:
         return PlannedClaim(
             claim,
             None,
             f"can never be decided with {seeds} seed{'s' * (seeds > 1)}: a verdict on a method "
-            f"takes at least {MIN_SEEDS} (--seeds {MIN_SEEDS} or more)",
+            f"takes at least {needed} (--seeds {needed} or more)",
         )
     known = [value for value in found if value is not None]
     largest = max(known) if known and len(known) == len(found) else None
     warning = _lacks(missing) or _too_wide(claim, largest, seeds, alpha)
     return PlannedClaim(claim, None if largest == math.inf else largest, warning)
+
+
+def _sides(claim: AnyClaim, cells: Sequence[ObservedCell]) -> str:
+    """Return how the sides of a claim's effects are compared over seeds."""
+    if not isinstance(claim, MeasuredClaim) or is_fact(claim.metric):
+        return ""
+    kind = kind_of(claim)
+    found = {
+        "paired" if NEWEST.is_paired(claim, step) else "independent": None
+        for _, combinations in judgements(claim, usable(claim, cells)[0])
+        for step in kind.effects(claim, combinations)
+        if len({weight > 0 for weight, _ in step.weights}) > 1
+    }
+    return " and ".join(found)
 
 
 def _lacks(missing: Sequence[str]) -> str:
@@ -245,7 +263,7 @@ def _hopeless(verdict: Verdict, schedule: Sequence[int]) -> str:
         return "the cells that it compares did not learn"
     if limit := kind_of(verdict.claim).limit:
         return f"more seeds cannot settle it, {limit}"
-    if min(part.seeds[0] for part in verdict.parts) < MIN_SEEDS:
+    if min(part.seeds[0] for part in verdict.parts) < verdict.seeds_asked:
         return ""
     needed = verdict.seeds_needed
     if needed is None:
@@ -278,15 +296,29 @@ def measured_spreads(verdicts: Sequence[Verdict]) -> list[tuple[AnyClaim, Spread
     found = []
     for verdict in verdicts:
         parts = [
-            Spread(
-                math.sqrt((part.seed_variance or 0.0) * part.seeds[0] / part.side_weight),
-                math.sqrt((part.image_variance or 0.0) * 2 / part.squared_weight),
-                part.image_df,
-            )
+            _spread_of(part.estimate)
             for part in verdict.parts
-            if part.seed_variance is not None and part.squared_weight > 0
+            if part.estimate is not None and part.estimate.seeds > 1
         ]
         draws_images = kind_of(verdict.claim).draws_images(verdict.claim)
         if parts and verdict.unit == "points" and draws_images:
             found.append((verdict.claim, max(parts, key=_hardness)))
     return found
+
+
+def _spread_of(result: Estimate) -> Spread:
+    """Return the spreads of one cell over seeds, and of two cells over images.
+
+    Sides that are paired have half the variance of their difference each, as if they were apart.
+    """
+    sides: dict[int, float] = {}
+    of_trainings = sides_of([(term.weight, term.training) for term in result.terms])
+    for term in result.terms:
+        side = of_trainings[term.training]
+        sides[side] = sides.get(side, 0.0) + abs(term.weight)
+    seeds = min(len(term.sample.values) for term in result.terms)
+    return Spread(
+        math.sqrt(result.seed_variance * seeds / sum(total**2 for total in sides.values())),
+        math.sqrt(result.image_variance * 2 / sum(term.weight**2 for term in result.terms)),
+        result.image_df,
+    )

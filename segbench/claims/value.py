@@ -4,17 +4,12 @@ from collections.abc import Iterable, Sequence
 
 from segbench.claims.cells import Combination, Step, cells_in, number_in_words
 from segbench.claims.kind import Measured
-from segbench.claims.verdict import QUESTIONS, Part, Region
+from segbench.claims.verdict import Part, Region
 from segbench.schema.claims import Value
 
 
 class ValueKind(Measured[Value]):
     """See the module."""
-
-    def draws_images(self, claim: Value) -> bool:
-        """See `Kind`: what was published is the figure of these very images."""
-        del claim
-        return False
 
     def region(self, claim: Value) -> Region:
         """See `Kind`."""
@@ -30,11 +25,6 @@ class ValueKind(Measured[Value]):
         """See `Kind`."""
         band = f"{claim.tolerance:g} {self.unit(claim)}"
         return f"{self.what(claim)} lies within {band} of the published {self.published(claim)}"
-
-    def questions(self, claim: Value) -> tuple[str, str]:
-        """See `Kind`."""
-        del claim
-        return QUESTIONS["these_checkpoints"], "the method: new seeds, on these very images"
 
     def failed(self, claim: Value, part: Part) -> str:
         """See `Kind`."""

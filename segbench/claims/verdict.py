@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from segbench.schema.claims import AnyClaim
+from segbench.statistics.inference import LEVEL, Estimate
 from segbench.statistics.observations import ObservedCell
 from segbench.statistics.pairwise import ClassDifference
 from segbench.statistics.power import ALPHA
@@ -44,6 +45,11 @@ class Region:
         """The finite ends."""
         return tuple(bound for bound in (self.lower, self.upper) if math.isfinite(bound))
 
+    @property
+    def is_band(self) -> bool:
+        """Whether it has two ends."""
+        return len(self.bounds()) == 2
+
     def distance(self, effect: float) -> float:
         """Return how far the effect is from the nearest end."""
         return min(abs(effect - bound) for bound in self.bounds())
@@ -59,14 +65,13 @@ class Region:
 class Part:
     """The effect in one combination. p_for and p_against are one-sided and uncorrected.
 
-    image_df: degrees of freedom of image_variance. num_groups: of images, None where these are
-    independent. squared_weight: sum of the squared weights of
-    its cells, side_weight of those of its sides as wholes, each 2 for a plain difference.
-    detectable: the smallest distance from the margin that this design finds with 80 % power, in all
-    parts at once; between two bounds the narrowest such region. seeds_needed: per cell, if the
-    effect is as it looks, None where seeds cannot do it. image_limit: the distance that endless
-    seeds would find on these images. is_blank: most of its cells did not learn. initial_weights:
-    `imagenet against random` where the sides started from other weights.
+    low, high: the interval that is held against the region. other: that of the other population, these
+    images or new ones, None where it is not known. estimate: all that is known of the error, None
+    where the effect is no weighted sum. detectable: the smallest distance from the margin that this
+    design finds with 80 % power, in all parts at once; between two bounds the narrowest such region.
+    seeds_needed: per cell, if the effect is as it looks, None where seeds cannot do it. image_limit:
+    the distance that endless seeds would find on these images. is_blank: most of its cells did not
+    learn. initial_weights: `imagenet against random` where the sides started from other weights.
     """
 
     label: str
@@ -79,12 +84,8 @@ class Part:
     seeds: tuple[int, int]
     region: Region
     cells: tuple[ObservedCell, ...]
-    seed_variance: float | None = None
-    image_variance: float | None = None
-    image_df: float = math.inf
-    num_groups: int | None = None
-    squared_weight: float = 2.0
-    side_weight: float = 2.0
+    estimate: Estimate | None = None
+    other: tuple[float, float] | None = None
     detectable: float | None = None
     seeds_needed: int | None = None
     per_class: tuple[ClassDifference, ...] = ()
@@ -93,13 +94,36 @@ class Part:
     note: str = ""
     initial_weights: str = ""
 
+    def interval(self, level: float) -> tuple[float, float] | None:
+        """Return the interval at another level, None where it is not known."""
+        return None if self.estimate is None else self.estimate.interval(level)
+
+    @property
+    def seeds_values(self) -> tuple[tuple[str, tuple[float, ...]], ...]:
+        """The values of the seeds of each of two cells, with what tells these apart; else empty."""
+        if self.estimate is None or len(self.cells) != 2:
+            return ()
+        one, two = (cell.axes for cell in self.cells)
+        differing = [axis for axis in one if one[axis] != two.get(axis)]
+        return tuple(
+            (
+                " ".join(filter(None, (cell.axes.get(axis, "") for axis in differing))),
+                tuple(term.sample.values.tolist()),
+            )
+            for cell, term in zip(self.cells, self.estimate.terms, strict=True)
+        )
+
     @property
     def seed_share(self) -> float | None:
         """The share of the error's variance that seeds make, None where it is not known."""
-        if self.seed_variance is None or self.image_variance is None:
+        if self.estimate is None or self.estimate.seeds == 1 or not self.estimate.standard_error:
             return None
-        total = self.seed_variance + self.image_variance
-        return self.seed_variance / total if total > 0 else None
+        return self.estimate.seed_variance / self.estimate.standard_error**2
+
+    @property
+    def num_groups(self) -> int | None:
+        """Groups of images, the fewest of any set of images; None where images are independent."""
+        return None if self.estimate is None else self.estimate.num_groups
 
     @property
     def for_label(self) -> str:
@@ -127,7 +151,9 @@ class Verdict:
     parts: one for each combination (and step). p: two-sided, of the claim as a whole; p_adjusted:
     after Holm; both None for counts and where nothing can be judged. alpha: what p_adjusted was
     held against. missing: combinations that lack a side. barred: why there is no verdict, whatever
-    the effect; empty where there may be one.
+    the effect; empty where there may be one. seeds_asked: that a verdict takes. rule: the number of the
+    rule that it is judged by; again: the verdict by the newest rule, where that is another. confidence:
+    of the intervals that the parts have, and decisive: of those that say what p_adjusted says.
     """
 
     claim: AnyClaim
@@ -142,6 +168,11 @@ class Verdict:
     alpha: float = ALPHA
     notes: tuple[str, ...] = ()
     barred: str = ""
+    seeds_asked: int = 0
+    rule: int = 0
+    confidence: float = LEVEL
+    decisive: float = LEVEL
+    again: "Verdict | None" = None
 
     @property
     def judged(self) -> tuple[Part, ...]:

@@ -17,7 +17,7 @@ from segbench.runs.record import (
     load_run,
     write_top_ups,
 )
-from segbench.runs.registration import seeds_judged
+from segbench.runs.registration import seeds_judged, seeds_of_a_verdict
 from segbench.schema.experiment import Experiment
 from segbench.schema.sweep import Plan
 
@@ -54,15 +54,16 @@ def settling_of(run_folder: Path, experiment: Experiment, *, is_asked: bool) -> 
             "are added after such a look nearly double the rate of false verdicts. Say --settle when "
             "a run begins; another --results folder begins one"
         )
-    from segbench.statistics.inference import MIN_SEEDS
+    from segbench.claims.rules import NEWEST
     from segbench.statistics.power import settle_schedule
 
     schedule = settle_schedule(len(experiment.sweep.seed_values))
-    if schedule[-1] < MIN_SEEDS:
+    needed = seeds_of_a_verdict(experiment, NEWEST.number)
+    if schedule[-1] < needed:
         raise ExperimentError(
             f"--settle: with {len(experiment.sweep.seed_values)} planned seeds the looks are at "
-            f"{', '.join(map(str, schedule))} seeds, and a verdict on a method takes {MIN_SEEDS}: "
-            f"plan more (--seeds {MIN_SEEDS} wastes no look)"
+            f"{', '.join(map(str, schedule))} seeds, and a verdict on a method takes {needed}: "
+            f"plan more (--seeds {needed} wastes no look)"
         )
     return Settling(len(schedule), schedule)
 

@@ -28,7 +28,7 @@ from segbench.schema.base import matches
 from segbench.schema.experiment import Published
 from segbench.schema.protocol import Protocol
 from segbench.statistics.inference import MIN_GROUPS, MIN_SEEDS, groups_in_words
-from segbench.statistics.observations import Observation
+from segbench.statistics.observations import Observation, shared_seeds
 from segbench.statistics.pairwise import Comparison, compare_two
 from segbench.statistics.power import ALPHA
 from segbench.statistics.ranking import Ranking, Standing, ranking_of
@@ -318,6 +318,12 @@ class _Entry(NamedTuple):
     folders: tuple[Path, ...]
     starts: tuple[Start, ...] = ()
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each evaluation; those of an external method are numbered."""
+        own = tuple(row.cell.seed for row in self.rows)
+        return own or tuple(range(len(self.evaluations)))
+
 
 def boards(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> Iterator[Board]:
     """Yield the boards of a run, in the order of its protocols and data sets.
@@ -428,7 +434,7 @@ def _observed(
     ]
     groups = record.groups_of(dataset, stored[0].names)
     seeds = []
-    for seed, (evaluation, kept) in enumerate(zip(entry.evaluations, stored, strict=True)):
+    for seed, evaluation, kept in zip(entry.seeds, entry.evaluations, stored, strict=True):
         counts = kept.as_counts(evaluation.background)
         seen = _observation(entry.axes, name, evaluation, counts, seed)
         seeds.append(replace(seen, groups=groups))
@@ -577,12 +583,14 @@ def _rivals(
     another = [index for index in others if models[index].axes["backbone"] != backbone]
     for index in dict.fromkeys([*others[:1], *another[:1]]):
         one, two = measured[leader], measured[index]
+        shared = shared_seeds(one, two)
+        paired = len(shared) > 1
         comparison = compare_two(
-            [o.counts for o in one],
-            [o.counts for o in two],
+            *([o.counts for o in side if not paired or o.seed in shared] for side in (one, two)),
             one[0].class_names,
             absent_class=one[0].absent_class,
             class_indices=one[0].class_indices,
+            paired=paired,
             groups=one[0].groups,
             on="new_images" if ranking.is_of_new_images else "these_images",
         )

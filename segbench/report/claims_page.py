@@ -22,23 +22,35 @@ from segbench.statistics.power import ALPHA
 _INTRODUCTION = """\
 # Claims
 
-A claim **holds** or **fails** where chance is ruled out as far as stated; otherwise it is
-**undecided**, which is not the same as *no difference*. An interval such as +3.1 [+1.2, +5.0]
-means: measured 3.1, and with other seeds and other images of the same kind values from 1.2 to 5.0
-are compatible with what was seen (95 % interval). Points are per cent of mean IoU, or of the figure
-that the claim names.
+A claim **holds** or **fails** where a test at 5 %, corrected for the number of claims on this page,
+says so; otherwise it is **undecided**, which is not the same as *no difference*. No test rules chance
+out: with this one, at most one page in twenty gives a false verdict. An interval such as
++3.1 [+1.2, +5.0] means: measured 3.1, and values from 1.2 to 5.0 are compatible with what was seen
+(95 % confidence interval). Points are percentage points of mean IoU, or of the metric that the claim
+names.
 """
 _READING = """\
 ## How to read the details
 
 - *Asked* is the claim in figures, with its margin; the interval is held against it.
-- *p* is how easily chance alone would give such a difference: two-sided, Welch's t on the seeds with
-  the variance of the images added. It is corrected for the number of claims on this page (Holm) and
-  compared with {alpha}.
-- Both sources of chance are in the interval: seeds (the same training again) and images (another
-  sample of the same size). *Seeds' share* says how much of the error the seeds make.
+- *p* is how easily models whose true difference lies at the margin (at 0 where there is none) would
+  come out as far beyond it as these, on either side: Student's t, with the variances of seeds and of
+  images added. It is corrected for the number of claims on this page (Holm) and compared with
+  {alpha}. Where a claim names a band, p is of the nearer end alone, and the interval has 90 %.
+- A verdict speaks of training again with new seeds, and of new images like these, unless the claim says
+  `on: these_images`; the interval for the other population stands beside. *Seeds' share* says how much
+  of the error the seeds make.
+- *Paired* sides were trained with the same seeds on the same data in the same order, and are compared
+  seed by seed. *Independent* ones are not; where their seeds go together all the same, differences are
+  found too seldom, and where they go against each other too often.
+- Intervals of two models may overlap although the difference is significant: both are scored on the
+  same images, and what makes an image hard for both is no part of the difference.
 - *Detectable* is the distance from the margin that a design like this one finds four times in five,
   in all combinations at once; where a claim names a band, the narrowest that could be shown.
+- *Judged again*: verdicts follow the rule that the claims were registered under; what the newest rule
+  makes of the same results stands beside. Rule 1 takes sides as independent, asks for four seeds, and
+  holds each end of a band against 2.5 %. Rule 2 pairs sides that differ in head or protocol alone, asks
+  for three seeds, and holds each end of a band against 5 %.
 - A class that fewer than three images show has no interval: how such images vary is not known. Where
   one image carries most of a class, its row in a table of classes errs more often than 5 % (up to 9 %
   on resampled real images); means over classes do not.
@@ -138,13 +150,22 @@ def render_plan(planned: Sequence[PlannedClaim], at_last_look: Sequence[PlannedC
             *(_planned_effect(last) for last in at_last_look if last.claim == one.claim),
             "" if one.spread is None else f"{one.spread.seed_sd:.2f} / {one.spread.image_sd:.2f}",
             "" if one.spread is None else "measured" if one.is_measured else "stated",
+            one.sides,
             one.warning,
         ]
         for one in planned
     ]
     last = ["at the last look"] if at_last_look else []
-    headers = ["claim", "found 4 times in 5", *last, "sd: seeds / images", "sd are", "warning"]
-    widths = [40, 18, *(18 for _ in last), None, None, 50]
+    headers = [
+        "claim",
+        "found 4 times in 5",
+        *last,
+        "sd: seeds / images",
+        "sd are",
+        "sides",
+        "warning",
+    ]
+    widths = [40, 18, *(18 for _ in last), None, None, None, 50]
     return (
         f"{plain(table_of(headers, rows), widths)}\n\n"
         "found 4 times in 5: an effect this far off the margin. sd: standard deviation in points, of "
@@ -240,7 +261,7 @@ def _effect(part: Part) -> str:
     value = signed_in_short(part.effect)
     if part.low == part.high == part.effect:
         return value
-    return f"{value} [{signed_in_short(part.low)}, {signed_in_short(part.high)}]"
+    return f"{value} {interval_in_words((part.low, part.high))}"
 
 
 def _seeds(parts: Sequence[Part]) -> str:
@@ -267,6 +288,7 @@ def _details(number: int, verdict: Verdict) -> str:
         "",
         verdict.reason,
         "",
+        *([f"- {judged_again(verdict)}"] if verdict.again is not None else []),
         f"- Asked: {one_line(asked(claim))}.",
         f"- Question answered: {verdict.question}.",
         *([f"- Source: {one_line(_published(verdict))}."] if _published(verdict) else []),
@@ -277,12 +299,43 @@ def _details(number: int, verdict: Verdict) -> str:
     ]
     if verdict.parts:
         lines += ["", _part_table(verdict)]
+    if values := [(part, told) for part in verdict.parts if (told := seeds_in_words(part))]:
+        lines += ["", "Each seed, in the order of their numbers:", ""]
+        lines += [
+            f"- {f'{part.label}: ' * bool(part.label)}{one_line(told)}" for part, told in values
+        ]
     for part in verdict.parts:
         if part.per_class:
             lines += ["", f"Per class, IoU in per cent{f' ({part.label})' if part.label else ''}:"]
             heads = [side_in_words(side) for _, side in claim.sides()]
             lines += ["", _class_table(part.per_class, heads)]
     return "\n".join(lines) + "\n"
+
+
+def judged_again(verdict: Verdict) -> str:
+    """Return what the newest rule makes of a claim that was registered under another one."""
+    again = verdict.again
+    assert again is not None
+    part = again.weakest
+    effect = f", {effect_in_words(again, part)}" if part is not None else ""
+    p = "" if again.p is None else f", {p_equals(again.p)}"
+    if again.p_adjusted is not None:
+        p += f", corrected {p_value(again.p_adjusted)}"
+    return (
+        f"Registered under rule {verdict.rule}. *Judged again* by rule {again.rule}: "
+        f"**{again.outcome}**{effect}{p}."
+    )
+
+
+def seeds_in_words(part: Part) -> str:
+    """Return the values of the seeds on both sides, empty where more than two cells are compared."""
+    sides = [
+        f"{name} {', '.join(f'{value:.4g}' for value in values)}"
+        for name, values in part.seeds_values
+        if len(values) > 1
+    ]
+    how = "paired" if part.estimate is not None and part.estimate.paired else "independent"
+    return f"{' against '.join(sides)} ({how})" if len(sides) == 2 else ""
 
 
 def missing_in_words(verdict: Verdict) -> list[str]:
@@ -327,11 +380,15 @@ def _would_take(verdict: Verdict) -> list[str]:
 
 def _part_table(verdict: Verdict) -> str:
     mixes = any(part.initial_weights for part in verdict.parts)
+    has_other = any(part.other is not None for part in verdict.parts)
+    is_corrected = not math.isclose(verdict.confidence, verdict.decisive)
     rows = [
         [
             part.label or "all",
             *([part.initial_weights or "alike"] if mixes else []),
             effect_in_words(verdict, part).removesuffix(f" {verdict.unit}"),
+            *([interval_in_words(part.interval(verdict.decisive))] if is_corrected else []),
+            *([interval_in_words(part.other)] if has_other else []),
             "not judged" if part.is_blank else _LEANINGS[part.leaning],
             _seeds([part]),
             "" if part.seed_share is None else f"{100 * part.seed_share:.0f} %",
@@ -343,7 +400,9 @@ def _part_table(verdict: Verdict) -> str:
     headers = [
         "where",
         *(["initial weights"] if mixes else []),
-        f"effect, {verdict.unit} [95 % interval]",
+        f"effect, {verdict.unit} [{100 * verdict.confidence:.3g} % interval]",
+        *([f"at {100 * verdict.decisive:.4g} %, as corrected"] if is_corrected else []),
+        *([f"95 % on {other_population(verdict)}"] if has_other else []),
         "speaks",
         "seeds",
         "seeds' share",
@@ -351,6 +410,22 @@ def _part_table(verdict: Verdict) -> str:
         "",
     ]
     return markdown(table_of(headers, rows))
+
+
+def other_population(verdict: Verdict) -> str:
+    """Return which images the verdict does not speak of."""
+    is_new = kind_of(verdict.claim).draws_images(verdict.claim)
+    return "these very images" if is_new else "new images"
+
+
+def interval_in_words(interval: tuple[float, float] | None) -> str:
+    """Return `[+0.91, +2.02]`, empty where it is not known."""
+    if interval is None:
+        return ""
+    if not all(map(math.isfinite, interval)):
+        return "not known"
+    low, high = map(signed_in_short, interval)
+    return f"[{low}, {high}]"
 
 
 def _detectable(part: Part) -> str:

@@ -39,13 +39,18 @@ from segbench.report.claims_page import (
     asked,
     caveats,
     effect_in_words,
+    interval_in_words,
+    judged_again,
     missing_in_words,
+    other_population,
+    seeds_in_words,
 )
 from segbench.report.methods.of_run import methods_of
 from segbench.report.methods.parts import Known
 from segbench.report.methods.text import html_methods
 from segbench.report.numbers import amount, duration, p_equals, p_value, short, signed
 from segbench.report.searches import settings_tables
+from segbench.report.seed_dots import seed_dots
 from segbench.report.table import Shown, Table, Value, text_of
 from segbench.report.tables import (
     axis_keys,
@@ -420,6 +425,11 @@ def _environment() -> Environment:
         "effect_in_words": effect_in_words,
         "caveats": caveats,
         "missing_in_words": missing_in_words,
+        "judged_again": judged_again,
+        "other_population": other_population,
+        "interval_in_words": interval_in_words,
+        "seeds_in_words": seeds_in_words,
+        "seed_dots": seed_dots,
         "counted": lambda number, word: f"{number} {word}{'' if number == 1 else 's'}",
         "whisker": _whisker,
         "sort_key": _sort_key,

@@ -1,11 +1,13 @@
 """Rebuild all that a run's folder shows from the files in it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from segbench.claims.judge import judge
 from segbench.claims.planning import with_settle_note
+from segbench.claims.rules import NEWEST
 from segbench.claims.verdict import Verdict
 from segbench.files import write_text
 from segbench.report.boards import Board, boards
@@ -106,13 +108,22 @@ def judged_claims(run_folder: Path, record: RunRecord, rows: Sequence[Row]) -> t
     if not record.experiment.claims:
         return ()
     planned = record.experiment.evaluate
-    seen = observations(run_folder, record, rows)
-    verdicts = judge(
-        record.experiment.claims,
-        [one for one in seen if one.protocol in planned],  # those that were added came after a look
-        planned_seeds=len(record.experiment.sweep.seed_values),
-        looks=record.looks,
+    # protocols that were added came after a look
+    seen = [o for o in observations(run_folder, record, rows) if o.protocol in planned]
+    verdicts, newest = (
+        judge(
+            record.experiment.claims,
+            seen,
+            planned_seeds=len(record.experiment.sweep.seed_values),
+            looks=record.looks,
+            rule=rule,
+        )
+        for rule in (record.rule, NEWEST.number)
     )
+    if record.rule != NEWEST.number:
+        verdicts = tuple(
+            replace(one, again=again) for one, again in zip(verdicts, newest, strict=True)
+        )
     return tuple(with_settle_note(verdict, record.schedule) for verdict in verdicts)
 
 

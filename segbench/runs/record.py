@@ -64,7 +64,9 @@ class RunRecord(Spec):
     claims were judged before more seeds were asked for than that rule gives. first_claims: those
     that the first verdicts were about, on `first_seeds` seeds; empty while the claims are the same.
     first_cells: axes and protocol of the cells that those verdicts were about, if the sweep or the
-    protocols were changed since. tuned: what `run --best` took from a search. groups: by data set, where
+    protocols were changed since. rule: the number of the one that claims are judged by
+    (`segbench.claims.rules`), fixed when they were registered; runs from before rules had numbers have
+    the first. tuned: what `run --best` took from a search. groups: by data set, where
     its images come in groups.
     """
 
@@ -81,6 +83,7 @@ class RunRecord(Spec):
     first_claims: tuple[Claim, ...] = ()
     first_seeds: int = 0
     first_cells: tuple[dict[str, str], ...] = ()
+    rule: int = 1
     tuned: tuple[Tuned, ...] = ()
     groups: dict[Name, NotedGroups] = {}
 
@@ -178,7 +181,9 @@ def record_of(
     schedule: tuple[int, ...] = (),
     tuned: tuple[Tuned, ...] = (),
 ) -> RunRecord:
-    """Return the record of a plan."""
+    """Return the record of a plan; its claims are judged by the newest rule."""
+    from segbench.claims.rules import NEWEST  # statistics take long to load
+
     cells = tuple(
         CellRecord.model_construct(
             axes=cell.axes, seed=cell.seed, trial_id=cell.trial_id, skipped=cell.skipped
@@ -193,6 +198,7 @@ def record_of(
         protocol_names=tuple(plan.experiment.evaluate),
         looks=looks,
         schedule=schedule,
+        rule=NEWEST.number,
         tuned=tuned,
     )
 
@@ -211,6 +217,7 @@ def write_run(run_folder: Path, record: RunRecord, whole: Plan) -> RunRecord:
         "added": before.added,
         "top_ups": before.top_ups,
         "groups": {**before.groups, **record.groups},
+        "rule": before.rule,
     }
     if kept and asked <= {cell.trial_id for cell in before.cells}:
         kept_of["command"] = before.command  # the wider one made all that the tables show

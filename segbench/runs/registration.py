@@ -58,6 +58,7 @@ def merged(records: Sequence[RunRecord]) -> dict[str, object]:
     noted = next((record for record in records if record.first_seeds), records[0])
     return {
         "looks": max(record.looks for record in records),
+        "rule": min(record.rule for record in records),
         "judged_at": tuple(sorted({seeds for record in records for seeds in record.judged_at})),
         "first_claims": noted.first_claims,
         "first_seeds": noted.first_seeds,
@@ -70,8 +71,6 @@ def seeds_judged(run_folder: Path, record: RunRecord) -> int:
 
     Also where trials are missing: whoever stopped a run has seen its page all the same.
     """
-    from segbench.statistics.inference import MIN_SEEDS
-
     if not record.experiment.claims or not (run_folder / "claims.md").exists():
         return 0
     done = Counter(
@@ -81,7 +80,14 @@ def seeds_judged(run_folder: Path, record: RunRecord) -> int:
         and trial_files.load_result(trial_files.trial_folder(run_folder, cell.trial_id)) is not None
     )
     most = max(done.values(), default=0)
-    return most if most >= MIN_SEEDS else 0
+    return most if most >= seeds_of_a_verdict(record.experiment, record.rule) else 0
+
+
+def seeds_of_a_verdict(experiment: Experiment, rule: int) -> int:
+    """Return the fewest seeds with which any claim gets a verdict by the rule of this number."""
+    from segbench.claims.rules import RULES  # statistics take long to load
+
+    return min(RULES[rule].seeds_needed(claim) for claim in experiment.claims)
 
 
 def _questions(record: RunRecord) -> dict[str, str]:

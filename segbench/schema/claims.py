@@ -121,8 +121,8 @@ class BaseClaim(Spec):
     kind: which of the kinds of claims. says: the claim in plain words. source: where it stands. where:
     the cells it speaks of, axis -> value or values. within: the axes whose values are judged apart; all
     that the claim does not compare, where it is left out. average: whether they are averaged instead.
-    classes: the means run over these classes alone; empty means all. notes: what a reader must know to
-    read the verdict rightly.
+    classes: the means run over these classes alone; empty means all. min_seeds: that a verdict takes; left
+    out, 3. notes: what a reader must know to read the verdict rightly.
     """
 
     says: Text
@@ -131,6 +131,7 @@ class BaseClaim(Spec):
     within: tuple[str, ...] | None = None
     average: bool = False
     classes: tuple[str, ...] = ()
+    min_seeds: Annotated[int, Field(ge=2)] | None = None
     notes: str = ""
 
     @model_validator(mode="after")
@@ -216,10 +217,16 @@ _Measurable = Annotated[
 class MeasuredClaim(BaseClaim):
     """A claim about one number for each trial.
 
-    metric: one that is read off the counts, or a fact.
+    metric: one that is read off the counts, or a fact. on: which images the verdict speaks of, new ones
+    like those that were scored, or these very ones; models are retrained with new seeds either way.
+    seeds: whether both sides are compared seed by seed; left out, `paired` where they share all but head
+    or protocol. target: what is compared of the seeds: their mean, median or interquartile mean.
     """
 
     metric: _Measurable = "mean_iou"
+    on: Literal["new_images", "these_images"] = "new_images"
+    seeds: Literal["paired", "independent"] | None = None
+    target: Literal["mean", "median", "iqm"] = "mean"
 
     def facts(self) -> tuple[str, ...]:
         """See `BaseClaim`."""
@@ -403,6 +410,7 @@ class Value(MeasuredClaim):
     """
 
     kind: Literal["value"] = "value"
+    on: Literal["these_images"] = "these_images"  # that the published number is of
     published: float
     tolerance: Annotated[float, Field(gt=0)]
 

@@ -40,7 +40,7 @@ from scipy import stats
 from segbench.metrics.counts import Floats
 
 LEVEL = 0.95
-MIN_SEEDS = 4  # fewer give an interval and no verdict on the method
+MIN_SEEDS = 3  # fewer give an interval and no verdict on the method
 MIN_GROUPS = 5  # of images; fewer tell nothing of new ones
 
 
@@ -366,6 +366,14 @@ def direction(result: Estimate, bound: float, *, alpha: float) -> int:
     return int(2 * above <= alpha) - int(2 * below <= alpha)
 
 
+def holm_counts(p_values: Sequence[float]) -> list[int]:
+    """Return how often each p value counts in `holm` before it is held against those below it."""
+    order = np.argsort(np.asarray(p_values, dtype=np.float64))
+    counts = np.empty(len(order), dtype=np.int64)
+    counts[order] = np.arange(len(order), 0, -1)
+    return counts.tolist()
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return the p values corrected for being several.
 
@@ -376,5 +384,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p)
     corrected = np.empty_like(p)
-    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    counted = p * np.asarray(holm_counts(p_values), dtype=np.int64)
+    corrected[order] = np.minimum(np.maximum.accumulate(counted[order]), 1.0)
     return corrected.tolist()

@@ -4,7 +4,7 @@ A cell is one point of the sweep under one protocol, with one observation for ea
 is an axis like the others here. Letters: C classes. Knows nothing of claims.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -102,6 +102,19 @@ def cells_of(observations: Sequence[Observation]) -> list[ObservedCell]:
     return cells
 
 
+def shared_seeds(one: Sequence[Observation], two: Sequence[Observation]) -> frozenset[int]:
+    """Return the seeds that pair two models; none where they differ in more than head or protocol."""
+    recipes = {recipe_of(o.axes) for o in (*one, *two)}
+    if len(recipes) > 1 or not one[0].axes:
+        return frozenset()
+    return frozenset(o.seed for o in one) & frozenset(o.seed for o in two)
+
+
+def recipe_of(axes: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the axes without those that leave trunk, data and order of the data as they are."""
+    return tuple(sorted((a, v) for a, v in axes.items() if a not in {"head", "protocol"}))
+
+
 class Samples:
     """The values of metrics for cells, and what each image adds to them, computed once and kept.
 
@@ -149,5 +162,9 @@ def scored(observation: Observation, classes: tuple[str, ...] = ()) -> Scored:
 
 def is_blank(cell: ObservedCell) -> bool:
     """Return whether most of the cell's models did not learn."""
-    blank = sum(one.loss_rose or one.blank != "" for one in cell.observations)
-    return 2 * blank > len(cell.observations)
+    return 2 * sum(map(did_not_learn, cell.observations)) > len(cell.observations)
+
+
+def did_not_learn(one: Observation) -> bool:
+    """Return whether a model says nothing of a trained one."""
+    return one.loss_rose or one.blank != ""

@@ -1,7 +1,7 @@
 """Rank models only as far as their differences are decided: intervals, places, and rank letters.
 
 A pair of models is decided when the test of claims (seeds and images together, corrected over all
-pairs by Holm) says so; with fewer than four seeds on a side it is not, however far apart they are.
+pairs by Holm) says so; with fewer than three seeds on a side it is not, however far apart they are.
 Where images come from too few groups to tell of new ones, models of several seeds are ranked on the
 very images that were scored.
 Models that share a letter are not told apart (compact letter display).
@@ -25,7 +25,7 @@ from segbench.statistics.inference import (
     holm,
     tails,
 )
-from segbench.statistics.observations import Observation, scored
+from segbench.statistics.observations import Observation, scored, shared_seeds
 from segbench.statistics.power import ALPHA
 from segbench.statistics.samples import sample_of
 
@@ -79,7 +79,7 @@ def ranking_of(models: Sequence[Sequence[Observation]]) -> Ranking:
         sample_of([scored(one) for one in model], "mean_iou", groups=model[0].groups)
         for model in models
     ]
-    decided = decided_pairs(samples)
+    decided = decided_pairs(samples, models)
     means = [float(sample.values.mean()) for sample in samples]
     letters = letters_of(means, decided | decided.T)
     groups = {name for model in models[:1] for name in model[0].groups}
@@ -104,13 +104,15 @@ def ranking_of(models: Sequence[Sequence[Observation]]) -> Ranking:
     return Ranking(tuple(standings), decided, is_of_new_images)
 
 
-def _asked(terms: Sequence[Term]) -> Estimate:
+def _asked(terms: Sequence[Term], *, paired: bool = False) -> Estimate:
     """Return the effect with its error on new images, on these where they tell nothing of new ones."""
-    found = estimate(terms)
+    found = estimate(terms, paired=paired)
     return found if found.speaks_of_new_images or found.seeds == 1 else found.on_these_images()
 
 
-def decided_pairs(samples: Sequence[SeedSample]) -> NDArray[np.bool_]:
+def decided_pairs(
+    samples: Sequence[SeedSample], models: Sequence[Sequence[Observation]]
+) -> NDArray[np.bool_]:
     """Return (K, K) whether the row's mean is shown to lie above the column's."""
     pairs = [
         (left, right)
@@ -120,8 +122,7 @@ def decided_pairs(samples: Sequence[SeedSample]) -> NDArray[np.bool_]:
     ]
     p_values, signs = [], []
     for left, right in pairs:
-        terms = (Term(1.0, samples[left], "left"), Term(-1.0, samples[right], "right"))
-        result = _asked(terms)
+        result = difference_of((samples[left], samples[right]), (models[left], models[right]))
         p_values.append(min(1.0, 2 * min(tails(result, 0.0))))
         signs.append(result.effect > 0)
     decided = np.zeros((len(samples), len(samples)), dtype=bool)
@@ -129,6 +130,22 @@ def decided_pairs(samples: Sequence[SeedSample]) -> NDArray[np.bool_]:
         if p <= ALPHA:
             decided[(left, right) if is_above else (right, left)] = True
     return decided
+
+
+def difference_of(
+    samples: tuple[SeedSample, SeedSample],
+    models: tuple[Sequence[Observation], Sequence[Observation]],
+) -> Estimate:
+    """Return the first less the second, seed by seed where claims would pair them."""
+    shared = shared_seeds(*models)
+    if paired := len(shared) > 1:
+        left, right = (
+            sample.of_seeds([i for i, one in enumerate(model) if one.seed in shared])
+            for sample, model in zip(samples, models, strict=True)
+        )
+    else:
+        left, right = samples
+    return _asked((Term(1.0, left, "left"), Term(-1.0, right, "right")), paired=paired)
 
 
 def letters_of(means: Sequence[float], differs: NDArray[np.bool_]) -> list[str]:

@@ -84,8 +84,8 @@ def test_the_same_method_twice_shares_a_place_and_a_letter():
     assert [(s.first, s.last, s.letters) for s in ranking.standings] == [(1, 2, "a"), (1, 2, "a")]
 
 
-def test_three_seeds_decide_nothing_however_far_apart():
-    ranking = ranking_of([seeds_of(0.3, 3), seeds_of(0.95, 3, 50)])
+def test_two_seeds_decide_nothing_however_far_apart():
+    ranking = ranking_of([seeds_of(0.3, 2), seeds_of(0.95, 2, 50)])
     assert not ranking.decided.any()
     assert [(s.first, s.last, s.letters) for s in ranking.standings] == [(1, 2, ""), (1, 2, "")]
 
