@@ -67,7 +67,8 @@ class RunRecord(Spec):
     protocols were changed since. rule: the number of the one that claims are judged by
     (`segbench.claims.rules`), fixed when they were registered; runs from before rules had numbers have
     the first. tuned: what `run --best` took from a search. groups: by data set, where
-    its images come in groups.
+    its images come in groups. first_groups: those that the first verdicts were about, None while no
+    others were noted since.
     """
 
     experiment: Experiment
@@ -86,6 +87,7 @@ class RunRecord(Spec):
     rule: int = 1
     tuned: tuple[Tuned, ...] = ()
     groups: dict[Name, NotedGroups] = {}
+    first_groups: dict[Name, NotedGroups] | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -7,12 +7,13 @@ of how verdicts come about.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segbench.runs import trial_files
 from segbench.runs.record import RunRecord, axes_key, load_earlier_run
 from segbench.schema.experiment import Experiment
+from segbench.schema.groups import NotedGroups
 from segbench.schema.sweep import Plan
 
 _NO_TEST = "is no test. Run the file into another --results folder, on new seeds, to test it."
@@ -21,21 +22,22 @@ _NO_TEST = "is no test. Run the file into another --results folder, on new seeds
 def registered(run_folder: Path, asked: RunRecord, whole: Plan) -> RunRecord:
     """Return the record of a command with what verdicts were about before it changed the question.
 
-    Noted are seeds that are added by no rule, other claims, and other cells that answer them; each
-    only after a verdict was seen. A narrower command (`--only`) changes nothing.
+    Noted are seeds that are added by no rule, other claims, other cells that answer them, and other
+    groups of images; each only after a verdict was seen. A narrower command (`--only`) changes nothing.
     """
     before = load_earlier_run(run_folder)
     if before is None or not any(cell.trial_id in whole.trials for cell in before.cells):
         return asked  # new, or another sweep, whose verdicts were about other trials
     noted: dict[str, object] = {
         name: getattr(before, name)
-        for name in ("judged_at", "first_claims", "first_cells", "first_seeds")
+        for name in ("judged_at", "first_claims", "first_cells", "first_groups", "first_seeds")
     }
     by_rule = (*before.schedule[:1], *(top.seeds for top in before.top_ups))
     has_more_seeds = asked.most_seeds > max((before.most_seeds, *by_rule))
     has_other_claims = _questions(before) != _questions(asked)
     has_other_cells = _has_other_cells(before, asked, whole)
-    if not (has_more_seeds or has_other_claims or has_other_cells):
+    has_other_groups = bool(_other_groups(before.groups, asked))
+    if not (has_more_seeds or has_other_claims or has_other_cells or has_other_groups):
         return asked.model_copy(update=noted)
     if seen := seeds_judged(run_folder, before):
         if has_more_seeds:
@@ -44,12 +46,19 @@ def registered(run_folder: Path, asked: RunRecord, whole: Plan) -> RunRecord:
             noted |= {"first_claims": before.experiment.claims, "first_seeds": seen}
         if has_other_cells and not before.first_cells:
             noted |= {"first_cells": before.asked_cells(), "first_seeds": seen}
+        if has_other_groups and before.first_groups is None:
+            noted |= {"first_groups": before.groups, "first_seeds": seen}
     return asked.model_copy(update=noted)
 
 
 def warnings_of(record: RunRecord) -> tuple[str, ...]:
     """Return what a reader of the verdicts must know of how they came about."""
-    sentences = (_early_looks(record), _edited_claims(record), _edited_sweep(record))
+    sentences = (
+        _early_looks(record),
+        _edited_claims(record),
+        _edited_sweep(record),
+        _edited_groups(record),
+    )
     return tuple(filter(None, sentences))
 
 
@@ -63,6 +72,10 @@ def merged(records: Sequence[RunRecord]) -> dict[str, object]:
         "first_claims": noted.first_claims,
         "first_seeds": noted.first_seeds,
         "first_cells": noted.first_cells,
+        "first_groups": noted.first_groups,
+        "groups": {
+            name: one for record in reversed(records) for name, one in record.groups.items()
+        },
     }
 
 
@@ -111,6 +124,15 @@ def _swept(experiment: Experiment) -> tuple[str, ...]:
     """Return what decides which cells there are, but for their seeds."""
     sweep = experiment.sweep.model_dump_json(exclude={"seeds"})
     return sweep, *sorted(experiment.evaluate)
+
+
+def _other_groups(before: Mapping[str, NotedGroups], record: RunRecord) -> list[str]:
+    """Return the data sets whose images the record groups in another way, or for the first time."""
+    return [
+        name
+        for name, noted in record.groups.items()
+        if name not in before or before[name].groups.identity() != noted.groups.identity()
+    ]
 
 
 def _early_looks(record: RunRecord) -> str:
@@ -170,4 +192,16 @@ def _edited_sweep(record: RunRecord) -> str:
         f"After verdicts on {record.first_seeds} seeds had been seen, the sweep or the protocols "
         f"were changed, so that other cells answer {', '.join(moved)}: what is asked after a look "
         f"at the answer {_NO_TEST}"
+    )
+
+
+def _edited_groups(record: RunRecord) -> str:
+    """Return a sentence on images that were grouped otherwise after verdicts, empty if none were."""
+    regrouped = [] if record.first_groups is None else _other_groups(record.first_groups, record)
+    if not regrouped:
+        return ""
+    return (
+        f"After verdicts on {record.first_seeds} seeds had been seen, the groups of images of "
+        f"{', '.join(regrouped)} were named or changed: what counts as independent was chosen after a "
+        "look at the answer."
     )

@@ -3,9 +3,11 @@
 import pytest
 from drawn_run import made_run
 
-from segbench.commands.run import Flags, prepare_run
+from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.runs.record import load_run, record_of, write_run
-from segbench.runs.registration import registered, warnings_of
+from segbench.runs.registration import merged, registered, warnings_of
+from segbench.schema.cards import Groups
+from segbench.schema.groups import NotedGroups
 
 CLAIMS = """claims:
   - kind: compare
@@ -73,3 +75,32 @@ def test_what_changes_before_a_verdict_was_seen_is_the_users_own_affair(run_fold
     (run_folder / "claims.md").unlink()
     assert again(run_folder, lambda text: text.replace("right:", "margin: 2\n    right:")) == ()
     assert again(run_folder, seeds=6) == ()
+
+
+def test_groups_that_are_named_or_changed_after_a_verdict_are_told_of(run_folder):
+    file = run_folder.parents[1] / "experiments" / "made.yaml"
+    card = run_folder.parents[1] / "datasets" / "few.yaml"
+    plain = card.read_text()
+
+    def with_groups(pattern):
+        card.write_text(f'{plain}groups: {{pattern: "{pattern}"}}\n')
+        prepared = prepare_run(file, Flags(results=run_folder.parent))
+        return warnings_of(record_run(prepared, "segbench run"))
+
+    seen = (run_folder / "claims.md").read_text()
+    (run_folder / "claims.md").unlink()
+    assert with_groups("(?P<one>.)") == ()  # before any verdict
+    (run_folder / "claims.md").write_text(seen)
+    assert with_groups("(?P<one>.)") == ()
+    (told,) = with_groups("(?P<two>..)")
+    assert told.startswith(
+        "After verdicts on 4 seeds had been seen, the groups of images of few were"
+    )
+    assert with_groups("(?P<one>.)") == ()  # as they were registered
+
+
+def test_runs_that_are_joined_keep_their_groups(run_folder):
+    record = load_run(run_folder)
+    noted = NotedGroups(groups=Groups(pattern="(?P<one>.)"))
+    joined = merged([record, record.revised(groups={"few": noted})])
+    assert joined["groups"] == {"few": noted}
