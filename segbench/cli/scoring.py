@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,9 @@ from segbench.cli.flags import (
 from segbench.cli.pages import show_report
 from segbench.cli.records import takes_records
 from segbench.errors import ExperimentError, counted
+
+if TYPE_CHECKING:
+    from segbench.commands.evaluate import EvaluateFlags
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,13 @@ class ScoreOptions:
     other_code: OtherCode = False
     results: Results = Path("results")
 
+    def flags(self, cards: tuple[Path, ...]) -> "EvaluateFlags":
+        """Return what they say about the protocol."""
+        from segbench.commands.evaluate import EvaluateFlags
+
+        settings = tuple(self.settings or ())
+        return EvaluateFlags(settings, self.split, self.protocol, self.name, self.other_code, cards)
+
 
 @app.command("evaluate")
 @takes_records
@@ -76,19 +86,9 @@ def evaluate_command(
     from segbench.commands import evaluate as work
 
     cards = tuple(computer.cards or ())
-    settings = tuple(scored.settings or ())
-    asked = work.EvaluateFlags(
-        settings, scored.split, scored.protocol, scored.name, scored.other_code, cards
-    )
-    machine = computer.machine()
+    asked, machine = scored.flags(cards), computer.machine()
     with progress_bars() as progress:
-        if scored.predictions is None:
-            if run is None:
-                raise ExperimentError(
-                    "segbench evaluate: name a RUN, or a folder of --predictions with its --dataset"
-                )
-            done = work.score_run(run, tuple(trials or ()), asked, machine, progress)
-        else:
+        if scored.predictions is not None:
             if scored.dataset is None or run is not None:
                 raise ExperimentError(
                     "segbench evaluate --predictions DIR needs --dataset NAME; the run whose "
@@ -98,6 +98,12 @@ def evaluate_command(
             source = work.Predictions(scored.predictions, scored.dataset, encoding, cards)
             done = work.score_external(
                 source, asked, machine, scored.of_run, scored.results, progress
+            )
+        elif run is not None:
+            done = work.score_run(run, tuple(trials or ()), asked, machine, progress)
+        else:
+            raise ExperimentError(
+                "segbench evaluate: name a RUN, or a folder of --predictions with its --dataset"
             )
     for line in done.lines:
         OUT.print(line)

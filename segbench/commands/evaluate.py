@@ -130,13 +130,9 @@ def score_external(
     )
     scored = predicted.scored
     folder = write_external(run_folder or results_folder, predicted.method, *scored)
-    lines = (
-        f"protocol {protocol.digest()}: {protocol.description()}",
-        f"{method_name}: {figures_in_words(scored.evaluation)}",
-        *predicted.remarks(method_name),
-        f"written: {folder}",
-    )
-    return Done(lines, run_folder)
+    said = f"protocol {protocol.digest()}: {protocol.description()}"
+    figures = f"{method_name}: {figures_in_words(scored.evaluation)}"
+    return Done((said, figures, *predicted.remarks(method_name), f"written: {folder}"), run_folder)
 
 
 def _start(run_folder: Path | None, name: str | None) -> Protocol | None:

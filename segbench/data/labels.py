@@ -174,20 +174,8 @@ def palette_problem(
     palette = [tuple(colour) for colour in label.palette.tolist()]
     class_of = {colour: index for index, colour in reversed(list(enumerate(colours)))}
     meant = lookup[: len(palette)].tolist()
-    pairs = [(seen, colours[c]) for seen, c in zip(palette, meant, strict=True) if c < len(colours)]
-    in_place = {seen for seen, own in pairs if seen == own}
-    lost = class_of.keys() - in_place if all(seen in class_of for seen, _ in pairs) else set()
-    swapped, hidden, strange = [], [], 0
-    for value in np.flatnonzero(np.bincount(label.values.ravel())[: len(palette)]).tolist():
-        seen = palette[value]
-        is_ramp = seen == (value, value, value)
-        if meant[value] >= len(colours):
-            hidden += [value] if seen in lost and not is_ramp else []
-        elif seen != colours[meant[value]]:
-            is_known = (seen in class_of or seen == VOID_COLOUR) and not is_ramp
-            swapped += [value] if is_known else []
-            strange += not is_known
-    wrong = [*swapped, *hidden] if strange <= len(swapped) else []
+    used = np.flatnonzero(np.bincount(label.values.ravel())[: len(palette)]).tolist()
+    wrong = _miscoloured(used, palette, meant, colours)
     if not wrong:
         return ""
     first = wrong[0]
@@ -197,6 +185,33 @@ def palette_problem(
         f"the palette gives {len(wrong)} of its values the colours of other classes (value {first} is "
         f"{name} and has the colour of {owner!r})"
     )
+
+
+def _miscoloured(
+    used: Sequence[int],
+    palette: Sequence[tuple[int, ...]],
+    meant: Sequence[int],
+    colours: Sequence[tuple[int, int, int]],
+) -> list[int]:
+    """Return the values that the palette gives another class's colour; see `palette_problem`.
+
+    meant: value -> its class; what is not below the number of colours is no class.
+    """
+    pairs = [(seen, colours[c]) for seen, c in zip(palette, meant, strict=True) if c < len(colours)]
+    in_place = {seen for seen, own in pairs if seen == own}
+    known = set(colours)
+    lost = known - in_place if all(seen in known for seen, _ in pairs) else set()
+    swapped, hidden, strange = [], [], 0
+    for value in used:
+        seen = palette[value]
+        is_ramp = seen == (value, value, value)
+        if meant[value] >= len(colours):
+            hidden += [value] if seen in lost and not is_ramp else []
+        elif seen != colours[meant[value]]:
+            is_known = (seen in known or seen == VOID_COLOUR) and not is_ramp
+            swapped += [value] if is_known else []
+            strange += not is_known
+    return [*swapped, *hidden] if strange <= len(swapped) else []
 
 
 def _mat_values(raw: bytes, name: str, card: DatasetCard) -> NDArray[np.uint16]:

@@ -35,15 +35,8 @@ def prepare_dataset(
         CardError: the card gives an image no group.
         DataError: a file is wrong, of whichever split, or no split is ready.
     """
-    ready, absent, reason = {}, [], ""
-    if download_missing and _missing_splits(card, machine):
-        try:
-            _fetch(card, machine, progress)
-        except DataError as error:
-            if len(_missing_splits(card, machine)) == len(card.split_names):
-                raise
-            reason = f" ({error})"
-    wrong = []
+    ready, absent, wrong = {}, [], []
+    reason = _fetch_missing(card, machine, progress) if download_missing else ""
     for split in card.split_names:
         if not is_here(card, split, machine):
             absent.append(split)
@@ -123,6 +116,19 @@ def _stored(needed: Iterable[tuple[DatasetCard, str]]) -> list[tuple[DatasetCard
 
 def _missing_splits(card: DatasetCard, machine: Machine) -> list[str]:
     return [split for split in card.split_names if not is_here(card, split, machine)]
+
+
+def _fetch_missing(card: DatasetCard, machine: Machine, progress: Progress | None) -> str:
+    """Fetch what is not here; return why that failed where another split is here, else nothing."""
+    if not _missing_splits(card, machine):
+        return ""
+    try:
+        _fetch(card, machine, progress)
+    except DataError as error:
+        if len(_missing_splits(card, machine)) == len(card.split_names):
+            raise
+        return f" ({error})"
+    return ""
 
 
 def _fetch(card: DatasetCard, machine: Machine, progress: Progress | None) -> None:

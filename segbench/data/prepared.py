@@ -13,7 +13,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from segbench.errors import DataError, SegbenchError
 from segbench.files import digest, read_json, write_json
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _RULES = 3  # of reading and checking raw files; raised with them, so that splits are made again
 _ROWS_IN_MEMORY = 64  # photographs of a megabyte each would fill it with the library's 1,000
@@ -218,25 +221,13 @@ def _convert(source: SplitSource, folder: Path, progress: Progress | None) -> No
                 "width": width,
             }
 
-    features = Features(
-        {
-            "name": Value("string"),
-            "image": Value("binary"),
-            "label": Value("binary"),
-            "height": Value("int32"),
-            "width": Value("int32"),
-        }
-    )
+    kinds = {"name": "string", "image": "binary", "label": "binary"}
+    kinds |= {"height": "int32", "width": "int32"}
+    features = Features({name: Value(kind) for name, kind in kinds.items()})
     stamp = source.stamp()  # of the files as they were before they are read
     try:
         temporary.mkdir(parents=True)
-        table = _from_generator(Dataset, examples, features, temporary)
-        files = [Path(item["filename"]) for item in table.cache_files]
-        del table
-        for index, path in enumerate(files):
-            _on_disk(path.replace(temporary / f"part{index:03d}.arrow"))
-        for left in [path for path in temporary.iterdir() if path.suffix != ".arrow"]:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()  # the library's own lock
+        _keep_arrow_files(_from_generator(Dataset, examples, features, temporary), temporary)
         np.save(temporary / "pixels.npy", notes.pixels())
         write_json(temporary / "about.json", notes.about(source.card, source.split, stamp))
         _take_place(temporary, folder)
@@ -247,6 +238,16 @@ def _convert(source: SplitSource, folder: Path, progress: Progress | None) -> No
             ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _keep_arrow_files(table: "Dataset", folder: Path) -> None:
+    """Give the table's files the names that are opened, and remove what the library left besides."""
+    files = [Path(item["filename"]) for item in table.cache_files]
+    del table
+    for index, path in enumerate(files):
+        _on_disk(path.replace(folder / f"part{index:03d}.arrow"))
+    for left in [path for path in folder.iterdir() if path.suffix != ".arrow"]:
+        shutil.rmtree(left) if left.is_dir() else left.unlink()  # the library's own lock
 
 
 def _take_place(temporary: Path, folder: Path) -> None:

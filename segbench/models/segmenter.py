@@ -14,7 +14,7 @@ from segbench.models.declared import DeclaredTrunk
 from segbench.models.geometry import stage_sizes
 from segbench.models.heads import build_head
 from segbench.models.heads.base import HeadModule, StageShape
-from segbench.models.trunk import build_trunk
+from segbench.models.trunk import Trunk, build_trunk
 from segbench.models.trunk_weights import load_trunk_weights
 from segbench.models.upsampling import Bilinear
 from segbench.models.weights import weights_named
@@ -47,15 +47,7 @@ def build_segmenter(
     reason = why_unsupported(backbone, head, model)
     if reason is not None:
         raise CardError(f"{reason}; choose another head (segbench list heads)")
-    trunk = build_trunk(
-        backbone,
-        head.strides,
-        padding=model.geometry,
-        dropout=model.dropout,
-        batch_norm=model.batch_norm,
-    )
-    if weights_path is not None:
-        load_trunk_weights(trunk, weights_path)
+    trunk = _trunk(backbone, head, model, weights_path)
     stages = backbone.stages_read(head.strides)
     shapes = [StageShape(stage.channels, trunk.coordinates[stage.name]) for stage in stages]
     weights = weights_named(backbone, model)
@@ -72,6 +64,19 @@ def build_segmenter(
             f"the kernels of {head.name} meet the stages of {backbone.name} at no side of an image"
         )
     return segmenter
+
+
+def _trunk(backbone: BackboneCard, head: Head, model: Model, weights_path: Path | None) -> Trunk:
+    trunk = build_trunk(
+        backbone,
+        head.strides,
+        padding=model.geometry,
+        dropout=model.dropout,
+        batch_norm=model.batch_norm,
+    )
+    if weights_path is not None:
+        load_trunk_weights(trunk, weights_path)
+    return trunk
 
 
 class Segmenter(nn.Module):

@@ -73,19 +73,12 @@ def build_trunk(
     trunk = _cut(card, network, stages)
     geometry.pools_as_modules(trunk)
     if card.average_pools is not None:
-        counts_padding = card.average_pools == "include_padding"
-        geometry.set_average_pools(trunk, counts_padding=counts_padding)
+        geometry.set_average_pools(trunk, counts_padding=card.average_pools == "include_padding")
     new_biases = frozenset[str]() if batch_norm == "keep" else geometry.remove_batch_norm(trunk)
     _keep_stages_intact(trunk)
     if card.classifier is not None and stages[-1] is card.stages[-1]:
         _append_classifier(trunk, network, card, dropout=dropout)
-    if padding == "aligned":
-        geometry.pad_aligned(trunk)
-    elif padding == "caffe":
-        geometry.pad_caffe(trunk)
-    elif card.classifier is not None:
-        # fc6 spanned a whole photograph in its training; padded, it reaches the borders of any
-        geometry.pad_aligned(trunk, {card.classifier.fc6, card.classifier.fc7})
+    _pad(trunk, card, padding)
     trunk.graph.lint()
     trunk.recompile()
     try:
@@ -93,16 +86,33 @@ def build_trunk(
     except CardError as error:
         raise CardError(f"{card.name}: {error}") from error
     smallest = geometry.smallest_side(trunk)
-    problems = [
-        problem
-        for stage, channels in zip(stages, _channels(trunk, stages), strict=True)
-        for problem in _stage_problems(stage, coordinates[stage.name].stride, channels)
-    ]
+    problems = _broken_promises(trunk, stages, coordinates)
     if padding == "native":
         problems += _side_problems(stages[-1], smallest)
     if problems:
         raise CardError("\n".join(f"{card.name}: {problem}" for problem in problems))
     return Trunk(trunk.train(), coordinates, smallest, full_names | new_biases, new_biases)
+
+
+def _pad(trunk: fx.GraphModule, card: BackboneCard, padding: Geometry) -> None:
+    if padding == "aligned":
+        geometry.pad_aligned(trunk)
+    elif padding == "caffe":
+        geometry.pad_caffe(trunk)
+    elif card.classifier is not None:
+        # fc6 spanned a whole photograph in its training; padded, it reaches the borders of any
+        geometry.pad_aligned(trunk, {card.classifier.fc6, card.classifier.fc7})
+
+
+def _broken_promises(
+    trunk: fx.GraphModule, stages: list[Stage], coordinates: dict[str, Coordinates]
+) -> list[str]:
+    """Return in what stages are not what their card says."""
+    return [
+        problem
+        for stage, channels in zip(stages, _channels(trunk, stages), strict=True)
+        for problem in _stage_problems(stage, coordinates[stage.name].stride, channels)
+    ]
 
 
 def verify_card(card: BackboneCard) -> None:

@@ -151,14 +151,15 @@ def evaluation_of(
         DataError: no pixel is labelled, so that there are no figures.
     """
     card = protocol.scored_card(dataset)
-    is_same = card.class_names == dataset.class_names
     if not counts.label.any():
         raise DataError(f"{card.name} {protocol.split}: every pixel is void: nothing to score")
+    is_same = card.class_names == dataset.class_names
+    trained_index = () if is_same else matched_classes(card, dataset)
     kept = scored_classes(card, protocol)
     scored = counts.as_counts(card.seen_background)
-    iou = per_class_iou(scored.sums, protocol.absent_class)
+    iou = per_class_iou(scored.sums, protocol.absent_class).tolist()
     own = _own_metrics(protocol) if with_own else ()
-    found = values_of(scored, protocol.absent_class, kept, own)
+    figures = values_of(scored, protocol.absent_class, kept, own)
     return Evaluation(
         trial_id=trial_id,
         protocol=protocol,
@@ -166,14 +167,17 @@ def evaluation_of(
         num_images=len(counts.names),
         class_names=card.class_names,
         background=card.seen_background,
-        figures={name: None if math.isnan(value) else value for name, value in found.items()},
+        figures={name: _or_none(value) for name, value in figures.items()},
         per_class_iou=tuple(
-            float(value) if index in kept and not math.isnan(value) else None
-            for index, value in enumerate(iou)
+            _or_none(value) if index in kept else None for index, value in enumerate(iou)
         ),
-        trained_index=() if is_same else matched_classes(card, dataset),
+        trained_index=trained_index,
         blank=why_blank(scored.sums, protocol.absent_class, kept),
     )
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _own_metrics(protocol: Protocol) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 The model sees each image once, whatever the number of samples. Letters: C classes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segbench.data.split import open_split
+from segbench.data.split import SegmentationSplit, open_split
 from segbench.engine.counting import confusion_matrix
 from segbench.engine.crf import Unrefined, refined_predictions, require_crf
 from segbench.engine.device import chosen_device, make_repeatable
@@ -21,8 +21,10 @@ from segbench.errors import DataError
 from segbench.files import write_json
 from segbench.metrics.counts import Sums
 from segbench.metrics.mean_iou import mean_iou
+from segbench.models.segmenter import Segmenter
 from segbench.runs import trial_files
 from segbench.runs.trial_files import scored_classes
+from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Crf, Protocol
 from segbench.schema.search import Distribution, Search
@@ -63,12 +65,7 @@ def search_crf(
         DataError: the trial was trained on every image of `train`, or pydensecrf is missing.
     """
     trial = trial_files.load_trial(workdir)
-    if trial.dataset.view.holdout == 0:
-        raise DataError(
-            f"{workdir}: was trained on every image of train, and parameters are not searched on "
-            f"{protocol.split}, which is reported; train it with `dataset.view.holdout: 0.1` (an "
-            "override of the experiment)"
-        )
+    _check_held_out(workdir, trial.dataset, protocol)
     require_crf()
     _, segmenter = load_segmenter(workdir, machine)
     make_repeatable(machine, trial.seed)
@@ -76,34 +73,65 @@ def search_crf(
     if len(split) == 0:
         raise DataError(f"{workdir}: the share that is held out of train holds no image")
     tried = [DEEPLAB_FIXED.revised(**sample) for sample in _samples(samples)]
-    num_classes = trial.dataset.num_classes
-    device = chosen_device(machine)
-    totals = torch.zeros(len(tried) + 1, num_classes, num_classes + 1, dtype=torch.int64)
-    labels: dict[int, Tensor] = {}
-
-    def work() -> Iterator[tuple[Unrefined, Crf]]:
-        for index in range(len(split)):
-            sample = split.sample(index)
-            labels[index] = scored_label(sample.label, protocol)
-            maps = unrefined(segmenter, sample.image.to(device), protocol)
-            plain = torch.from_numpy(maps[1].argmax(0))
-            totals[-1] += confusion_matrix(plain, labels[index], num_classes)
-            yield from ((maps, crf) for crf in tried)
-
-    found = refined_predictions(work(), processes=torch.get_num_threads())
-    for done, prediction in enumerate(found):
-        index, sample = divmod(done, len(tried))
-        label = labels[index]
-        totals[sample] += confusion_matrix(torch.from_numpy(prediction), label, num_classes)
-        if sample == len(tried) - 1:
-            del labels[index]
-            progress(index + 1, len(split))
+    totals = _confusions(
+        _images(split, segmenter, protocol, chosen_device(machine)),
+        tried,
+        trial.dataset.num_classes,
+        lambda done: progress(done, len(split)),
+    )
     kept = scored_classes(trial.dataset, protocol)
     scores = [_mean_iou(total.numpy(), protocol, kept) for total in totals]
     ranked = [CrfResult(crf, score) for crf, score in zip([*tried, None], scores, strict=True)]
     ranked.sort(key=lambda one: -one.mean_iou)
     write_json(workdir / "crf_search.json", {"images": split.names, "found": _plain(ranked)})
     return ranked
+
+
+def _check_held_out(workdir: Path, trained: DatasetCard, protocol: Protocol) -> None:
+    if trained.view.holdout == 0:
+        raise DataError(
+            f"{workdir}: was trained on every image of train, and parameters are not searched on "
+            f"{protocol.split}, which is reported; train it with `dataset.view.holdout: 0.1` (an "
+            "override of the experiment)"
+        )
+
+
+def _images(
+    split: SegmentationSplit, segmenter: Segmenter, protocol: Protocol, device: torch.device
+) -> Iterator[tuple[Unrefined, Tensor]]:
+    """Yield each image with its probabilities, and its label (H, W)."""
+    for index in range(len(split)):
+        sample = split.sample(index)
+        maps = unrefined(segmenter, sample.image.to(device), protocol)
+        yield maps, scored_label(sample.label, protocol)
+
+
+def _confusions(
+    images: Iterable[tuple[Unrefined, Tensor]],
+    tried: Sequence[Crf],
+    num_classes: int,
+    on_image: Callable[[int], None],
+) -> Tensor:
+    """Return the counts of each setting and, last, of none: (settings + 1, C, C + 1) int64."""
+    totals = torch.zeros(len(tried) + 1, num_classes, num_classes + 1, dtype=torch.int64)
+    labels: dict[int, Tensor] = {}  # of the images of which some settings are still at work
+
+    def work() -> Iterator[tuple[Unrefined, Crf]]:
+        for index, (maps, label) in enumerate(images):
+            labels[index] = label
+            plain = torch.from_numpy(maps[1].argmax(0))
+            totals[-1] += confusion_matrix(plain, label, num_classes)
+            yield from ((maps, crf) for crf in tried)
+
+    found = refined_predictions(work(), processes=torch.get_num_threads())
+    for done, prediction in enumerate(found):
+        index, setting = divmod(done, len(tried))
+        predicted = torch.from_numpy(prediction)
+        totals[setting] += confusion_matrix(predicted, labels[index], num_classes)
+        if setting == len(tried) - 1:
+            del labels[index]
+            on_image(index + 1)
+    return totals
 
 
 def _samples(number: int) -> list[dict[str, float]]:

@@ -87,9 +87,8 @@ def label_images(
 
     Raises:
         CardError: the user's code has changed since the training, unless `with_other_code`.
-        DataError: no images, two of one name, something that must not be written over, or files
-            that are no images: all listed, the others are done. The model's weights hold NaN or
-            infinity.
+        DataError: no images, two of one name, something that must not be written over, weights that
+            are not finite, or files that are no images: all listed, the others are done.
         DivergedError: a score map does; names the image.
     """
     found = _images(asked.images) if asked.split is None else {}
@@ -97,10 +96,34 @@ def label_images(
     make_repeatable(machine, trial.seed)
     protocol = as_predicted(protocol, asked)
     doubts = Doubts("apply", trial.dataset.image_bits)
-    if asked.split is None:
-        sources = _of_files(found, trial.dataset, doubts)
-    else:
-        sources = _of_split(trial.dataset, protocol, machine)
+    sources = (
+        _of_files(found, trial.dataset, doubts)
+        if asked.split is None
+        else _of_split(trial.dataset, protocol, machine)
+    )
+    _open(asked.folder, trial, protocol, sources)
+    problems: list[DataError] = []
+    device, written = chosen_device(machine), []
+    for done, (name, source) in enumerate(sources.items(), start=1):
+        if (image := _loaded(source, problems)) is None:
+            continue
+        with naming(name if source.path is None else str(source.path)):
+            written.append(_label(name, image.to(device), asked, trial, segmenter, protocol))
+        progress(done, len(sources))
+    _tell(doubts, problems)
+    return written
+
+
+def _tell(doubts: Doubts, problems: Sequence[DataError]) -> None:
+    """Warn of photographs that may be read wrongly; raise DataError for those that cannot be."""
+    for sentence in by_cause(doubts.problems()):
+        LOG.warning("%s", sentence)
+    if problems:
+        raise DataError("\n".join(by_cause(problems)))
+
+
+def _open(folder: Path, trial: Trial, protocol: Protocol, sources: Mapping[str, _Source]) -> None:
+    """Say in the folder what predicts into it, once it is sure that nothing else is written over."""
     about = PredictedBy(
         trial_id=trial.id(),
         dataset=trial.dataset.name,
@@ -109,28 +132,18 @@ def label_images(
         images={name: source.digest for name, source in sources.items()},
     )
     photographs = [source.path for source in sources.values() if source.path is not None]
-    open_folder(asked.folder, about, photographs)
-    problems: list[DataError] = []
-    written = []
-    for done, (name, source) in enumerate(sources.items(), start=1):
-        try:
-            image = source.load()
-        except DataError as error:
-            problems.append(error)
-            continue
-        except OSError as error:
-            problems.append(FileError(source.path, "cannot be read ({})", error.strerror))
-            continue
-        with naming(name if source.path is None else str(source.path)):
-            written.append(
-                _label(name, image.to(chosen_device(machine)), asked, trial, segmenter, protocol)
-            )
-        progress(done, len(sources))
-    for sentence in by_cause(doubts.problems()):
-        LOG.warning("%s", sentence)
-    if problems:
-        raise DataError("\n".join(by_cause(problems)))
-    return written
+    open_folder(folder, about, photographs)
+
+
+def _loaded(source: _Source, problems: list[DataError]) -> Tensor | None:
+    """Return the image; None, and a problem more, where it cannot be read."""
+    try:
+        return source.load()
+    except DataError as error:
+        problems.append(error)
+    except OSError as error:
+        problems.append(FileError(source.path, "cannot be read ({})", error.strerror))
+    return None
 
 
 def as_predicted(protocol: Protocol, asked: LabelFlags) -> Protocol:

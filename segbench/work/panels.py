@@ -4,16 +4,19 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
-from segbench.data.split import open_scored
+from segbench.data.split import Sample, SegmentationSplit, open_scored
 from segbench.engine.device import chosen_device
 from segbench.engine.pictures import Pictures, pictures_of
 from segbench.errors import DataError, ResultError
 from segbench.files import write_atomically
 from segbench.runs import trial_files
 from segbench.runs.panels import RULE, Chosen, Panel, Panels, chosen_images, panels_folder
-from segbench.runs.record import find_trial, load_run
+from segbench.runs.record import RunRecord, find_trial, load_run
+from segbench.runs.trial_files import Evaluation
 from segbench.schema.machine import Machine
 from segbench.schema.matched import matched_classes
+from segbench.schema.protocol import Protocol
+from segbench.schema.trial import Trial
 from segbench.work.scoring import load_segmenter
 
 
@@ -38,49 +41,71 @@ def write_panels(
     record = load_run(run_folder)
     workdir, trial = find_trial(run_folder, prefix)
     name = protocol_name or next(iter(record.experiment.evaluate))
-    protocol = record.experiment.evaluate.get(name)
-    evaluation = None if protocol is None else trial_files.load_evaluation(workdir, protocol)
-    if protocol is None or evaluation is None:
-        known = ", ".join(record.experiment.evaluate)
-        raise ResultError(f"{workdir}: has no results of protocol {name!r}; the run has: {known}")
-    if not (workdir / trial_files.WEIGHTS).is_file():
-        raise ResultError(
-            f"{workdir}: holds no {trial_files.WEIGHTS}; pictures are drawn where the weights are"
-        )
-    stored = trial_files.load_counts(trial_files.counts_path(workdir, protocol))
-    counts = stored.as_counts(evaluation.background)
-    scored = protocol.scored_card(trial.dataset)
-    split = open_scored(trial.dataset, protocol, machine)
-    if split.fingerprint != evaluation.split_fingerprint:
-        raise DataError(
-            f"{scored.name} {protocol.split}: is not what {workdir.name} was scored on "
-            "(other files, or another version of them); name the right folder with --data"
-        )
-    _, segmenter = load_segmenter(workdir, machine)
+    evaluation = _evaluation(workdir, record, name)
+    protocol, scored = evaluation.protocol, evaluation.protocol.scored_card(trial.dataset)
+    path = trial_files.counts_path(workdir, protocol)
+    counts = trial_files.load_counts(path).as_counts(evaluation.background)
+    split = _scored_split(trial, evaluation, machine)
+    draw = _artist(workdir, trial, protocol, machine)
     folder = panels_folder(run_folder, workdir.name)
     chosen, panels = chosen_images(counts, number), []
-    for done, one in enumerate(chosen, start=1):
-        pictures = pictures_of(
-            segmenter,
-            split.sample(one.place),
-            protocol,
-            scored.seen_palette,
-            matched_classes(trial.dataset, scored),
-            device=chosen_device(machine),
-        )
+    for one in chosen:
         stem = f"{one.kind}_{sum(panel.kind == one.kind for panel in panels) + 1}"
-        panels.append(_write_panel(folder, stem, one, pictures))
-        on_image(done, len(chosen))
-    written = Panels(
+        panels.append(_write_panel(folder, stem, one, draw(split.sample(one.place))))
+        on_image(len(panels), len(chosen))
+    Panels(
         trial_id=workdir.name,
         protocol=name,
         rule=RULE.format(n=number, images=len(counts.names)),
         class_names=scored.class_names,
         colours=scored.seen_palette,
         panels=tuple(panels),
-    )
-    written.write_to(folder / "panels.json")
+    ).write_to(folder / "panels.json")
     return folder
+
+
+def _evaluation(workdir: Path, record: RunRecord, name: str) -> Evaluation:
+    """Return a trial's figures under one of the run's protocols; it has its weights too."""
+    protocol = record.experiment.evaluate.get(name)
+    evaluation = None if protocol is None else trial_files.load_evaluation(workdir, protocol)
+    if evaluation is None:
+        known = ", ".join(record.experiment.evaluate)
+        raise ResultError(f"{workdir}: has no results of protocol {name!r}; the run has: {known}")
+    if not (workdir / trial_files.WEIGHTS).is_file():
+        raise ResultError(
+            f"{workdir}: holds no {trial_files.WEIGHTS}; pictures are drawn where the weights are"
+        )
+    return evaluation
+
+
+def _scored_split(trial: Trial, evaluation: Evaluation, machine: Machine) -> SegmentationSplit:
+    """Return the split that gave the figures.
+
+    Raises:
+        DataError: the files that are here are others.
+    """
+    protocol = evaluation.protocol
+    split = open_scored(trial.dataset, protocol, machine)
+    if split.fingerprint != evaluation.split_fingerprint:
+        raise DataError(
+            f"{protocol.scored_card(trial.dataset).name} {protocol.split}: is not what "
+            f"{evaluation.trial_id} was scored on (other files, or another version of them); name the "
+            "right folder with --data"
+        )
+    return split
+
+
+def _artist(
+    workdir: Path, trial: Trial, protocol: Protocol, machine: Machine
+) -> Callable[[Sample], Pictures]:
+    """Return what predicts an image with the trial's weights and draws it."""
+    scored = protocol.scored_card(trial.dataset)
+    classes = matched_classes(trial.dataset, scored)
+    _, segmenter = load_segmenter(workdir, machine)
+    device = chosen_device(machine)
+    return lambda sample: pictures_of(
+        segmenter, sample, protocol, scored.seen_palette, classes, device=device
+    )
 
 
 def _write_panel(folder: Path, stem: str, chosen: Chosen, pictures: Pictures) -> Panel:

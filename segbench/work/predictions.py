@@ -178,21 +178,31 @@ def score_predictions(
         )
     other = far_better(found.tally, theirs.reading, theirs.dataset, protocol)
     foreign = _foreign_values(theirs, found.tally, other)
-    evaluation = trial_files.evaluation_of(
-        counted,
-        trial_id=f"external-{theirs.name}",
-        protocol=protocol,
-        dataset=theirs.dataset,
-        split_fingerprint=split.fingerprint,
-    )
-    method = ExternalMethod(
+    scored_predictions = _evaluated(theirs, protocol, counted, split.fingerprint)
+    return Predicted(_method(theirs, files), scored_predictions, foreign, other)
+
+
+def _method(theirs: Submission, files: Mapping[str, Path]) -> ExternalMethod:
+    return ExternalMethod(
         name=theirs.name,
         dataset=theirs.dataset.name,
         predictions_digest=_digest_of(files),
         encoding=theirs.reading.encoding,
         mapping=dict(theirs.reading.mapping),
     )
-    return Predicted(method, ScoredPredictions(evaluation, counted), foreign, other)
+
+
+def _evaluated(
+    theirs: Submission, protocol: Protocol, counted: Counted, split_fingerprint: str
+) -> ScoredPredictions:
+    evaluation = trial_files.evaluation_of(
+        counted,
+        trial_id=f"external-{theirs.name}",
+        protocol=protocol,
+        dataset=theirs.dataset,
+        split_fingerprint=split_fingerprint,
+    )
+    return ScoredPredictions(evaluation, counted)
 
 
 class _Found(NamedTuple):

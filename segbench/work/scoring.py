@@ -67,6 +67,21 @@ def evaluate_trial(
         if source is not None and ranks.is_first():
             trial_files.copy_evaluation(work.workdir, source, protocol, trial.dataset)
         return
+    counted = _counted(work, segmenter, protocol, split, of)
+    if not ranks.is_first():
+        return
+    evaluation = _evaluation(counted, trial, protocol, split, work.machine)
+    trial_files.write_evaluation(work.workdir, evaluation, counted)
+
+
+def _counted(
+    work: TrialContext, segmenter: Segmenter, protocol: Protocol, split: SegmentationSplit, of: str
+) -> Counted:
+    """Return the counts of the whole split, each rank's share of it predicted there.
+
+    Raises:
+        Interrupted: a rank was told to stop.
+    """
     share = split.share(ranks.rank(), ranks.count())
     work.report(phase=f"evaluate {of}", step=0, steps=len(share))
 
@@ -81,17 +96,13 @@ def evaluate_trial(
             segmenter,
             share,
             protocol,
-            classes=_classes(trial, protocol),
+            classes=_classes(work.trial, protocol),
             device=work.device,
             on_image=on_image,
         )
     if ranks.any_of(counted is None):
         raise Interrupted
-    counted = merged([part for part in ranks.gathered(counted) if part is not None])
-    if not ranks.is_first():
-        return
-    evaluation = _evaluation(counted, trial, protocol, split, work.machine)
-    trial_files.write_evaluation(work.workdir, evaluation, counted)
+    return merged([part for part in ranks.gathered(counted) if part is not None])
 
 
 def score_checkpoint(

@@ -32,7 +32,7 @@ from segbench.models.trunk import check_not_random
 from segbench.runs import trial_files
 from segbench.schema.matched import matched_classes
 from segbench.schema.protocol import Protocol
-from segbench.schema.trial import IDENTITY_VERSION
+from segbench.schema.trial import IDENTITY_VERSION, Trial
 from segbench.work.phases import TrialContext, open_part
 
 
@@ -43,27 +43,14 @@ def train_trial(
 
     Raises:
         DataError: there is nothing to learn from.
-        Interrupted: `work.stops.should_stop` said so, or `work.stops.pause_at_step` is reached; the state is saved.
+        Interrupted: `work.stops` said so; the state is saved.
     """
     trial, recipe = work.trial, work.trial.train
     if trial.start_from is not None:
         _start_from(segmenter, work.workdir.parent / trial.start_from / trial_files.WEIGHTS)
-    with ranks.first_before_others():  # one converts what nobody has converted yet
-        split = open_part(work, trial.dataset, recipe.split, max_images=recipe.max_images)
-    if len(split) == 0:
-        raise DataError(
-            f"{trial.dataset.name} {recipe.split}: has no images to train on; look at the "
-            "card's list and patterns, and at what its view leaves out"
-        )
-    if not split.class_pixels().any():
-        raise DataError(
-            f"{trial.dataset.name} {recipe.split}: every pixel is void: nothing to learn"
-        )
-    source = (
-        _feature_source(work, segmenter, split)
-        if recipe.cache_features
-        else (_image_source(work, split))
-    )
+    split = _training_split(work)
+    caches = recipe.cache_features
+    source = _feature_source(work, segmenter, split) if caches else _image_source(work, split)
     steps_done = reached = 0
 
     def on_step(step: int, loss: float | None) -> None:
@@ -72,12 +59,12 @@ def train_trial(
         work.report(step=step, **({} if loss is None else {"loss": loss}))
 
     def should_stop() -> bool:
-        return work.stops.should_stop() or (
-            work.stops.pause_at_step is not None and reached >= work.stops.pause_at_step
-        )
+        pause = work.stops.pause_at_step
+        return work.stops.should_stop() or (pause is not None and reached >= pause)
 
     class_weights = _class_weights(work, split)
     work.report(phase="train", step=0, steps=recipe.steps)
+    validation_loss = _validation_loss(work, segmenter, protocols, class_weights)
     loss = train(
         segmenter,
         recipe,
@@ -85,12 +72,24 @@ def train_trial(
         folder=work.workdir,
         monitor=work.machine.monitor,
         device=work.device,
-        hooks=Hooks(
-            on_step, should_stop, _validation_loss(work, segmenter, protocols, class_weights)
-        ),
+        hooks=Hooks(on_step, should_stop, validation_loss),
         class_weights=class_weights,
     )
     return loss, steps_done, split.fingerprint
+
+
+def _training_split(work: TrialContext) -> SegmentationSplit:
+    card, recipe = work.trial.dataset, work.trial.train
+    with ranks.first_before_others():  # one converts what nobody has converted yet
+        split = open_part(work, card, recipe.split, max_images=recipe.max_images)
+    if len(split) == 0:
+        raise DataError(
+            f"{card.name} {recipe.split}: has no images to train on; look at the card's list and "
+            "patterns, and at what its view leaves out"
+        )
+    if not split.class_pixels().any():
+        raise DataError(f"{card.name} {recipe.split}: every pixel is void: nothing to learn")
+    return split
 
 
 def _start_from(segmenter: Segmenter, path: Path) -> None:
@@ -133,25 +132,19 @@ def _feature_source(
     squash = Squash(recipe.images.squash, recipe.images.resize)
     check_not_random(trial.backbone, segmenter.trunk)
     work.report(phase="features", step=0, steps=len(split))
-    parts = {name: part.identity_digest() for name, part in trial.parts().items()}
-    key = {name: parts.get(name) for name in ("backbone", "model", "weights")}
-    # A trunk that is drawn, or that another trial trained, is this trial's own.
-    own = () if "weights" in parts and trial.start_from is None else (trial.id(),)
 
     def on_image(done: int) -> None:
         work.report(step=done)
         if done < len(split) and work.stops.should_stop():  # there is no state to save yet
             raise Interrupted
 
-    made_of = (trial.code,) if trial.code else ()
-    name = digest([IDENTITY_VERSION, key, *made_of, split.fingerprint, squash, *own], length=16)
     with ranks.first_before_others():
         features: CachedFeatures = cached_features(
             segmenter,
             split,
             squash,
             strides=trial.head.strides,
-            folder=Path(work.machine.cache) / "features" / name,
+            folder=Path(work.machine.cache) / "features" / _features_name(trial, split, squash),
             device=work.device,
             on_image=on_image,
         )
@@ -165,6 +158,16 @@ def _feature_source(
             yield Batch(*features.batch(indices[mine], flipped[mine]))
 
     return batches
+
+
+def _features_name(trial: Trial, split: SegmentationSplit, squash: Squash) -> str:
+    """Return a digest of all that cached features depend on."""
+    parts = {name: part.identity_digest() for name, part in trial.parts().items()}
+    key = {name: parts.get(name) for name in ("backbone", "model", "weights")}
+    # A trunk that is drawn, or that another trial trained, is this trial's own.
+    own = () if "weights" in parts and trial.start_from is None else (trial.id(),)
+    made_of = (trial.code,) if trial.code else ()
+    return digest([IDENTITY_VERSION, key, *made_of, split.fingerprint, squash, *own], length=16)
 
 
 def _class_weights(work: TrialContext, split: SegmentationSplit) -> Tensor | None:

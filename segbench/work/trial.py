@@ -78,33 +78,33 @@ def run_trial(
     writes its files, the others write none, but for the failure of their own.
 
     A failure of the trial (diverged, out of memory, bad data, a bug) becomes a failed Result with
-    its traceback on file. `held`: another worker has the trial. `interrupted`: `stops` said so;
-    the state is saved. `lost`: another
-    rank is gone.
+    its traceback on file. `held`: another worker has the trial. `interrupted`: `stops` said so; the
+    state is saved. `lost`: another rank is gone.
 
     Raises:
         ResultError: the folder cannot be written to.
     """
 
     def attempt(report: Callable[..., None]) -> Outcome:
-        try:
+        def work() -> None:
             device = chosen_device(machine)
-            work = TrialContext(trial, workdir, machine, device, report, stops)
-            _run(work, protocols, submitted_code_version)
-        except Interrupted:
-            return "interrupted"
-        except (ResultError, bdb.BdbQuit):
-            raise  # the folder takes no files, or somebody looked at the trial and left
-        except Exception as error:  # the sweep goes on: whatever a trial dies of is a row
-            if ranks.count() > 1 and ranks.is_loss_of_a_rank(error):
-                LOG.warning("another rank is gone: %s", error)
-                return "lost"
-            _write_failure(workdir, trial, error)
-            return "failed"
-        return "done"
+            shared = TrialContext(trial, workdir, machine, device, report, stops)
+            _run(shared, protocols, submitted_code_version)
+
+        return _outcome(work, trial, workdir)
 
     if not ranks.is_first():
         return ranks.agreed(None) or attempt(lambda **_: None)
+    return _as_holder(trial, workdir, protocols, attempt)
+
+
+def _as_holder(
+    trial: Trial,
+    workdir: Path,
+    protocols: tuple[Protocol, ...],
+    attempt: Callable[[Callable[..., None]], Outcome],
+) -> Outcome:
+    """Claim the trial and do it, unless it is done or somebody else has it; tell the other ranks."""
     trial_files.write_trial(workdir, trial)
     if trial_files.is_done(workdir, protocols):
         return ranks.agreed("done")
@@ -118,6 +118,23 @@ def run_trial(
             return ranks.agreed("done")
         ranks.agreed(None)
         return attempt(lease.report)
+
+
+def _outcome(work: Callable[[], None], trial: Trial, workdir: Path) -> Outcome:
+    """Do the work; return how it ended, a failure written down."""
+    try:
+        work()
+    except Interrupted:
+        return "interrupted"
+    except (ResultError, bdb.BdbQuit):
+        raise  # the folder takes no files, or somebody looked at the trial and left
+    except Exception as error:  # the sweep goes on: whatever a trial dies of is a row
+        if ranks.count() > 1 and ranks.is_loss_of_a_rank(error):
+            LOG.warning("another rank is gone: %s", error)
+            return "lost"
+        _write_failure(workdir, trial, error)
+        return "failed"
+    return "done"
 
 
 @contextlib.contextmanager
@@ -151,13 +168,7 @@ def _run(work: TrialContext, protocols: tuple[Protocol, ...], submitted: str | N
     segmenter = new_segmenter(work.trial, trunk and trunk.path).to(work.device)
     before = trial_files.load_result(work.workdir)
     training = _bring_to_its_end(work, segmenter, protocols, before)
-    clock = time.perf_counter()
-    # those that keep every prediction first: the others copy their counts
-    ordered = sorted(protocols, key=lambda protocol: protocol.false_positives != "everywhere")
-    for index, protocol in enumerate(ordered):
-        if ranks.agreed(trial_files.load_evaluation(work.workdir, protocol) is None):
-            evaluate_trial(work, segmenter, protocol, of=f"{index + 1}/{len(protocols)}")
-    evaluate_seconds = time.perf_counter() - clock
+    evaluate_seconds = _evaluate(work, segmenter, protocols)
     if not ranks.is_first():
         return
     provenance = Provenance(
@@ -188,6 +199,17 @@ def _run(work: TrialContext, protocols: tuple[Protocol, ...], submitted: str | N
     (work.workdir / "traceback.txt").unlink(missing_ok=True)
     trial_files.write_result(work.workdir, _result(work, segmenter, training.loss, before))
     remove_checkpoints(work.workdir)
+
+
+def _evaluate(work: TrialContext, segmenter: Segmenter, protocols: tuple[Protocol, ...]) -> float:
+    """Score the model under every protocol that has no figures yet; return the seconds it took."""
+    clock = time.perf_counter()
+    # those that keep every prediction first: the others copy their counts
+    ordered = sorted(protocols, key=lambda protocol: protocol.false_positives != "everywhere")
+    for index, protocol in enumerate(ordered):
+        if ranks.agreed(trial_files.load_evaluation(work.workdir, protocol) is None):
+            evaluate_trial(work, segmenter, protocol, of=f"{index + 1}/{len(protocols)}")
+    return time.perf_counter() - clock
 
 
 def _bring_to_its_end(

@@ -51,25 +51,18 @@ class FusionHead(HeadModule):
         self.score = nn.ModuleDict(
             {name: _zero_convolution(s.channels, num_classes) for name, s in scored.items()}
         )
-        self.upsample = nn.ModuleDict()
-        here = stages[0].coordinates
+        *between, last = _steps(stages, clamps=clamps)
         stretches = head.alignment == "stretch"
-        for index, (coarse, fine) in enumerate(itertools.pairwise(stages)):
-            step = UpsamplingStep.between(here, fine.coordinates, clamps=clamps)
-            self.upsample[names[index + 1]] = (
-                score_upsampling(
-                    None if stretches else step,
-                    num_classes,
-                    is_learned=head.upsampling == "learned",
-                )
+        self.upsample = nn.ModuleDict()
+        for (coarse, fine), step in zip(itertools.pairwise(stages), between, strict=True):
+            placed = None if stretches else step
+            self.upsample[str(fine.coordinates.stride)] = (
+                score_upsampling(placed, num_classes, is_learned=head.upsampling == "learned")
                 if self._fuses_scores
-                else _feature_upsampling(
-                    None if stretches else step, head.upsampling, coarse.channels, fine.channels
-                )
+                else _feature_upsampling(placed, head.upsampling, coarse.channels, fine.channels)
             )
-            here = fine.coordinates.shifted(0 if clamps else max(step.first, 0))
         self.final = score_upsampling(
-            None if stretches else UpsamplingStep.between(here, IMAGE, clamps=clamps),
+            None if stretches else last,
             num_classes,
             is_learned=head.final_upsampling == "learned",
             channels=stages[-1].channels if self._final_scores else None,
@@ -124,6 +117,15 @@ def _zero_convolution(channels: int, num_classes: int) -> nn.Conv2d:
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def _steps(stages: list[StageShape], *, clamps: bool) -> list[UpsamplingStep]:
+    """Return the steps from each stage to the next finer one, and from the finest to the image."""
+    here, steps = stages[0].coordinates, []
+    for fine in stages[1:]:
+        steps.append(UpsamplingStep.between(here, fine.coordinates, clamps=clamps))
+        here = fine.coordinates.shifted(0 if clamps else max(steps[-1].first, 0))
+    return [*steps, UpsamplingStep.between(here, IMAGE, clamps=clamps)]
 
 
 def _feature_upsampling(
