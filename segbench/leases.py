@@ -15,12 +15,12 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from segbench.errors import ResultError
-from segbench.files import digest, read_json, write_json
+from segbench.files import read_json, write_json
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
@@ -96,15 +96,16 @@ class Lease:
             write_json(self.workdir / "heartbeat.json", beat)
 
 
-def claim(workdir: Path, *, stale_seconds: float = STALE_SECONDS) -> Lease | None:
+def claim(workdir: Path, *, mark: str = "", stale_seconds: float = STALE_SECONDS) -> Lease | None:
     """Return the lease of the trial in `workdir`, or None while somebody else holds it.
 
     A holder on another host is watched for up to `stale_seconds` before it counts as gone.
+    mark: kept with the claim, see `marks`.
     """
     attempt = attempts(workdir)
     if attempt and not holder_is_gone(workdir, attempt, stale_seconds=stale_seconds):
         return None
-    return _create(workdir, attempt + 1)
+    return _create(workdir, attempt + 1, mark)
 
 
 def holder_is_gone(
@@ -171,36 +172,15 @@ def attempts(workdir: Path) -> int:
     return max((int(path.stem) for path in _folder(workdir).glob("[0-9]*.json")), default=0)
 
 
-def note(workdir: Path) -> str:
-    """Return the last thing that the trial's last worker wanted its user to know, or nothing."""
-    beat = read_json(workdir / "heartbeat.json") or {}
-    return str(beat.get("note", ""))
+def heartbeat(workdir: Path) -> dict[str, Any]:
+    """Return the last heartbeat: what `Lease.report` was told; empty where there is none."""
+    return read_json(workdir / "heartbeat.json") or {}
 
 
-def fruitless_attempts(workdir: Path) -> int:
-    """Return how many of the last attempts began with what is saved now: they saved nothing more.
-
-    A trial that is interrupted often but moves on each time has none.
-    """
-    now = saved_mark(workdir)
-    count = 0
+def marks(workdir: Path) -> Iterator[str | None]:
+    """Yield the mark that each attempt began with, the last one's first; None where it is lost."""
     for attempt in range(attempts(workdir), 0, -1):
-        fields = read_json(_claim_path(workdir, attempt))
-        if fields is None or fields.get("saved") != now:
-            break
-        count += 1
-    return count
-
-
-def saved_mark(workdir: Path) -> str:
-    """Return a mark that changes whenever the trial saves: checkpoint, weights or an evaluation."""
-    paths = [workdir / "last.ckpt", workdir / "model.safetensors"]
-    paths += sorted((workdir / "evaluations").glob("[!.]*.json"))
-    marks = []
-    for path in paths:
-        with contextlib.suppress(OSError):
-            marks.append(f"{path.name} {path.stat().st_mtime_ns}")
-    return digest(marks, length=16)
+        yield (read_json(_claim_path(workdir, attempt)) or {}).get("saved")
 
 
 def _ends_while_watched(
@@ -251,12 +231,12 @@ def _beat_of(workdir: Path) -> bytes:
         return b""
 
 
-def _create(workdir: Path, attempt: int) -> Lease | None:
+def _create(workdir: Path, attempt: int, mark: str) -> Lease | None:
     holder = Holder(attempt, socket.gethostname(), os.getpid(), _start_of(os.getpid()))
     path = _claim_path(workdir, attempt)
     temporary = path.with_name(f".{path.name}.{holder.host}.{holder.pid}.tmp")
     try:
-        write_json(temporary, {**holder._asdict(), "saved": saved_mark(workdir)})
+        write_json(temporary, {**holder._asdict(), "saved": mark})
         os.link(temporary, path)  # exclusive like O_EXCL, and never seen half-written
     except FileExistsError:
         return None  # somebody was faster

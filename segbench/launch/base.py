@@ -9,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from segbench.leases import note
 from segbench.runs import trial_files
+from segbench.runs.attempts import last_note
 from segbench.runs.status import ClusterJob
 from segbench.schema.job import Job
 from segbench.schema.launching import Launch
@@ -129,7 +129,7 @@ def end_of(work: Work, trial_id: str) -> Event | None:
     folder = work.folder(trial_id)
     result = trial_files.load_result(folder)
     if trial_files.is_done(folder, work.job.protocols):
-        return Event("done", trial_id, note(folder))
+        return Event("done", trial_id, last_note(folder))
     if result is not None and result.status == "failed":
         return Event("failed", trial_id, f"{result.kind}: {result.message}")
     return None

@@ -23,8 +23,9 @@ from segbench.errors import LaunchError, SegbenchError
 from segbench.launch.base import Event, Launcher, Work, end_of, start_state
 from segbench.launch.node import end_after, memory_kills
 from segbench.launch.ranks import start_all, wait_for_all
-from segbench.leases import attempts, saved_mark
+from segbench.leases import attempts
 from segbench.runs import trial_files
+from segbench.runs.attempts import saved_mark
 from segbench.runs.status import last_line
 from segbench.schema.job import INTERRUPTED, UNRECORDED, Job
 from segbench.schema.launching import Launch

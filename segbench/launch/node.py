@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segbench.errors import LaunchError
-from segbench.leases import claim, fruitless_attempts
 from segbench.runs import trial_files
+from segbench.runs.attempts import claim_trial, fruitless_attempts
 from segbench.schema.job import INTERRUPTED
 
 _VISIBLE_SECONDS = 60.0  # how late a shared disk may show a file to another node
@@ -25,7 +25,7 @@ def has_given_up(trial_id: str, workdir: Path, max_attempts: int, restarts: int)
     """Return whether the trial made no headway for too long, and is recorded as failed now."""
     if restarts < max_attempts - 1 or fruitless_attempts(workdir) < max_attempts:
         return False
-    lease = claim(workdir)
+    lease = claim_trial(workdir)
     if lease is None:
         return False  # another worker holds it
     with lease:

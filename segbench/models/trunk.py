@@ -81,10 +81,7 @@ def build_trunk(
     _pad(trunk, card, padding)
     trunk.graph.lint()
     trunk.recompile()
-    try:
-        coordinates = geometry.stage_coordinates(trunk)
-    except CardError as error:
-        raise CardError(f"{card.name}: {error}") from error
+    coordinates = _coordinates(card, trunk)
     smallest = geometry.smallest_side(trunk)
     problems = _broken_promises(trunk, stages, coordinates)
     if padding == "native":
@@ -102,6 +99,13 @@ def _pad(trunk: fx.GraphModule, card: BackboneCard, padding: Geometry) -> None:
     elif card.classifier is not None:
         # fc6 spanned a whole photograph in its training; padded, it reaches the borders of any
         geometry.pad_aligned(trunk, {card.classifier.fc6, card.classifier.fc7})
+
+
+def _coordinates(card: BackboneCard, trunk: fx.GraphModule) -> dict[str, Coordinates]:
+    try:
+        return geometry.stage_coordinates(trunk)
+    except CardError as error:
+        raise CardError(f"{card.name}: {error}") from error
 
 
 def _broken_promises(

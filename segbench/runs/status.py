@@ -9,8 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from segbench.files import read_json
-from segbench.leases import beating, held
+from segbench.leases import beating, heartbeat, held
 from segbench.runs import trial_files
 from segbench.runs.record import RunRecord
 from segbench.schema.protocol import Protocol
@@ -154,7 +153,7 @@ def _torn_in_words(workdir: Path) -> str:
 
 
 def _unfinished(workdir: Path, trial_id: str, name: str, log_path: str) -> TrialStatus:
-    beat = read_json(workdir / "heartbeat.json") or {}
+    beat = heartbeat(workdir)
     states: dict[str, State] = {"no": "waiting", "here": "running", "elsewhere": "silent"}
     state = states[held(workdir)]
     step, steps = int(beat.get("step", 0)), int(beat.get("steps", 0))

@@ -147,7 +147,7 @@ def evaluation_of(
     metrics of the user's own, whose code is run.
 
     Raises:
-        CardError: a metric of the user's own is not trusted, or not what the protocol was made with.
+        CardError: a metric of the user's own is not trusted, or other than the protocol's.
         DataError: no pixel is labelled, so that there are no figures.
     """
     card = protocol.scored_card(dataset)
@@ -157,7 +157,7 @@ def evaluation_of(
     trained_index = () if is_same else matched_classes(card, dataset)
     kept = scored_classes(card, protocol)
     scored = counts.as_counts(card.seen_background)
-    iou = per_class_iou(scored.sums, protocol.absent_class).tolist()
+    iou = map(_or_none, per_class_iou(scored.sums, protocol.absent_class).tolist())
     own = _own_metrics(protocol) if with_own else ()
     figures = values_of(scored, protocol.absent_class, kept, own)
     return Evaluation(
@@ -168,9 +168,7 @@ def evaluation_of(
         class_names=card.class_names,
         background=card.seen_background,
         figures={name: _or_none(value) for name, value in figures.items()},
-        per_class_iou=tuple(
-            _or_none(value) if index in kept else None for index, value in enumerate(iou)
-        ),
+        per_class_iou=tuple(value if index in kept else None for index, value in enumerate(iou)),
         trained_index=trained_index,
         blank=why_blank(scored.sums, protocol.absent_class, kept),
     )

@@ -9,6 +9,7 @@ from segbench.engine.device import chosen_device
 from segbench.engine.pictures import Pictures, pictures_of
 from segbench.errors import DataError, ResultError
 from segbench.files import write_atomically
+from segbench.metrics.counts import Counts
 from segbench.runs import trial_files
 from segbench.runs.panels import RULE, Chosen, Panel, Panels, chosen_images, panels_folder
 from segbench.runs.record import RunRecord, find_trial, load_run
@@ -43,8 +44,7 @@ def write_panels(
     name = protocol_name or next(iter(record.experiment.evaluate))
     evaluation = _evaluation(workdir, record, name)
     protocol, scored = evaluation.protocol, evaluation.protocol.scored_card(trial.dataset)
-    path = trial_files.counts_path(workdir, protocol)
-    counts = trial_files.load_counts(path).as_counts(evaluation.background)
+    counts = _counts(workdir, evaluation)
     split = _scored_split(trial, evaluation, machine)
     draw = _artist(workdir, trial, protocol, machine)
     folder = panels_folder(run_folder, workdir.name)
@@ -76,6 +76,11 @@ def _evaluation(workdir: Path, record: RunRecord, name: str) -> Evaluation:
             f"{workdir}: holds no {trial_files.WEIGHTS}; pictures are drawn where the weights are"
         )
     return evaluation
+
+
+def _counts(workdir: Path, evaluation: Evaluation) -> Counts:
+    path = trial_files.counts_path(workdir, evaluation.protocol)
+    return trial_files.load_counts(path).as_counts(evaluation.background)
 
 
 def _scored_split(trial: Trial, evaluation: Evaluation, machine: Machine) -> SegmentationSplit:

@@ -41,11 +41,12 @@ from segbench.errors import (
     listed,
 )
 from segbench.files import read_json_lines, remove_leftovers, write_text
-from segbench.leases import attempts, claim
+from segbench.leases import attempts
 from segbench.models.segmenter import Segmenter
 from segbench.models.trunk_weights import not_finite
 from segbench.models.weights import backbone_weights
 from segbench.runs import trial_files
+from segbench.runs.attempts import claim_trial
 from segbench.runs.trial_files import Provenance, Result
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
@@ -108,7 +109,7 @@ def _as_holder(
     trial_files.write_trial(workdir, trial)
     if trial_files.is_done(workdir, protocols):
         return ranks.agreed("done")
-    lease = claim(workdir)
+    lease = claim_trial(workdir)
     if lease is None:
         return ranks.agreed("held")
     # The large files are the holder's alone; claims and trial.json others may be writing just now.

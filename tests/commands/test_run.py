@@ -17,8 +17,8 @@ from command_line import invoked
 from launch_faults import result_bytes
 
 from segbench.commands.run import Flags, prepare_run
-from segbench.leases import note
 from segbench.runs import trial_files
+from segbench.runs.attempts import last_note
 from segbench.runs.record import load_run, record_of, write_run
 from segbench.runs.trial_files import load_result
 from segbench.schema.machine import Machine, Monitor
@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, toy_trial, 
     assert (broken / "model.safetensors").read_bytes() == (
         straight / "model.safetensors"
     ).read_bytes()
-    assert "is damaged or half-written; going on from last.ckpt.previous" in note(broken)
+    assert "is damaged or half-written; going on from last.ckpt.previous" in last_note(broken)
 
 
 def test_what_a_worker_warns_of_is_told_on_the_screen(toy_run):

@@ -19,7 +19,8 @@ from segbench.launch.base import Work
 from segbench.launch.slurm import queue as slurm_queue
 from segbench.launch.slurm.launcher import arrays_of, sbatch_options, with_gpus
 from segbench.launch.slurm.queue import cancel_slurm_jobs
-from segbench.leases import claim, fruitless_attempts
+from segbench.leases import claim
+from segbench.runs.attempts import claim_trial, fruitless_attempts
 from segbench.runs.record import load_run, record_of, write_run
 from segbench.runs.status import ClusterJob, TrialStatus, statuses
 from segbench.runs.trial_files import Provenance, trial_folder, write_provenance
@@ -393,7 +394,7 @@ def test_the_address_of_a_ray_chooses_it():
 
 def test_attempts_that_save_something_are_not_fruitless(tmp_path):
     def attempt() -> None:
-        lease = claim(tmp_path)
+        lease = claim_trial(tmp_path)
         assert lease is not None
         with lease:
             pass

@@ -12,8 +12,8 @@ from typing import Any
 
 from segbench.launch.base import Event, Work, end_of
 from segbench.launch.node import started_here
-from segbench.leases import saved_mark
 from segbench.runs import trial_files
+from segbench.runs.attempts import saved_mark
 from segbench.schema.launching import Launch
 
 
