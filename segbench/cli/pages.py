@@ -8,14 +8,14 @@ import typer
 
 from segbench.cli import console
 from segbench.cli.app import OUT, app, fail, progress_bars
-from segbench.cli.flags import Cache, Data, Device, Results, RunFolder
+from segbench.cli.flags import Cache, Cards, Data, Device, Results, RunFolder
 from segbench.cli.records import takes_records
 from segbench.errors import counted
 
 
 @dataclass(frozen=True)
 class PanelOptions:
-    """Whose predictions `report` draws, and what it draws them with."""
+    """Whose predictions `report` draws, with what, and where code of the user's own lies."""
 
     panels: Annotated[
         str | None,
@@ -30,7 +30,16 @@ class PanelOptions:
     ] = None
     data: Data = None
     cache: Cache = None
+    cards: Cards = None
     device: Device = "auto"
+
+    def look_in(self, run: Path) -> None:
+        """Let claims of the user's own be found where `run` finds them."""
+        from segbench.code.own import look_in
+        from segbench.schema.catalog import Catalog
+
+        catalog = Catalog.on_path(tuple(self.cards or ()), experiment=run / "run.json")
+        look_in(catalog.code_folders)
 
     def draw(self, run: Path) -> None:
         """Write the pictures of a run's trial, where one is named."""
@@ -83,6 +92,7 @@ def report(
         if output is None:
             fail("--merge: say with -o DIR where the joined run goes")
         merge_runs(runs, output)
+    drawn.look_in(runs[0])
     drawn.draw(runs[0])
     show_report(output if merge and output is not None else runs[0])
 

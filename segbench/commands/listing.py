@@ -14,7 +14,8 @@ from segbench.claims.kinds import wrong_kinds
 from segbench.code.own import code_of, look_in
 from segbench.commands.batch_norm import tiny_batches
 from segbench.commands.own_heads import wrong_heads
-from segbench.errors import CardError, DataError, ExperimentError, SegbenchError
+from segbench.errors import CardError, DataError, ExperimentError, LaunchError, SegbenchError
+from segbench.launch.launchers import launcher_named
 from segbench.schema import yamlfile
 from segbench.schema.cards import BackboneCard, DatasetCard
 from segbench.schema.catalog import Catalog, built_in_root, read_card
@@ -216,9 +217,19 @@ def _checked_experiment(path: Path, cards: tuple[Path, ...]) -> Checked:
         *tiny.problems,
         *wrong_heads(plan.trials.values(), cache),
         *wrong_kinds(plan.experiment.claims),
+        *_wrong_launcher(plan.experiment.launch.launcher),
     ]
     warnings = list(filter(None, (tiny.warning, random_by_default(plan))))
     return Checked(*([f"{path}: {told}" for told in each] for each in (problems, warnings)))
+
+
+def _wrong_launcher(name: str) -> list[str]:
+    """Return a sentence where the experiment's launcher is the user's own and cannot be had."""
+    try:
+        launcher_named(name)
+    except LaunchError as error:
+        return [str(error)]
+    return []
 
 
 def _root_of(card: Path) -> tuple[Path, ...]:

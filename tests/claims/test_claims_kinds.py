@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import invoked
 
 from segbench.claims.cells import cells_in, judgements
 from segbench.claims.judge import judge
@@ -15,7 +16,7 @@ from segbench.claims.kinds import KINDS, usable, wrong_kinds
 from segbench.claims.planning import plan_claims, with_settle_note
 from segbench.claims.verdict import Region
 from segbench.code import own as own_code
-from segbench.commands.run import Flags, prepare_run
+from segbench.commands.run import Flags, prepare_run, record_run
 from segbench.errors import ExperimentError
 from segbench.metrics.counts import Counts
 from segbench.report.claims_page import render_claims, render_plan
@@ -202,6 +203,20 @@ def record_text(project) -> str:
     flags = Flags(device="cpu", results=project / "results")
     prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
     return record_of(prepared.asked, "segbench run").model_dump_json()
+
+
+def test_report_finds_a_kind_beside_the_cards_of_the_run(project, monkeypatch, tmp_path):
+    (project / f"{OWN}.py").rename(project / "backbones" / f"{OWN}.py")
+    ours = list(sys.path)
+    flags = Flags(device="cpu", results=project / "results")
+    prepared = prepare_run(project / "experiments" / "toy.yaml", flags)
+    record_run(prepared, "segbench run")
+    forget()
+    monkeypatch.setattr(sys, "path", [folder for folder in ours if folder != str(project)])
+    monkeypatch.chdir(tmp_path)
+    done = invoked("report", prepared.run_folder)
+    assert done.exit_code == 0, done.output
+    assert (prepared.run_folder / "claims.md").is_file()
 
 
 def test_a_kind_that_is_not_trusted_is_refused_in_its_line(project, monkeypatch):

@@ -79,6 +79,17 @@ def test_a_launcher_of_ones_own_that_cannot_be_had_is_told(project, monkeypatch,
         prepared_in(project, "results", f"launch.launcher={name}")
 
 
+def test_check_tells_of_a_launcher_that_cannot_be_had(project, monkeypatch):
+    path = project / "experiments" / "toy.yaml"
+    own = f"launch: {{workers: 1, launcher: '{OWN}'}}"
+    path.write_text(path.read_text().replace("launch: {workers: 1}", own))
+    assert CliRunner().invoke(app, ["check", str(path)]).exit_code == 0
+    monkeypatch.delenv("SEGBENCH_TRUSTED")
+    refused = CliRunner().invoke(app, ["check", str(path)])
+    assert refused.exit_code == 2
+    assert f"{path}: launch.launcher: {OWN} would run code of" in " ".join(refused.stderr.split())
+
+
 def test_ones_own_launcher_changes_no_id_and_is_asked_later_whatever_the_last_command_used(project):
     own = prepared_in(project, "results", f"launch.launcher={OWN}")
     assert list(own.asked.trials) == list(prepared_in(project, "results").asked.trials)
