@@ -122,6 +122,6 @@ def listed(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def counted(number: int, one: str, *, many: str = "") -> str:
+def counted(number: int, one: str) -> str:
     """Return a number with its noun, `1 trial` or `2 trials`."""
-    return f"{number} {one if number == 1 else many or f'{one}s'}"
+    return f"{number} {one}{'' if number == 1 else 's'}"

@@ -27,7 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "data": {"schema", "fetch"},
     "models": {"schema", "fetch"},
     "engine": {"schema", "metrics", "data", "models"},
-    "runs": {"schema", "metrics", "statistics", "claims"},
+    "runs": {"schema", "fetch", "metrics", "statistics", "claims"},
     "work": {"schema", "metrics", "data", "models", "engine", "runs"},
     "launch": {"schema", "runs"},
     "report": {"schema", "metrics", "statistics", "claims", "runs"},

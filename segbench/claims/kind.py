@@ -20,8 +20,9 @@ from segbench.claims.rules import NEWEST
 from segbench.claims.verdict import QUESTIONS, Part, Region
 from segbench.code.own import code_in_use, difference
 from segbench.errors import CardError
+from segbench.metrics.own import own_metric
 from segbench.schema.claims import EXACT_FACTS, TIMED_FACTS, BaseClaim, MeasuredClaim, Side, is_fact
-from segbench.schema.metric_names import is_own, needs_boundary, own_metric
+from segbench.schema.metric_names import is_own, needs_boundary
 from segbench.statistics.inference import Target
 from segbench.statistics.observations import ObservedCell
 from segbench.statistics.power import Spread

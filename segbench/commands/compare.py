@@ -269,14 +269,14 @@ def _one(
         return _of_trial(path, asked)
     if card is None:
         raise ExperimentError(f"{path}: to score a folder of predictions, name its --dataset")
-    from segbench.work.predictions import Submission, score_predictions
+    from segbench.work.predictions import PredictionFolder, score_predictions
     from segbench.work.reading import chosen_reading
 
     protocol = protocol_of_predictions(path, asked.settings, asked.split, cards=asked.cards)
     reading = chosen_reading(path, card, asked.encoding)
     shown = path.resolve().name  # any name that a folder can have; the method's own is not kept
     found = score_predictions(
-        Submission(path, "compared", card, reading),
+        PredictionFolder(path, "compared", card, reading),
         protocol,
         machine,
         lambda done, of: progress(shown, done, of),

@@ -118,12 +118,12 @@ def score_external(
         source.folder, asked.settings, asked.split, start, source.cards
     )
     dataset = Catalog.on_path(source.cards).dataset(source.dataset)
-    from segbench.work.predictions import Submission, score_predictions
+    from segbench.work.predictions import PredictionFolder, score_predictions
     from segbench.work.reading import chosen_reading
 
     reading = chosen_reading(source.folder, dataset, source.encoding)
     predicted = score_predictions(
-        Submission(source.folder, method_name, dataset, reading),
+        PredictionFolder(source.folder, method_name, dataset, reading),
         protocol,
         machine,
         lambda done, of: progress(method_name, done, of),

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from segbench.errors import DataError
+from segbench.fetch.bounds import Bounds
 
-MAX_FILES = 1_000_000
-MAX_BYTES = 400 * 2**30
+BOUNDS = Bounds(files=1_000_000, bytes=400 * 2**30)
 _BLOCK = 1 << 20
 _AGAIN = "delete it and fetch it again"
 _DAMAGE = (
@@ -23,9 +23,7 @@ _DAMAGE = (
 )
 
 
-def unpack(
-    archive: Path, folder: Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES
-) -> int:
+def unpack(archive: Path, folder: Path, bounds: Bounds = BOUNDS) -> int:
     """Unpack a zip or tar archive into `folder`; return the number of files.
 
     Raises:
@@ -33,12 +31,11 @@ def unpack(
             that leaves the folder, or more than the bounds allow. What was unpacked before that
             stays: it is on the caller not to use a folder whose unpacking did not end.
     """
-    bounds = _Bounds(archive, max_files, max_bytes)
     try:
         if zipfile.is_zipfile(archive):
-            return _unpack_zip(archive, folder, bounds)
+            return _unpack_zip(archive, folder, _Tally(archive, bounds))
         if tarfile.is_tarfile(archive):
-            return _unpack_tar(archive, folder, bounds)
+            return _unpack_tar(archive, folder, _Tally(archive, bounds))
     except _DAMAGE as error:
         if (
             isinstance(error, OSError) and error.errno is not None
@@ -50,23 +47,22 @@ def unpack(
     raise DataError(f"{archive}: is neither a zip nor a tar archive; {_AGAIN}")
 
 
-class _Bounds:
-    def __init__(self, archive: Path, files: int, size: int) -> None:
+class _Tally:
+    """What of an archive is unpacked; ends in a DataError where that is too much."""
+
+    def __init__(self, archive: Path, bounds: Bounds) -> None:
         self.archive = archive
-        self.max_files, self.max_bytes = files, size
+        self.bounds = bounds
         self.files = self.bytes = 0
 
     def add(self, size: int, *, files: int = 1) -> None:
         self.files += files
         self.bytes += size
-        if self.files > self.max_files or self.bytes > self.max_bytes:
-            raise DataError(
-                f"{self.archive}: unpacks to more than {self.max_files} files or "
-                f"{self.max_bytes} bytes; it is not what the card means"
-            )
+        if excess := self.bounds.excess(self.files, self.bytes):
+            raise DataError(f"{self.archive}: unpacks to {excess}; it is not what the card means")
 
 
-def _unpack_zip(archive: Path, folder: Path, bounds: _Bounds) -> int:
+def _unpack_zip(archive: Path, folder: Path, unpacked: _Tally) -> int:
     with zipfile.ZipFile(archive) as opened:
         for item in opened.infolist():
             target = _target(archive, folder, item.filename)
@@ -75,13 +71,13 @@ def _unpack_zip(archive: Path, folder: Path, bounds: _Bounds) -> int:
                 continue
             if (item.external_attr >> 28) not in {0, 0o10}:  # the file type in Unix modes
                 raise DataError(f"{archive}: holds {item.filename!r}, which is not a plain file")
-            bounds.add(item.file_size)
+            unpacked.add(item.file_size)
             with opened.open(item) as source:
                 _copy(source, target, item.file_size)
-    return bounds.files
+    return unpacked.files
 
 
-def _unpack_tar(archive: Path, folder: Path, bounds: _Bounds) -> int:
+def _unpack_tar(archive: Path, folder: Path, unpacked: _Tally) -> int:
     with tarfile.open(archive) as opened:
         for item in opened:
             target = _target(archive, folder, item.name)
@@ -91,18 +87,18 @@ def _unpack_tar(archive: Path, folder: Path, bounds: _Bounds) -> int:
             source = opened.extractfile(item) if item.isreg() else None
             if source is None:
                 raise DataError(f"{archive}: holds {item.name!r}, which is not a plain file")
-            bounds.add(item.size)
+            unpacked.add(item.size)
             with source:
                 _copy(source, target, item.size)
-        _read_to_the_end(opened, bounds)
-    return bounds.files
+        _read_to_the_end(opened, unpacked)
+    return unpacked.files
 
 
-def _read_to_the_end(opened: tarfile.TarFile, bounds: _Bounds) -> None:
+def _read_to_the_end(opened: tarfile.TarFile, unpacked: _Tally) -> None:
     """Read what follows the last member: the checksum of gzip, bzip2 and xz is looked at there."""
     assert opened.fileobj is not None
     while block := opened.fileobj.read(_BLOCK):
-        bounds.add(len(block), files=0)
+        unpacked.add(len(block), files=0)
 
 
 def _copy(source: IO[bytes], target: Path, size: int) -> None:

@@ -7,11 +7,6 @@ from segbench.errors import CardError
 from segbench.metrics.metric import Metric
 
 
-def is_own(name: str) -> bool:
-    """Return whether a metric is not segbench's."""
-    return ":" in name
-
-
 def own_metric(name: str) -> Metric:
     """Import the metric that `module:name` says.
 

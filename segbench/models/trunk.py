@@ -109,7 +109,7 @@ def _coordinates(card: BackboneCard, trunk: fx.GraphModule) -> dict[str, Coordin
 
 
 def _broken_promises(
-    trunk: fx.GraphModule, stages: list[Stage], coordinates: dict[str, Coordinates]
+    trunk: fx.GraphModule, stages: Sequence[Stage], coordinates: dict[str, Coordinates]
 ) -> list[str]:
     """Return in what stages are not what their card says."""
     return [

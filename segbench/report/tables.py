@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segbench.errors import counted
 from segbench.files import write_text
-from segbench.metrics import METRICS, is_own, title_of
+from segbench.metrics import METRICS, title_of
 from segbench.report.boards import EXTERNAL_NOTE, Board, BoardModel, weights_differ
 from segbench.report.cells import Summary, TableCell, gather, summarised
 from segbench.report.numbers import amount
@@ -29,6 +29,7 @@ from segbench.report.table import (
 from segbench.runs.record import Row, RunRecord
 from segbench.runs.trial_files import Evaluation
 from segbench.schema.experiment import Published
+from segbench.schema.metric_names import is_own
 
 
 def shown_metrics(found: Iterable[Mapping[str, object]]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from segbench.errors import ResultError
+from segbench.fetch.bounds import Bounds
 from segbench.files import make_folder, write_atomically
 from segbench.runs import registration, trial_files
 from segbench.runs.panels import load_panels
@@ -29,8 +30,7 @@ from segbench.schema.protocol import Protocol
 
 MANIFEST = "manifest.json"
 FORMAT = "segbench bundle 1"
-MAX_FILES = 200_000
-MAX_BYTES = 8 * 2**30
+BOUNDS = Bounds(files=200_000, bytes=8 * 2**30)
 _TRIAL = r"trials/[0-9a-f]{12}/"
 _NAMES = re.compile(
     rf"run\.json|timings\.json|{_TRIAL}(trial|result|provenance)\.json|{_TRIAL}log\.jsonl|{_TRIAL}traceback\.txt"
@@ -114,8 +114,9 @@ def import_bundle(path: Path, results_folder: Path) -> Path:
 
 def _manifest(path: Path, bundle: zipfile.ZipFile) -> dict[str, Any]:
     names = [item.filename for item in bundle.infolist()]
-    if len(names) > MAX_FILES or sum(item.file_size for item in bundle.infolist()) > MAX_BYTES:
-        raise ResultError(f"{path}: holds more than {MAX_FILES} files or {MAX_BYTES} bytes")
+    size = sum(item.file_size for item in bundle.infolist())
+    if excess := BOUNDS.excess(len(names), size):
+        raise ResultError(f"{path}: holds {excess}")
     if len(set(names)) < len(names):
         raise ResultError(f"{path}: holds a name twice; ask for the bundle again")
     if MANIFEST not in names:

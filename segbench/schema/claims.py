@@ -54,7 +54,6 @@ from segbench.schema.metric_names import (
     known_metric,
     metrics_with_classes,
     needs_boundary,
-    own_metric,
 )
 from segbench.schema.yamlfile import Place, did_you_mean, dotted
 
@@ -604,8 +603,14 @@ def _without_metric(claim: AnyClaim, found: Sequence[PlannedCell]) -> Iterable[t
             f"protocol {protocol} does not compute {claim.metric}; give it "
             f"`metrics: [{claim.metric}]`, or narrow the claim with `where: {{protocol: NAME}}`",
         )
-    if compared and not lacking and claim.classes and not own_metric(claim.metric).takes_classes:
+    if compared and not lacking and claim.classes and not _takes_classes(claim.metric):
         yield ("classes",), f"{claim.metric} does not take classes"
+
+
+def _takes_classes(own: str) -> bool:
+    from segbench.metrics.own import own_metric  # numpy, which `segbench --help` can spare
+
+    return own_metric(own).takes_classes
 
 
 def _one_value_each(side: Side) -> Where:

@@ -19,7 +19,7 @@ from segbench.schema.claims import Claim
 from segbench.schema.heads import Head, Model, head_named
 from segbench.schema.launching import Launch
 from segbench.schema.machine import Monitor
-from segbench.schema.metric_names import MetricName, is_own, needs_boundary, own_metric
+from segbench.schema.metric_names import MetricName, is_own, needs_boundary
 from segbench.schema.protocol import Protocol
 from segbench.schema.recipe import Recipe
 from segbench.schema.search import Search
@@ -300,6 +300,8 @@ def with_code_of_metrics(fields: dict[str, Any], catalog: Catalog) -> dict[str, 
     Raises:
         CardError: one is not trusted, not found, or no metric.
     """
+    from segbench.metrics.own import own_metric  # numpy, which `segbench --help` can spare
+
     named = fields.get("metrics")
     if not isinstance(named, tuple) or not all(isinstance(name, str) for name in named):
         return fields  # the record says what is wrong

@@ -47,13 +47,6 @@ def is_own(name: str) -> bool:
     return _OWN.fullmatch(name) is not None
 
 
-def own_metric(name: str) -> "Metric":
-    """Return a user's own metric; see `segbench.metrics.own`."""
-    from segbench.metrics import own
-
-    return own.own_metric(name)
-
-
 def in_json_schema(facts: Sequence[str] = ()) -> Callable[[dict[str, Any]], None]:
     """Return what adds the names to a field's JSON Schema."""
     own = {"type": "string", "pattern": f"^{_OWN.pattern}$"}

@@ -130,7 +130,7 @@ def _check_same_files(workdir: Path, known: Evaluation, machine: Machine) -> Non
         )
 
 
-class Submission(NamedTuple):
+class PredictionFolder(NamedTuple):
     """A folder with `<image name>.png` for every image of a split, and how it is read.
 
     name: of the method. dataset: the card whose classes `reading` speaks of; the protocol may score
@@ -144,7 +144,7 @@ class Submission(NamedTuple):
 
 
 def score_predictions(
-    theirs: Submission,
+    theirs: PredictionFolder,
     protocol: Protocol,
     machine: Machine,
     progress: Progress = lambda *_: None,
@@ -182,7 +182,7 @@ def score_predictions(
     return Predicted(_method(theirs, files), scored_predictions, foreign, other)
 
 
-def _method(theirs: Submission, files: Mapping[str, Path]) -> ExternalMethod:
+def _method(theirs: PredictionFolder, files: Mapping[str, Path]) -> ExternalMethod:
     return ExternalMethod(
         name=theirs.name,
         dataset=theirs.dataset.name,
@@ -193,7 +193,7 @@ def _method(theirs: Submission, files: Mapping[str, Path]) -> ExternalMethod:
 
 
 def _evaluated(
-    theirs: Submission, protocol: Protocol, counted: Counted, split_fingerprint: str
+    theirs: PredictionFolder, protocol: Protocol, counted: Counted, split_fingerprint: str
 ) -> ScoredPredictions:
     evaluation = trial_files.evaluation_of(
         counted,
@@ -214,7 +214,7 @@ class _Found(NamedTuple):
 
 
 def _pairs(
-    theirs: Submission,
+    theirs: PredictionFolder,
     split: SegmentationSplit,
     protocol: Protocol,
     found: _Found,
@@ -242,7 +242,7 @@ def _pairs(
         progress(index + 1, len(split))
 
 
-def _foreign_values(theirs: Submission, tally: Tally, other: Other | None) -> dict[int, int]:
+def _foreign_values(theirs: PredictionFolder, tally: Tally, other: Other | None) -> dict[int, int]:
     """Return how many labelled pixels hold each value that is no class.
 
     Raises:

@@ -19,7 +19,7 @@ from segbench.runs import trial_files
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.work.label_images import LabelFlags, label_images
-from segbench.work.predictions import Submission, score_predictions
+from segbench.work.predictions import PredictionFolder, score_predictions
 from segbench.work.reading import as_labels
 
 _names = st.lists(
@@ -98,7 +98,7 @@ def test_predictions_and_photographs_with_such_a_name_are_refused(machine, tmp_p
     told = r"theirs: has file names with control characters or that are not UTF-8 \(1, the first"
     with pytest.raises(DataError, match=told):
         score_predictions(
-            Submission(folder, "theirs", card(), as_labels(card())), Protocol(), machine
+            PredictionFolder(folder, "theirs", card(), as_labels(card())), Protocol(), machine
         )
     with pytest.raises(DataError, match=told):
         label_images(

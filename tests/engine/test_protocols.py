@@ -21,7 +21,7 @@ from segbench.schema.cards import DatasetCard
 from segbench.schema.catalog import Catalog, built_in_root
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol, Sliding
-from segbench.work.predictions import Submission, score_predictions
+from segbench.work.predictions import PredictionFolder, score_predictions
 from segbench.work.reading import as_labels
 
 IMAGE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 41, 58)).astype(np.uint8))
@@ -162,7 +162,7 @@ def figures(tmp_path, card, machine, predictions, **fields):
     for name, values in predictions.items():
         Image.fromarray(values).save(folder / f"{name}.png")
     return score_predictions(
-        Submission(folder, "theirs", card, as_labels(card)), Protocol(**fields), machine
+        PredictionFolder(folder, "theirs", card, as_labels(card)), Protocol(**fields), machine
     ).scored
 
 

@@ -21,7 +21,7 @@ from segbench.data.split import open_split
 from segbench.errors import DataError
 from segbench.fetch import unpack as unpack_module
 from segbench.fetch.download import Expected, download
-from segbench.fetch.unpack import unpack
+from segbench.fetch.unpack import BOUNDS, unpack
 from segbench.schema.cards import DatasetCard
 from segbench.schema.machine import Machine
 
@@ -215,10 +215,10 @@ def test_a_bomb_is_stopped(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a", b"0" * 10_000_000)
     with pytest.raises(DataError, match="unpacks to more than"):
-        unpack(tmp_path / "bomb.zip", tmp_path / "in", max_bytes=1_000_000)
+        unpack(tmp_path / "bomb.zip", tmp_path / "in", BOUNDS._replace(bytes=1_000_000))
     tar(tmp_path / "many.tar", *((tarfile.TarInfo(str(i)), b"") for i in range(50)))
     with pytest.raises(DataError, match="unpacks to more than 20 files"):
-        unpack(tmp_path / "many.tar", tmp_path / "in", max_files=20)
+        unpack(tmp_path / "many.tar", tmp_path / "in", BOUNDS._replace(files=20))
 
 
 def test_sound_archives_unpack_and_damaged_ones_are_named(tmp_path):

@@ -20,7 +20,7 @@ from segbench.errors import DamagedError, DataError, FileError, by_cause
 from segbench.schema.machine import Machine
 from segbench.schema.protocol import Protocol
 from segbench.work.label_images import _images
-from segbench.work.predictions import Submission, score_predictions
+from segbench.work.predictions import PredictionFolder, score_predictions
 from segbench.work.reading import as_labels
 
 
@@ -129,7 +129,7 @@ def test_two_predictions_of_one_image_are_not_guessed_between(folder, machine, t
     said = r"theirs: holds surplus predictions: 1 image has more than one; which is meant: im0.(png|PNG) or im0"
     with pytest.raises(DataError, match=said):
         score_predictions(
-            Submission(theirs, "theirs", card(), as_labels(card())), Protocol(), machine
+            PredictionFolder(theirs, "theirs", card(), as_labels(card())), Protocol(), machine
         )
 
 
@@ -140,7 +140,7 @@ def test_missing_and_surplus_predictions_are_a_line_each(folder, machine, tmp_pa
         Image.new("L", (5, 5)).save(theirs / f"{name}.png")
     with pytest.raises(DataError) as told:
         score_predictions(
-            Submission(theirs, "theirs", card(), as_labels(card())), Protocol(), machine
+            PredictionFolder(theirs, "theirs", card(), as_labels(card())), Protocol(), machine
         )
     assert str(told.value).splitlines()[1:] == [
         "im0.png and 2 more: are missing",

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from segbench.claims.cells import metric_in_words
 from segbench.claims.kinds import is_count, kind_of
-from segbench.report.methods.parts import Known, Paragraph, Reference, counted, joined
+from segbench.errors import counted
+from segbench.report.methods.parts import Known, Paragraph, Reference, joined
 from segbench.runs.registration import warnings_of
 from segbench.schema.groups import counted_groups
 from segbench.statistics.inference import LEVEL, MIN_GROUPS, MIN_SEEDS

@@ -106,11 +106,6 @@ def between(numbers: Iterable[int]) -> str:
     return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
-def counted(number: int, word: str) -> str:
-    """Return `1 image`, `2 images`."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
-
-
 def joined(words: Iterable[str]) -> str:
     """Return `a`, `a and b`, `a, b and c`, each word once."""
     *first, last = dict.fromkeys(words) or [""]

@@ -6,7 +6,8 @@ Knows nothing of statistics.
 from collections import Counter
 from collections.abc import Iterator
 
-from segbench.report.methods.parts import Known, Paragraph, Reference, counted, joined
+from segbench.errors import counted
+from segbench.report.methods.parts import Known, Paragraph, Reference, joined
 from segbench.report.numbers import amount, duration
 from segbench.runs.observed import shared_times
 from segbench.runs.tuning import tuned_in_words
