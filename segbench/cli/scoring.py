@@ -27,6 +27,7 @@ from segbench.cli.records import takes_records
 from segbench.errors import ExperimentError, counted
 
 if TYPE_CHECKING:
+    from segbench.commands.compare import CompareFlags
     from segbench.commands.evaluate import EvaluateFlags
 
 
@@ -164,6 +165,26 @@ class CompareOptions:
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it here too.")
     ] = None
 
+    def flags(self, cards: tuple[Path, ...]) -> "CompareFlags":
+        """Return what the work behind the command takes."""
+        from segbench.commands.compare import CompareFlags, known_population
+        from segbench.commands.evaluate import said_encoding
+
+        return CompareFlags(
+            dataset=self.dataset,
+            encoding=said_encoding(self.encoding, self.mapping),
+            settings=tuple(self.settings or ()),
+            split=self.split,
+            protocol_name=self.protocol,
+            metric=self.metric,
+            has_seeds=self.seeds,
+            cards=cards,
+            groups=self.groups,
+            on=known_population(self.on),
+            margin=self.margin,
+            equivalent=self.equivalent,
+        )
+
 
 @app.command("compare")
 @takes_records
@@ -181,26 +202,12 @@ def compare_command(
     places: Places,
 ) -> None:
     """Compare two result sets of anybody on the same images: difference, interval, p, each class."""
-    from segbench.commands import evaluate as work
-    from segbench.commands.compare import CompareFlags, compare_results, known_population
+    from segbench.commands.compare import compare_results
     from segbench.files import write_text
     from segbench.report.claims_page import render_comparison
     from segbench.report.comparison_json import comparison_json
 
-    asked = CompareFlags(
-        dataset=compared.dataset,
-        encoding=work.said_encoding(compared.encoding, compared.mapping),
-        settings=tuple(compared.settings or ()),
-        split=compared.split,
-        protocol_name=compared.protocol,
-        metric=compared.metric,
-        has_seeds=compared.seeds,
-        cards=tuple(places.cards or ()),
-        groups=compared.groups,
-        on=known_population(compared.on),
-        margin=compared.margin,
-        equivalent=compared.equivalent,
-    )
+    asked = compared.flags(tuple(places.cards or ()))
     with progress_bars() as progress:
         found = compare_results(left, right, asked, places.machine(threads=1), progress)
     render = comparison_json if compared.json else render_comparison

@@ -26,6 +26,7 @@ from segbench.commands.evaluate import changed, protocol_of_predictions
 from segbench.errors import CardError, ExperimentError, ResultError
 from segbench.metrics import metric_named
 from segbench.metrics.counts import Counts, foreground_of
+from segbench.metrics.metric import Metric
 from segbench.runs import trial_files
 from segbench.runs.observed import counts_of_evaluation
 from segbench.runs.record import Row, load_rows, load_run
@@ -110,10 +111,7 @@ def compare_results(
         ExperimentError: a side is none of the forms above, or a flag is missing or wrong.
         ResultError: damaged counts; other images or classes on one side than on the other.
     """
-    try:
-        metric = metric_named(known_metric(asked.metric))
-    except (ValueError, CardError) as error:
-        raise ExperimentError(f"--metric {asked.metric}: {error}") from error
+    metric = _metric(asked.metric)
     plain = asked.protocol  # says at once what is wrong with a flag
     _check_margins(asked)
     said_groups = None if asked.groups is None else _said_groups(asked.groups)
@@ -122,14 +120,9 @@ def compare_results(
     if metric.needs_boundary:
         _check_boundaries(asked.metric, dict(zip((left, right), sides, strict=True)))
     first = sides[0][0]
-    protocols = {
-        seed.protocol.digest(): seed.protocol for s in sides for seed in s if seed.protocol
-    }
-    trainings = [[seed.training for seed in side] for side in sides]
-    shared = trainings[0] == trainings[1] and all(trainings[0])
+    shared = _is_one_training(sides)
     rule = first.protocol.absent_class if first.protocol else plain.absent_class
-    known = (seed.groups for side in sides for seed in side if seed.groups is not None)
-    groups = said_groups or next(known, None)
+    groups = said_groups or _known_groups(sides)
     comparison = compare_two(
         [seed.counts for seed in sides[0]],
         [seed.counts for seed in sides[1]],
@@ -143,10 +136,28 @@ def compare_results(
         margin=asked.margin if asked.equivalent is None else asked.equivalent,
         equivalent=asked.equivalent is not None,
     )
-    notes = _notes(sides, protocols, shared)
+    notes = _notes(sides, shared)
     if comparison.question == "groups" and comparison.other is not None:
         notes.append("`--on these_images` asks of these very images.")
     return Compared(comparison, tuple(notes))
+
+
+def _is_one_training(sides: Sequence[Sequence[_Seed]]) -> bool:
+    """Return whether both sides are the same trained models, seed for seed."""
+    trainings = [[seed.training for seed in side] for side in sides]
+    return trainings[0] == trainings[1] and all(trainings[0])
+
+
+def _metric(name: str) -> Metric:
+    try:
+        return metric_named(known_metric(name))
+    except (ValueError, CardError) as error:
+        raise ExperimentError(f"--metric {name}: {error}") from error
+
+
+def _known_groups(sides: Sequence[Sequence[_Seed]]) -> Groups | None:
+    known = (seed.groups for side in sides for seed in side if seed.groups is not None)
+    return next(known, None)
 
 
 def _check_margins(asked: CompareFlags) -> None:
@@ -200,9 +211,9 @@ def counts_of(text: str, asked: CompareFlags, machine: Machine) -> list[Counts]:
     return [seed.counts for seed in _side(text, asked, card, machine, lambda *_: None)]
 
 
-def _notes(
-    sides: Sequence[Sequence[_Seed]], protocols: dict[str, Protocol], shared: bool
-) -> list[str]:
+def _notes(sides: Sequence[Sequence[_Seed]], shared: bool) -> list[str]:
+    every = [seed.protocol for side in sides for seed in side if seed.protocol is not None]
+    protocols = {protocol.digest(): protocol for protocol in every}
     notes = [f"Protocol: {p.description()}" for p in protocols.values()]
     if len(protocols) > 1:
         notes.append(

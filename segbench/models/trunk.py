@@ -84,8 +84,7 @@ def build_trunk(
     coordinates = _coordinates(card, trunk)
     smallest = geometry.smallest_side(trunk)
     problems = _broken_promises(trunk, stages, coordinates)
-    if padding == "native":
-        problems += _side_problems(stages[-1], smallest)
+    problems += _side_problems(stages[-1], smallest) if padding == "native" else []
     if problems:
         raise CardError("\n".join(f"{card.name}: {problem}" for problem in problems))
     return Trunk(trunk.train(), coordinates, smallest, full_names | new_biases, new_biases)

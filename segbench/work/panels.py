@@ -39,10 +39,8 @@ def write_panels(
         ResultError: no such trial or protocol, or no results or weights of it.
         DataError: the images are not here, or not those that were scored.
     """
-    record = load_run(run_folder)
     workdir, trial = find_trial(run_folder, prefix)
-    name = protocol_name or next(iter(record.experiment.evaluate))
-    evaluation = _evaluation(workdir, record, name)
+    name, evaluation = _evaluation(workdir, load_run(run_folder), protocol_name)
     protocol, scored = evaluation.protocol, evaluation.protocol.scored_card(trial.dataset)
     counts = _counts(workdir, evaluation)
     split = _scored_split(trial, evaluation, machine)
@@ -64,8 +62,12 @@ def write_panels(
     return folder
 
 
-def _evaluation(workdir: Path, record: RunRecord, name: str) -> Evaluation:
-    """Return a trial's figures under one of the run's protocols; it has its weights too."""
+def _evaluation(workdir: Path, record: RunRecord, name: str | None) -> tuple[str, Evaluation]:
+    """Return a protocol's name, the first's if None is given, and the trial's figures under it.
+
+    The trial has its weights too.
+    """
+    name = name or next(iter(record.experiment.evaluate))
     protocol = record.experiment.evaluate.get(name)
     evaluation = None if protocol is None else trial_files.load_evaluation(workdir, protocol)
     if evaluation is None:
@@ -75,7 +77,7 @@ def _evaluation(workdir: Path, record: RunRecord, name: str) -> Evaluation:
         raise ResultError(
             f"{workdir}: holds no {trial_files.WEIGHTS}; pictures are drawn where the weights are"
         )
-    return evaluation
+    return name, evaluation
 
 
 def _counts(workdir: Path, evaluation: Evaluation) -> Counts:
