@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from segbench.models.upsampling import Bilinear, row_blocks
 
 # Scores of a block: on a CPU they are to stay in a core's cache, on a GPU to fill it with few launches.
-_BLOCK = {"cpu": 2**19, "cuda": 2**25}
+_BLOCK = {"cpu": 2**17, "cuda": 2**25}
 _STRIP = 128  # fine rows whose coarse rows are brought to all columns at once
 
 
