@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 IN_MEMORY := $(shell findmnt -fnbo AVAIL,OPTIONS /dev/shm 2>/dev/null | \
   awk '$$1 > 4e9 && !/noexec|nodev/ {print "TMPDIR=/dev/shm"}')
 
-.PHONY: install quickstart test test-engines test-all test-nightly check reference scripts pictures wheel clean
+.PHONY: install quickstart test test-engines test-all test-nightly check reference bench scripts pictures wheel clean
 
 install: $(VENV)/.installed  ## a virtual environment with segbench and all it can use
 
@@ -40,6 +40,9 @@ check: install  ## lint, types, cards and experiments
 reference: install  ## docs/reference.md and docs/schema/, from the code's own descriptions
 	$(BIN)/segbench schema reference > docs/reference.md
 	for kind in backbone dataset experiment; do $(BIN)/segbench schema $$kind > docs/schema/$$kind.json; done
+
+bench: install  ## speed beside torchmetrics, torchvision's references and bare loops; an idle machine, minutes
+	$(BIN)/python benchmarks/bench.py --write
 
 scripts:  ## the page's scripts, in one form; needs Node
 	npx --yes prettier@3 --print-width 100 --write segbench/report/templates/js/*.js
