@@ -138,7 +138,7 @@ def _figures(evaluations: list[Evaluation]) -> Table:
         [
             [
                 e.protocol.name,
-                f"split {e.protocol.split}; {e.protocol.description()}",
+                f"split {e.protocol.split}; {e.protocol.description(with_split=False)}",
                 e.num_images,
                 *(_percent(e.figures.get(figure)) for figure in shown),
             ]

@@ -45,7 +45,9 @@ def leaderboard_latex(board: Board) -> str:
     """Return a board as a LaTeX table; needs the package booktabs."""
     whole = leaderboard([board], board.telling_axes)
     keys = (*axis_keys(whole), "weights", *metric_keys(whole), "interval", "num_seeds", "letters")
-    note = f"{board.title} ({board.protocol.digest()}): {board.protocol.description()}"
+    note = (
+        f"{board.title} ({board.protocol.digest()}): {board.protocol.description(with_split=False)}"
+    )
     return latex(whole.only(keys), note)
 
 

@@ -200,7 +200,7 @@ def _board_data(
     return {
         "title": board.title,
         "protocol": board.protocol_name,
-        "protocol_words": f"split {board.protocol.split}; {board.protocol.description()}",
+        "protocol_words": f"split {board.protocol.split}; {board.protocol.description(with_split=False)}",
         "dataset": board.dataset,
         "axes": board.telling_axes,
         "classes": board.class_names,
@@ -483,7 +483,7 @@ def _losses(rival: Rival, leader: str) -> str:
         f"{row.name} ({signed(row.difference)}{_sure(rival, row.p_adjusted)})" for row in behind[:5]
     )
     more = f" and {len(behind) - 5} more" if len(behind) > 5 else ""
-    return f"It loses on {len(behind)} of {len(rival.comparison.per_class)} classes: {shown}{more}."
+    return f"Worse on {len(behind)} of {len(rival.comparison.per_class)} classes: {shown}{more}."
 
 
 def _sure(rival: Rival, p: float) -> str:

@@ -105,7 +105,7 @@ def _protocol_heading(board: Board) -> tuple[str, str]:
     protocol = board.protocol
     return (
         f"## Protocol `{board.protocol_name}` ({protocol.digest()})",
-        f"Split `{protocol.split}`; {protocol.description()}.",
+        f"Split `{protocol.split}`; {protocol.description(with_split=False)}.",
     )
 
 
@@ -281,7 +281,7 @@ def elsewhere_table(published: Sequence[Published]) -> Table:
         for p in published
         if p.differs is not None
     ]
-    titles = ["of", "figure", "per cent", "source", "differs from ours in"]
+    titles = ["model", "metric", "per cent", "source", "differs in"]
     return table_of(titles, found, numbers=["per cent"])
 
 

@@ -65,7 +65,7 @@ def read_run(run_folder: Path, *, judged: bool = True) -> ReportInputs:
 def origin_in_words(record: RunRecord) -> list[str]:
     """Return the sentences that say what was typed and how it was scored."""
     told = {
-        name: f"`{name}`, split {protocol.split}: {protocol.description()}"
+        name: f"`{name}`, split {protocol.split}: {protocol.description(with_split=False)}"
         for name, protocol in record.protocols.items()
     }
     planned = [told.pop(name) for name in record.experiment.evaluate]

@@ -160,13 +160,17 @@ class Protocol(Spec):
         """Return the 8 digits that name this protocol in file names and tables."""
         return self.identity_digest(length=8)
 
-    def description(self) -> str:
-        """Return the protocol in words, naming every field that is not the default."""
+    def description(self, *, with_split: bool = True) -> str:
+        """Return the protocol in words, naming every field that is not the default.
+
+        with_split: whether another split than the default one is among them.
+        """
         plain = Protocol()
+        unsaid = {"name", "title", "code"} if with_split else {"name", "title", "code", "split"}
         parts = [
             f"{name} {_words(getattr(self, name))}"
             for name in type(self).model_fields
-            if name not in {"name", "title", "code"} and getattr(self, name) != getattr(plain, name)
+            if name not in unsaid and getattr(self, name) != getattr(plain, name)
         ]
         return "; ".join(parts) or "whole images at native size, single scale, void ignored"
 

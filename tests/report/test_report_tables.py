@@ -1,5 +1,7 @@
 """The Markdown tables say no more than is decided, and say how they are to be read."""
 
+from dataclasses import replace
+
 import pytest
 from drawn_run import made_run
 
@@ -66,3 +68,14 @@ def test_each_class_has_a_line_and_the_mean_the_last(tables):
     rows = lines_of(tables[1], "## Protocol `native`")
     assert [row[0] for row in rows] == ["background", "cat", "dog", "**mean**"]
     assert rows[-1][1] == lines_of(tables[0], "## Protocol `native`")[0][4]
+
+
+def test_a_split_that_is_not_the_default_is_named_once(tmp_path):
+    run_folder = made_run(tmp_path, datasets={"few": ("background", "cat", "dog")}, timed=False)
+    found = read_run(run_folder)
+    protocol = found.boards[0].protocol.revised(split="train", size=(64, 48))
+    assert protocol.description() == "split train; size 64x48"
+    boards = [replace(found.boards[0], protocol=protocol)]
+    text = render_leaderboard(found.record, found.rows, boards)
+    assert "\nSplit `train`; size 64x48.\n" in text
+    assert "split train" not in text

@@ -131,7 +131,7 @@ def scoring(known: Known) -> Paragraph:
         told = (
             f"Protocol `{board.protocol_name}` scores {counted(board.num_images, 'image')} of the split "
             f"`{board.protocol.split}` of {board.dataset}, {len(board.class_names)} classes: "
-            f"{board.protocol.description()}"
+            f"{board.protocol.description(with_split=False)}"
         )
         if board.num_trained_on:
             told += f"; {board.num_trained_on} of these images were trained on"
