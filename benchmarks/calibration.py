@@ -1,6 +1,7 @@
 """Measure how often the statistics are wrong, on worlds where the truth is known.
 
     python benchmarks/calibration.py            400 repetitions of each world, minutes
+    python benchmarks/calibration.py --bars     groups, pairs, spreads, bands, boards alone: two CPU minutes
     python benchmarks/calibration.py --quick    40 repetitions, seconds: is anything badly off?
 
 A drawn world has images with a difficulty, classes with a frequency, two methods whose gap differs
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import worlds
 from numpy.random import Generator
 from scipy import stats
 from tabulate import tabulate
@@ -304,22 +306,17 @@ def report(
     settling: tuple[float, float] | None = None,
 ) -> str:
     """Return the Markdown table, rates in per cent with their standard errors."""
-    table = [[name, *(_rate(rate, repetitions) for rate in rates)] for name, rates in rows]
+    table = [[name, *(worlds.rate(share, repetitions) for share in rates)] for name, rates in rows]
     headers = ["world", "false verdicts", "coverage", "images only: false", "its coverage"]
     text = tabulate(table, headers=headers, tablefmt="github", disable_numparse=True)
     if settling is None:
         return text
     looks = ", ".join(map(str, settle_schedule(SEEDS)))
-    by_rule, plain = (_rate(rate, repetitions) for rate in settling)
+    by_rule, plain = (worlds.rate(share, repetitions) for share in settling)
     return (
         f"{text}\n\nSeeds added until a verdict ({looks} seeds): {by_rule} % false verdicts by the "
         f"rule, {plain} % without correction for looking thrice."
     )
-
-
-def _rate(rate: float, repetitions: int) -> str:
-    error = math.sqrt(rate * (1 - rate) / repetitions)
-    return f"{100 * rate:.1f} \u00b1 {100 * error:.1f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> str:
@@ -327,8 +324,11 @@ def main(arguments: Sequence[str] | None = None) -> str:
     parser = argparse.ArgumentParser(prog="python benchmarks/calibration.py")
     parser.add_argument("--quick", action="store_true", help="40 repetitions")
     parser.add_argument("--repetitions", type=int, default=400)
+    parser.add_argument("--bars", action="store_true", help="the worlds of worlds.py alone")
     options = parser.parse_args(arguments)
     repetitions = 40 if options.quick else options.repetitions
+    if options.bars:
+        return worlds.report(repetitions)
     head = f"{SEEDS} seeds, {repetitions} repetitions; per cent\n\n"
     size: dict[str, Any] = {"repetitions": repetitions}
     rows = [(w.name, measure(drawn_world(w), true_gap(w), **size)) for w in WORLDS]
@@ -338,7 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> str:
     shared = 0.7
     rates = measure_averaging(WORLDS[1], shared=shared, heads=3, **size)
     rows.append((f"{WORLDS[1].name}; means of 3 heads that share {100 * shared:.0f} %", rates))
-    return head + report(rows, repetitions, measure_settling(drawn_world(WORLDS[1]), **size))
+    first = head + report(rows, repetitions, measure_settling(drawn_world(WORLDS[1]), **size))
+    return f"{first}\n\n{worlds.report(repetitions)}"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from calibration import (
     report,
     true_gap,
 )
+from worlds import Design, band, measured
 
 from segbench.metrics.mean_iou import mean_iou
 
@@ -74,3 +75,18 @@ def test_looking_thrice_by_the_rule_keeps_the_error_rate_and_without_it_does_not
     by_rule, without = measure_settling(drawn_world(world), repetitions=150)
     assert by_rule <= 0.09  # 5 % at most, and 2.3 standard errors of 150 repetitions
     assert by_rule < without
+
+
+def test_groups_and_pairs_keep_their_level_where_ignorance_of_them_does_not():
+    grouped = Design("g", images=60, classes=4, groups=12, icc=0.6, seeds=3, seed_sd=0.005)
+    paired = Design("p", images=40, classes=4, rho=-0.8, paired=True, seed_sd=0.1, taste_sd=0.05)
+    for design in (grouped, paired):
+        found = measured(design, repetitions=150)
+        assert found.verdicts <= 0.11  # 5 % and three standard errors
+        assert found.coverage >= 0.89
+    together = Design(
+        "t", images=60, classes=4, seeds=4, rho=0.65, paired=True, gap=1.6, seed_sd=0.1
+    )
+    found = measured(together, repetitions=150)
+    assert found.verdicts > found.plain + 0.1
+    assert band(Design("b", images=40, classes=4, seeds=4), repetitions=100)[0] <= 0.12
