@@ -66,6 +66,8 @@ def test_the_numbers_are_those_of_the_record(made):
     assert "`native` scores 30 images of the split `val` of few, 3 classes" in told["Scoring"]
     assert "`flipped` scores 30 images" in told["Scoring"]
     assert "2 claims stood in the experiment file, 1 of them about quantities" in told["Tests"]
+    assert "by rule 2 of segbench" in told["Tests"]
+    assert "A verdict takes at least 3 seeds a side." in told["Tests"]
     assert "Tests of these claims: Welch." in told["Tests"]
     assert "the number of parameters" in told["Estimands"]
     assert "8 trainings ran on made-up device" in told["Compute and code"]
@@ -177,6 +179,8 @@ def test_the_methods_of_a_committed_run():
     assert "scores 321 images of the split `val` of voc2012_2007, 21 classes" in told["Scoring"]
     assert "one learning rate for all, chosen with FCN-8s on the reported split" in told["Training"]
     assert "6 claims stood in the experiment file, 5 of them" in told["Tests"]
+    assert "by rule 1 of segbench" in told["Tests"]
+    assert "A verdict takes at least 4 seeds a side." in told["Tests"]
     trained = sum((path / "result.json").exists() for path in trial_files.trial_folders(COMMITTED))
     assert f"{trained} trainings ran on cpu" in told["Compute and code"]
 

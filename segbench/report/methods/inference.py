@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from segbench.claims.cells import metric_in_words
 from segbench.claims.kinds import is_count, kind_of
+from segbench.claims.rules import RULES
 from segbench.errors import counted
-from segbench.report.methods.parts import Known, Paragraph, Reference, joined
+from segbench.report.methods.parts import Known, Paragraph, Reference, between, joined
 from segbench.runs.registration import warnings_of
+from segbench.schema.claims import MeasuredClaim
 from segbench.schema.groups import counted_groups
 from segbench.statistics.inference import LEVEL, MIN_GROUPS, MIN_SEEDS
 from segbench.statistics.power import ALPHA
@@ -100,8 +102,20 @@ def estimands(known: Known) -> Paragraph:
             "Effects are differences of such figures, in percentage points.",
             "They speak of models that are trained again with new seeds and tested on new images like "
             "these.",
+            *_otherwise_asked(known),
         ),
     )
+
+
+def _otherwise_asked(known: Known) -> Iterator[str]:
+    """Yield which claims ask of these very images, or of something else than means over seeds."""
+    measured = [v.claim for v in known.verdicts if isinstance(v.claim, MeasuredClaim)]
+    if here := [claim.says for claim in measured if claim.on == "these_images"]:
+        yield f"Of these very images, retrained, {counted(len(here), 'claim')}: {'; '.join(here)}."
+    for target in sorted({claim.target for claim in measured} - {"mean"}):
+        word = {"median": "median", "iqm": "interquartile mean"}[target]
+        says = "; ".join(claim.says for claim in measured if claim.target == target)
+        yield f"In place of the mean over seeds the {word} is taken for: {says}."
 
 
 def uncertainty(known: Known) -> Paragraph:
@@ -155,35 +169,45 @@ def _groups(known: Known) -> Iterator[str]:
 
 def tests(known: Known) -> Paragraph:
     """Return what was tested, at which level, and how it was corrected."""
+    return Paragraph(
+        "Tests",
+        (
+            f"Models of a table are compared in pairs, two-sided at {100 * ALPHA:g} %, corrected over all "
+            f"pairs of the table [@holm1979], where each has at least {MIN_SEEDS} seeds.",
+            *(_of_claims(known) if known.verdicts else ()),
+        ),
+    )
+
+
+def _of_claims(known: Known) -> Iterator[str]:
+    """Yield how claims were judged, and whether they or the runs were changed after a look."""
     record, verdicts = known.record, known.verdicts
+    rule = RULES[record.rule]
     tested = [verdict for verdict in verdicts if not is_count(verdict.claim)]
-    sentences = [
-        f"An order of two models, or a verdict on a method, takes at least {MIN_SEEDS} seeds a side.",
-        f"Models of a table are compared in pairs, two-sided at {100 * ALPHA:g} %, corrected over all "
-        "pairs of the table [@holm1979].",
-    ]
-    if verdicts:
-        level = f"{100 * verdicts[0].alpha:.3g} %"
-        sentences.append(
-            f"{counted(len(verdicts), 'claim')} stood in the experiment file, {len(tested)} of them about "
-            f"quantities with chance; these were tested two-sided at {level}, corrected for their number "
-            "[@holm1979]."
+    bands = sum(any(rule.is_one_sided(p.region) for p in v.parts) for v in tested)
+    one_sided = f" ({bands} about a band, one-sided at each of its ends)" * bool(bands)
+    yield (
+        f"{counted(len(verdicts), 'claim')} stood in the experiment file, {len(tested)} of them about "
+        f"quantities with chance; these were tested two-sided at {100 * verdicts[0].alpha:.3g} %"
+        f"{one_sided}, corrected for their number [@holm1979], by rule {rule.number} of segbench, which "
+        "was fixed when they were registered."
+    )
+    if seeds := {rule.seeds_needed(verdict.claim) for verdict in tested}:
+        yield f"A verdict takes at least {between(seeds)} seeds a side."
+    if names := {part.test for verdict in tested for part in verdict.parts}:
+        yield f"Tests of these claims: {joined(sorted(names))}."
+    yield (
+        "A claim over several combinations holds only if it holds in each of them; an undecided claim is "
+        "no evidence of equality."
+    )
+    if record.looks > 1:
+        yield (
+            f"Seeds were added by a rule fixed beforehand: {record.looks} looks at "
+            f"{joined(map(str, record.schedule))} seeds, which share {100 * ALPHA:g} %."
         )
-        if names := {part.test for verdict in tested for part in verdict.parts}:
-            sentences.append(f"Tests of these claims: {joined(sorted(names))}.")
-        sentences.append(
-            "A claim over several combinations holds only if it holds in each of them; an undecided "
-            "claim is no evidence of equality."
-        )
-        if record.looks > 1:
-            sentences.append(
-                f"Seeds were added by a rule fixed beforehand: {record.looks} looks at "
-                f"{joined(map(str, record.schedule))} seeds, which share {100 * ALPHA:g} %."
-            )
-        sentences += warnings_of(record) or (
-            "The record shows no claim, cell or seed that was changed or added after a first verdict.",
-        )
-    return Paragraph("Tests", tuple(sentences))
+    yield from warnings_of(record) or (
+        "The record shows no claim, cell or seed that was changed or added after a first verdict.",
+    )
 
 
 def assumptions(known: Known) -> Paragraph:
