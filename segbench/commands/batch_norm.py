@@ -78,7 +78,7 @@ def _layers(trial: Trial, network: _Network, cache: Path) -> dict[str, bool]:
     trains = any(not {"backbone", "batch_norm"} & set(s.frozen) for s in trial.train.stages)
     if trains and trial.model.batch_norm == "keep" and _has_batch_norm(network, cache):
         found[trial.backbone.name] = True
-    if trial.head.feature_norm == "batch":
+    if trial.head.has_batch_norm:
         found[f"head {trial.head.name}"] = False
     return found
 
@@ -123,7 +123,7 @@ def _warning(names: list[str], sizes: set[int]) -> str:
 
 
 def _instead(is_trunk: bool) -> str:
-    return "frozen: [batch_norm]" if is_trunk else "feature_norm: none"
+    return "frozen: [batch_norm]" if is_trunk else "a head without batch norm"
 
 
 def _smallest(network: _Network, cache: Path) -> tuple[int | None, int] | None:

@@ -95,7 +95,8 @@ def _splits(card: DatasetCard) -> str:
 
 def _heads(_: Catalog) -> Listing:
     def row(head: Head) -> tuple[str, ...]:
-        return head.name, head.title, ", ".join(map(str, head.strides)), head.fuse
+        how = head.fuse if head.kind == "fcn" else head.kind
+        return head.name, head.title, head.stages_in_words, how
 
     return _listed(("head", "title", "strides", "joins"), HEADS.values(), row)
 

@@ -3,6 +3,7 @@
 Knows nothing of tensors: models/ builds what these records say.
 """
 
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -13,13 +14,22 @@ from segbench.schema.cards import Argument, BackboneCard, Function, Input, Name
 from segbench.schema.deconvolutions import Chain, Deconvolution, Sizes
 from segbench.schema.yamlfile import did_you_mean
 
-HeadKind = Literal["fcn", "deconvolution", "own"]  # models/heads/ has a file for each
+# models/heads/ has a file for each
+HeadKind = Literal["fcn", "deconvolution", "own", "linear", "aspp", "upernet", "segformer"]
+Decoder = Literal["fcn", "linear", "aspp", "upernet", "segformer"]
 
 
 class Head(Spec):
-    """An FCN head: which strides it reads, coarse to fine, and how they are joined.
+    """Which stages of a trunk are read, coarse to fine, and how they become a score map.
 
-    name: as the sweep calls it. title: for tables. strides: of the stages that it reads, coarse to fine.
+    name: as the sweep calls it. title: for tables. strides: of the stages that it reads, coarse to fine; a
+    stride that stands n times, which FCN heads cannot read, means its n deepest stages. deepest: in place
+    of strides, the number of the deepest stages that it reads, whatever their strides.
+    decoder: `fcn`; `linear` is the probe of the DINO papers, batch norm and one 1x1 layer over all maps;
+    `aspp` is DeepLabv3's, over one map; `upernet` and `segformer` are those of these papers.
+    channels: the width of aspp (256 unless it is given), upernet (512) and segformer (256). rates: of
+    aspp's dilated branches; 12, 24, 36 unless given. dropout: before the score layer, of whole channels
+    but for aspp's; unless given 0 for linear, 0.5 for aspp, 0.1 for the others.
     fuse: `scores` puts a 1x1 score layer on each stage, upsampled and added (Long et al., CVPR 2015);
     `features` adds feature maps and scores once at the end (the KTH study).
     upsampling: `fixed` is bilinear; `learned` starts bilinear and is trained.
@@ -44,7 +54,12 @@ class Head(Spec):
 
     name: Name
     title: str = ""
-    strides: Annotated[tuple[int, ...], Field(min_length=1)]
+    strides: tuple[int, ...] = ()
+    deepest: Annotated[int, Field(ge=1)] | None = None
+    decoder: Decoder = "fcn"
+    channels: Annotated[int, Field(ge=1)] | None = None
+    rates: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     fuse: Literal["scores", "features"] = "scores"
     upsampling: Literal["fixed", "learned"] = "fixed"
     final_upsampling: Literal["fixed", "learned"] = "fixed"
@@ -61,7 +76,25 @@ class Head(Spec):
         """Which kind of head this is: a built-in one, or one that the user's function builds."""
         if self.builder is not None:
             return "own"
-        return "deconvolution" if self.deconvolutions else "fcn"
+        return "deconvolution" if self.deconvolutions else self.decoder
+
+    @property
+    def stages_in_words(self) -> str:
+        """Which stages it reads, for tables."""
+        if self.deepest is None:
+            return ", ".join(map(str, self.strides))
+        return "deepest" if self.deepest == 1 else f"{self.deepest} deepest"
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether a built-in head has batch norm that trains."""
+        return self.feature_norm == "batch" or (self.builder is None and self.decoder != "fcn")
+
+    def reading(self, backbone: BackboneCard) -> "Head":
+        """Return the head with the strides of this trunk's stages in the place of `deepest`."""
+        if self.deepest is None or self.deepest > len(backbone.strides):
+            return self
+        return self.revised(strides=backbone.strides[: -self.deepest - 1 : -1], deepest=None)
 
     @property
     def chain(self) -> Chain | None:
@@ -70,8 +103,13 @@ class Head(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if list(self.strides) != sorted(set(self.strides), reverse=True):
+        if bool(self.strides) == (self.deepest is not None):
+            raise ValueError("give one of `strides` and `deepest`")
+        repeats = self.kind not in {"fcn", "deconvolution"}
+        read = self.strides if repeats else set(self.strides)
+        if list(self.strides) != sorted(read, reverse=True):
             raise ValueError(f"strides must fall from coarse to fine, but got {list(self.strides)}")
+        self._check_decoder()
         if self.skip_scale and len(self.skip_scale) != len(self.strides):
             raise ValueError("skip_scale needs one factor for each stride")
         if self.alignment == "stretch" and "learned" in {self.upsampling, self.final_upsampling}:
@@ -84,6 +122,25 @@ class Head(Spec):
         if problems:
             raise ValueError("; ".join(f"deconvolutions: {problem}" for problem in problems))
         return self
+
+    def _check_decoder(self) -> None:
+        if self.kind in {"fcn", "own", "deconvolution"}:
+            if self.decoder != "fcn":
+                raise ValueError("decoder: goes without `builder` and `deconvolutions`")
+            idle = [
+                n for n in ("channels", "rates", "dropout") if getattr(self, n) not in {None, ()}
+            ]
+            if idle:
+                raise ValueError(f"{', '.join(idle)}: say of which `decoder`")
+            return
+        if idle := [name for name in self._idle_beside_builder() if name != "deconvolutions"]:
+            raise ValueError(f"decoder {self.decoder}: leave {', '.join(idle)} out, they are fcn's")
+        if self.rates and self.decoder != "aspp":
+            raise ValueError("rates: are those of decoder aspp")
+        if self.channels is not None and self.decoder == "linear":
+            raise ValueError("channels: decoder linear has none but the maps'")
+        if self.decoder == "aspp" and (len(self.strides) or self.deepest) != 1:
+            raise ValueError("decoder aspp reads one stage")
 
     def _idle_beside_builder(self) -> list[str]:
         """Return the fields that say how a built-in head joins its stages, where they are given."""
@@ -121,6 +178,21 @@ HEADS: dict[str, Head] = {
             strides=(32, 16, 8),
             skip_scale=(1.0, 0.01, 0.0001),
         ),
+        Head(
+            name="linear",
+            title="Linear probe: batch norm and a 1x1 layer on the deepest stage",
+            deepest=1,
+            decoder="linear",
+        ),
+        Head(
+            name="linear4",
+            title="Linear probe of the four deepest stages",
+            deepest=4,
+            decoder="linear",
+        ),
+        Head(name="aspp", title="DeepLabv3: ASPP on the deepest stage", deepest=1, decoder="aspp"),
+        Head(name="upernet", title="UPerNet of four stages", deepest=4, decoder="upernet"),
+        Head(name="segformer", title="SegFormer of four stages", deepest=4, decoder="segformer"),
     )
 }
 
@@ -227,7 +299,11 @@ def why_unsupported(backbone: BackboneCard, head: Head, model: Model) -> str | N
             f"{head.name} stretches its maps over the image, but those of geometry caffe reach 100 px "
             "beyond it"
         )
-    missing = [stride for stride in head.strides if stride not in backbone.strides]
+    if head.decoder != "fcn" and model.geometry == "caffe":
+        return f"{head.name} needs maps of the image alone, but geometry caffe pads it by 100 px"
+    if head.deepest is not None and head.deepest > len(backbone.stages):
+        return f"{head.name} reads {head.deepest} stages, but {backbone.name} has {len(backbone.stages)}"
+    missing = list((Counter(head.strides) - Counter(backbone.strides)).elements())
     if missing:
         has = ", ".join(map(str, backbone.strides))
         return (

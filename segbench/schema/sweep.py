@@ -116,6 +116,7 @@ class _Expansion:
         self.document = document
         self.problems: dict[str, None] = {}
         self.revised: dict[tuple[int, str], tuple[Spec, Spec]] = {}
+        self.reading: dict[tuple[int, str], tuple[Head, Head]] = {}
         self.code: dict[str, dict[str, str]] = {}
 
     def plan(self) -> Plan:
@@ -192,7 +193,19 @@ class _Expansion:
             zip(CHANGEABLE, (backbone, head, dataset, model, train), strict=True)
         )
         changed = self._changed(parts, list(self._settings(axes)))
-        return None if changed is None else _Parts(**changed)  # pyright: ignore[reportArgumentType]
+        if changed is None:
+            return None
+        found = _Parts(**changed)  # pyright: ignore[reportArgumentType]
+        return found._replace(head=self._reading(found.head, found.backbone))
+
+    def _reading(self, head: Head, backbone: BackboneCard) -> Head:
+        """Return the head for this trunk; the same record each time, since ids are cached by it."""
+        if head.deepest is None:
+            return head
+        key = (id(head), backbone.name)
+        if key not in self.reading:
+            self.reading[key] = (head, head.reading(backbone))
+        return self.reading[key][1]
 
     def _looked_up(self, axis: str, name: str) -> Spec | None:
         try:

@@ -73,7 +73,7 @@ def test_batch_norm_that_does_not_train_or_sees_eight_images_is_not_told(found, 
 def test_a_heads_own_batch_norm_trains_whatever_is_frozen(found):
     told = found(head="normed", frozen="[backbone]", batch_size=3).warning
     assert told.startswith("batch norm of head normed trains on 3 images at a time")
-    assert told.endswith("take feature_norm: none")
+    assert told.endswith("take a head without batch norm")
     both = found(head="normed", batch_size=3).warning
     assert both.startswith("batch norm of resnet18, head normed trains on 3 images")
 

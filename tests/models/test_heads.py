@@ -53,6 +53,10 @@ RECORDS = {
         deconvolutions=(Deconvolution(kernel=32, stride=32),),
     ),
     "own": OWN,
+    "linear": Head(name="linear", strides=(32, 16, 16), decoder="linear"),
+    "aspp": Head(name="aspp", strides=(16,), decoder="aspp", channels=8),
+    "upernet": Head(name="upernet", strides=(32, 16, 8), decoder="upernet", channels=8),
+    "segformer": Head(name="segformer", strides=(32, 16, 8), decoder="segformer", channels=8),
 }  # fmt: skip
 
 
@@ -105,9 +109,9 @@ def test_a_head_makes_a_score_map_of_the_images_size(kind):
         for stage in stages
     )
     torch.manual_seed(0)
-    module = build_head(head, stages, CLASSES, clamps=True)
+    module = build_head(head, stages, CLASSES, clamps=True).eval()
     torch.manual_seed(0)
-    again = build_head(head, stages, CLASSES, clamps=True)
+    again = build_head(head, stages, CLASSES, clamps=True).eval()
     coarse = module(maps)
     score_map = module.upsample_to(coarse, size)
     assert score_map.shape == (2, CLASSES, *size)

@@ -4,16 +4,24 @@ One file for each kind behind the protocol `HeadModule`. The records that config
 `fcn8s`, are in schema/heads.py.
 """
 
+from segbench.models.heads.aspp import AsppHead
 from segbench.models.heads.base import HeadModule, StageShape
 from segbench.models.heads.deconvolution import DeconvolutionHead
 from segbench.models.heads.fcn import FusionHead
+from segbench.models.heads.linear import LinearHead
 from segbench.models.heads.own import OwnHead
+from segbench.models.heads.segformer import SegformerHead
+from segbench.models.heads.upernet import UpernetHead
 from segbench.schema.heads import Head
 
 HEAD_KINDS: dict[str, type[HeadModule]] = {  # by `Head.kind`
     "fcn": FusionHead,
     "deconvolution": DeconvolutionHead,
     "own": OwnHead,
+    "linear": LinearHead,
+    "aspp": AsppHead,
+    "upernet": UpernetHead,
+    "segformer": SegformerHead,
 }
 
 

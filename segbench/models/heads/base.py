@@ -3,6 +3,7 @@
 N images, C classes, D channels, H W image size, h w coarse size. Knows nothing of any one head.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from segbench.models.upsampling import (
     StretchedUpsampling,
     UpsamplingStep,
 )
+from segbench.schema.heads import Head
 
 IMAGE = Coordinates()
 
@@ -74,7 +76,7 @@ class HeadModule(nn.Module):
 
     def upsampling_parameters(self) -> set[str]:
         """Return the names of the kernels that start bilinear and only upsample."""
-        return set()
+        return {"final.weight"} if isinstance(self.final, LearnedUpsampling) else set()
 
     def _reached(self, coarse: Tensor, size: tuple[int, int]) -> tuple[range, range]:
         """Return all rows and columns of the image, which features must reach."""
@@ -112,3 +114,70 @@ def score_upsampling(
     if is_learned:
         return LearnedUpsampling(step, torch.eye(num_classes))
     return FixedUpsampling(step)
+
+
+def final_upsampling(
+    head: Head, finest: StageShape, num_classes: int, *, clamps: bool
+) -> FixedUpsampling | LearnedUpsampling | StretchedUpsampling:
+    """Return the last step of a head whose score map lies on the grid of its finest stage."""
+    step = UpsamplingStep.between(finest.coordinates, IMAGE, clamps=clamps)
+    return score_upsampling(
+        None if head.alignment == "stretch" else step,
+        num_classes,
+        is_learned=head.final_upsampling == "learned",
+    )
+
+
+class Onto(nn.Module):
+    """Maps of several stages brought onto the grid of a finer one, by their coordinates or stretched."""
+
+    def __init__(self, head: Head, stages: list[StageShape]) -> None:
+        super().__init__()
+        stretches = head.alignment == "stretch"
+        places = [stage.coordinates for stage in stages]
+        self.to_finest = nn.ModuleList(_between(c, places[-1], stretches) for c in places)
+        self.to_next = nn.ModuleList(_between(*pair, stretches) for pair in pairwise(places))
+
+    def finest(self, feature_maps: tuple[Tensor, ...]) -> list[Tensor]:
+        """Return all maps, coarse to fine, (N, D, h, w) on the grid of the last one."""
+        pairs = zip(self.to_finest, feature_maps, strict=True)
+        return [_brought(step, each, feature_maps[-1]) for step, each in pairs]
+
+    def next(self, index: int, feature_map: Tensor, finer: Tensor) -> Tensor:
+        """Return the map of stage `index` on the grid of the next finer one."""
+        return _brought(self.to_next[index], feature_map, finer)
+
+
+def _between(
+    coarse: Coordinates, fine: Coordinates, stretches: bool
+) -> FixedUpsampling | StretchedUpsampling | nn.Identity:
+    if (coarse.stride, coarse.offset) == (fine.stride, fine.offset):
+        return nn.Identity()
+    if stretches:
+        return StretchedUpsampling()
+    return FixedUpsampling(UpsamplingStep.between(coarse, fine, clamps=True))
+
+
+def _brought(step: nn.Module, feature_map: Tensor, finer: Tensor) -> Tensor:
+    h, w = finer.shape[-2:]
+    if isinstance(step, StretchedUpsampling):
+        return step(feature_map, (h, w))
+    return (
+        step(feature_map, range(h), range(w)) if isinstance(step, FixedUpsampling) else feature_map
+    )
+
+
+def convolved(channels: int, made: int, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
+    """Return a convolution that keeps the size, without bias, with batch norm and ReLU."""
+    padding = dilation * (kernel // 2)
+    convolution = nn.Conv2d(channels, made, kernel, 1, padding, dilation, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(made), nn.ReLU())
+
+
+def score_layer(channels: int, num_classes: int) -> nn.Conv2d:
+    """Return a 1x1 score layer whose weights start normal with deviation 0.01, as mmsegmentation's."""
+    layer = nn.Conv2d(channels, num_classes, 1)
+    nn.init.normal_(layer.weight, std=0.01)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from segbench.code.own import FAULTS, trusted_function
 from segbench.errors import CardError
 from segbench.models.geometry import Coordinates
-from segbench.models.heads.base import IMAGE, HeadModule, StageShape, score_upsampling
-from segbench.models.upsampling import LearnedUpsampling, UpsamplingStep
+from segbench.models.heads.base import HeadModule, StageShape, final_upsampling
 from segbench.schema.heads import Head
 
 
@@ -51,14 +50,7 @@ class OwnHead(HeadModule):
         if not isinstance(own, nn.Module):
             raise CardError(f"{self._told} returned {type(own).__name__}, not an nn.Module")
         self.own = own
-        stretches = head.alignment == "stretch"
-        self.final = score_upsampling(
-            None
-            if stretches
-            else UpsamplingStep.between(stages[-1].coordinates, IMAGE, clamps=clamps),
-            num_classes,
-            is_learned=head.final_upsampling == "learned",
-        )
+        self.final = final_upsampling(head, stages[-1], num_classes, clamps=clamps)
 
     def forward(self, feature_maps: tuple[Tensor, ...]) -> Tensor:
         """Return the coarse score map (N, C, h, w) on the grid of the finest stage.
@@ -77,10 +69,6 @@ class OwnHead(HeadModule):
                 f"{self._num_classes} classes on the grid of the finest stage are {_sizes(expected)}"
             )
         return coarse.contiguous()  # upsampling multiplies along rows, the trunk has channels last
-
-    def upsampling_parameters(self) -> set[str]:
-        """Return the names of the kernels that start bilinear and only upsample."""
-        return {"final.weight"} if isinstance(self.final, LearnedUpsampling) else set()
 
 
 def verify_own_head(head: Head, channels: dict[int, int], num_classes: int) -> None:
