@@ -18,13 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from segbench.engine import ranks
 from segbench.engine.checkpoint import CheckpointWriter, load_checkpoint
-from segbench.engine.loss import image_losses, labelled_pixels, loss_weights
+from segbench.engine.loss import labelled_pixels, loss_weights
+from segbench.engine.loss_kinds import losses_of
 from segbench.engine.training_log import TrainingLog
 from segbench.engine.upsampled_loss import upsampled_losses
 from segbench.errors import DivergedError, OutOfMemoryError, TrialError
 from segbench.models.segmenter import Segmenter
 from segbench.schema.machine import Monitor
-from segbench.schema.recipe import Optimizer, Recipe, Schedule, TrainStage
+from segbench.schema.recipe import Loss, Optimizer, Recipe, Schedule, TrainStage
 
 AGAINST_DIVERGING = "lower train.stages.*.optimizer.lr, or set train.clip_grad_norm"
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -411,6 +412,7 @@ class _TrainingStep(nn.Module):
         super().__init__()
         self.segmenter = segmenter
         self.every = recipe.loss_stride
+        self.loss = recipe.loss
         self.dtype = _AUTOCAST.get(recipe.precision)
         self.class_weights = class_weights
 
@@ -422,11 +424,15 @@ class _TrainingStep(nn.Module):
         with torch.autocast(label.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             maps = self.segmenter.feature_maps(inputs) if isinstance(inputs, Tensor) else inputs
             coarse = head(maps)  # (N, C, h, w)
-            bilinear = head.bilinear_to(coarse, (height, width), every=self.every)
+            # blocks of rows know plain cross-entropy alone
+            is_plain = self.loss == Loss()
+            bilinear = (
+                head.bilinear_to(coarse, (height, width), every=self.every) if is_plain else None
+            )
             if bilinear is None:
                 coarse = head.upsample_to(coarse, (height, width), every=self.every)
         if bilinear is None:
-            return image_losses(coarse.float(), seen, self.class_weights)
+            return losses_of(self.loss, coarse.float(), seen, self.class_weights)
         return upsampled_losses(coarse.float(), bilinear, seen, self.class_weights)
 
 

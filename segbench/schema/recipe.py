@@ -111,6 +111,39 @@ class TrainStage(Spec):
     schedule: Schedule = Schedule()
 
 
+LossKind = Literal["cross_entropy", "focal", "ohem", "dice"]
+
+
+class Loss(Spec):
+    """What a pixel or an image costs.
+
+    kind: `cross_entropy`; `focal` multiplies it by (1 - p) ** gamma (Lin et al., ICCV 2017); `ohem` is its
+    mean over the dearest pixels of an image (DeepLab's hard example mining); `dice` is 1 less the mean Dice
+    coefficient of the classes in an image's label (Milletari et al., 3DV 2016). label_smoothing: of
+    cross_entropy, the share of the target that lies evenly on all classes. gamma: of focal. keep: of ohem,
+    the share of an image's labelled pixels. cross_entropy: of dice, the weight of the cross-entropy that is
+    added.
+    """
+
+    kind: LossKind = "cross_entropy"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    gamma: Annotated[float, Field(ge=0)] = 2.0
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.25
+    cross_entropy: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        owners = {
+            "label_smoothing": "cross_entropy", "gamma": "focal", "keep": "ohem",
+            "cross_entropy": "dice",
+        }  # fmt: skip
+        fields = type(self).model_fields
+        for name, kind in owners.items():
+            if self.kind != kind and getattr(self, name) != fields[name].default:
+                raise ValueError(f"{name}: belongs to loss kind {kind}, but this is {self.kind}")
+        return self
+
+
 class Recipe(Spec):
     """How a model is trained.
 
@@ -121,7 +154,7 @@ class Recipe(Spec):
     step, each counted as its class weighs. `mean_per_image` divides each image's loss by its own labelled
     pixels, then takes the mean over images: Caffe's normalised loss with iter_size and one image a pass.
     `sum` divides by nothing: the unnormalised loss of the FCN paper's solver.
-    loss_stride: the loss is taken at every n-th pixel of the label in both directions, 1 = all.
+    loss: which one. loss_stride: the loss is taken at every n-th pixel of the label in both directions, 1 = all.
     class_weights: of the loss. clip_grad_norm: the largest norm of the gradient of a step. precision: of the
     forward pass. split: that is trained on. max_images: the first n of it in a shuffled order.
     cache_features: compute a frozen trunk's feature maps once, for each image and its mirror image,
@@ -133,6 +166,7 @@ class Recipe(Spec):
     batch_size: Count
     accumulate: Count = 1
     stages: Annotated[tuple[TrainStage, ...], Field(min_length=1)]
+    loss: Loss = Loss()
     loss_reduction: Reduction = "mean"
     loss_stride: Annotated[int, Field(ge=1, le=32)] = 1
     class_weights: Literal["none", "inverse_frequency"] = "none"

@@ -16,7 +16,8 @@ from segbench.engine import ranks
 from segbench.engine.checkpoint import load_weights
 from segbench.engine.evaluate import naming, reindexed, scored_label
 from segbench.engine.features import CachedFeatures, Squash, cached_features
-from segbench.engine.loss import image_losses, labelled_pixels, loss_weights
+from segbench.engine.loss import labelled_pixels, loss_weights
+from segbench.engine.loss_kinds import losses_of
 from segbench.engine.predict import score_map
 from segbench.engine.train import (
     Batch,
@@ -207,7 +208,8 @@ def _validation_loss(
             with naming(sample.name):
                 scores = score_map(segmenter, sample.image.to(work.device), protocols[0])
             label = reindexed(scored_label(sample.label, protocols[0]), classes)[None].long()
-            losses[index] = image_losses(scores[None], label.to(work.device), on_device)[0]
+            at_hand = scores[None], label.to(work.device), on_device
+            losses[index] = losses_of(recipe.loss, *at_hand)[0]
             labelled[index] = labelled_pixels(label, class_weights)[0]
         total = float((losses * loss_weights(labelled, recipe.loss_reduction)).sum())
         if recipe.loss_reduction == "sum":
