@@ -102,3 +102,21 @@ def schema_command(
     from segbench.commands.reference import schema_text
 
     typer.echo(schema_text(kind), nl=False)
+
+
+@app.command("new")
+def new_command(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="backbone.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="timm:NAME or torchvision:NAME.")],
+    cards: Annotated[
+        Path, typer.Option("--cards", metavar="DIR", help="The folder above `backbones/`.")
+    ] = Path("my_cards"),
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask no hub: leave timm's weights out.")
+    ] = False,
+) -> None:
+    """Write the card of a network that timm or torchvision names."""
+    from segbench.commands.new_card import new_card
+
+    path = new_card(kind, name, cards, with_weights=not offline)
+    OUT.print(f"written: {path}")

@@ -7,13 +7,14 @@ features lie has its network run whole (declared.py). Knows nothing of heads.
 
 import importlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 from torch.fx.proxy import TraceError
 
-from segbench.code.own import is_built_in, trusted_function
+from segbench.code.own import TIMM, is_built_in, trusted_function
 from segbench.errors import CardError
 from segbench.models import geometry
 from segbench.models.caffenet import caffenet
@@ -264,6 +265,8 @@ def call_builder(card: BackboneCard) -> nn.Module:
     elif module_name == "torchvision.models":
         build = _torchvision_builder(card, function_name)
         arguments["weights"] = None
+    elif module_name == TIMM:
+        build = _timm_builder(card, function_name)
     elif is_built_in(card.builder):
         build = _segbench_builder(card, module_name, function_name)
     else:
@@ -297,6 +300,24 @@ def _torchvision_builder(card: BackboneCard, name: str) -> Callable[..., object]
         raise CardError(
             f"{card.name}: torchvision.models has no model {name!r}{did_you_mean(name, list_models())}"
         ) from error
+
+
+def _timm_builder(card: BackboneCard, name: str) -> Callable[..., object]:
+    timm = timm_module()
+    if not timm.is_model(name):
+        raise CardError(
+            f"{card.name}: timm has no model {name!r}{did_you_mean(name, timm.list_models())}"
+        )
+    return partial(timm.create_model, name, pretrained=False)
+
+
+def timm_module() -> Any:
+    """Return timm, or say how to install it."""
+    try:
+        import timm
+    except ImportError as error:
+        raise CardError("timm is not installed: pip install 'segbench[timm]'") from error
+    return timm
 
 
 def _segbench_builder(card: BackboneCard, module_name: str, name: str) -> Callable[..., object]:

@@ -15,6 +15,8 @@ from segbench.errors import DataError, ResultError
 from segbench.files import sha256_of_file, write_text
 from segbench.schema.cards import BackboneCard, Weights
 from segbench.schema.heads import Model, weights_name
+from segbench.schema.hub import PREFIX as HUB
+from segbench.schema.hub import hub_file
 from segbench.schema.machine import Machine
 
 
@@ -152,11 +154,16 @@ def fetch_weights(
     weights = weights_named(backbone, model)
     is_here = weights is None or weights_file(weights, machine) is not None
     if weights is not None and weights.url is not None and may_download and not is_here:
-        from segbench.fetch.download import Expected, download
+        if weights.url.startswith(HUB):
+            from segbench.fetch.hub import fetch_from_hub
 
-        download(
-            weights.url, _cached(weights, machine), Expected(weights.sha256), progress=progress
-        )
+            fetch_from_hub(*hub_file(weights.url), _cached(weights, machine))
+        else:
+            from segbench.fetch.download import Expected, download
+
+            download(
+                weights.url, _cached(weights, machine), Expected(weights.sha256), progress=progress
+            )
     return backbone_weights_path(backbone, model, machine)
 
 
@@ -168,6 +175,8 @@ def weights_file(weights: Weights, machine: Machine) -> Path | None:
 
 
 def _file_name(weights: Weights) -> str:
+    if weights.url is not None and weights.url.startswith(HUB):
+        return hub_file(weights.url).local_name
     return weights.file or PurePosixPath(weights.url or "").name
 
 

@@ -20,6 +20,8 @@ from pydantic import (
 )
 
 from segbench.schema.base import Spec
+from segbench.schema.hub import PREFIX as HUB
+from segbench.schema.hub import hub_file
 
 
 def checked_name(name: str) -> str:
@@ -109,7 +111,8 @@ class Weights(Spec):
 
     source: who trained and published them. sha256: of the file; for a url its leading digits are enough,
     which publishers put into the file's name. trained_on: the data. licence: of the weights. file: path
-    under a weights folder. url: address that they are fetched from. input: replaces the card's where
+    under a weights folder. url: address that they are fetched from; `hf://ORG/NAME@REVISION/FILE` is one on
+    the Hugging Face Hub. input: replaces the card's where
     these weights were trained on another scale. has_folded_batch_norm: batch norm is multiplied into the
     kernels, so it cannot be taken out. notes: for the reader.
     """
@@ -134,6 +137,8 @@ class Weights(Spec):
             raise ValueError("give exactly one of `file` (under the weights folder) and `url`")
         if self.file is not None and len(self.sha256) != 64:
             raise ValueError("a local weights file needs all 64 digits of its sha256")
+        if self.url is not None and self.url.startswith(HUB):
+            hub_file(self.url)
         return self
 
 
@@ -200,8 +205,8 @@ class Classifier(Spec):
 class BackboneCard(Spec):
     """A classification network without its classifier: how to build it and what it promises.
 
-    name: the file's stem. title: for tables. builder: `torchvision.models:NAME`, `segbench:NAME` for a
-    network of segbench's own, or a function of a module that the user has declared trusted
+    name: the file's stem. title: for tables. builder: `torchvision.models:NAME`, `timm:NAME`,
+    `segbench:NAME` for a network of segbench's own, or a function of a module that the user has declared trusted
     ($SEGBENCH_TRUSTED): one that is installed, or that lies beside the card or in the current folder. Its
     code is part of the trial. arguments: what the builder is called with. stages: the feature maps that
     heads may read, from fine to coarse. classifier: its layers, where they go along as in the FCN paper.

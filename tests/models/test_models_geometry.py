@@ -18,7 +18,9 @@ from segbench.schema.cards import BackboneCard, Stage
 from segbench.schema.catalog import Catalog, built_in_root
 from segbench.schema.heads import HEADS, Geometry, Model
 
-CARDS = sorted(path.stem for path in (built_in_root() / "backbones").glob("*.yaml"))
+_CATALOG = Catalog((built_in_root(),))
+NAMES = _CATALOG.names("backbones")
+CARDS = [name for name in NAMES if not _CATALOG.backbone(name).is_declared]
 SLOW = {
     "vgg16",
     "vgg16_caffe",

@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, resize
 
+from segbench.models.declared import DeclaredTrunk
 from segbench.models.geometry import stage_sizes
 from segbench.models.segmenter import Segmenter, build_segmenter
-from segbench.models.trunk import build_trunk
+from segbench.models.trunk import build_trunk, verify_card
 from segbench.models.weights import backbone_weights_path
 from segbench.schema.cards import BackboneCard
 from segbench.schema.catalog import Catalog, built_in_root
@@ -63,8 +64,11 @@ def test_heads_of_the_paper_fit_every_card_that_reaches_stride_32(card):
 def test_what_a_card_promises_is_what_the_trunk_has(card):
     head = Head(name="all", strides=tuple(reversed(card.strides)))
     with torch.device("meta"):  # building compares strides and channels with the card
-        aligned = build_segmenter(card, head, Model(geometry="aligned"), 21)
         native = build_segmenter(card, head, Model(), 21)
+        if card.is_declared:
+            assert native.minimum_side == card.strides[-1]
+            return
+        aligned = build_segmenter(card, head, Model(geometry="aligned"), 21)
     assert aligned.minimum_side == card.strides[-1]
     assert native.minimum_side == SMALLEST.get(card.name, card.strides[-1])
     assert native.minimum_side == least_side(card, head, Model())
@@ -81,6 +85,8 @@ def test_the_least_side_that_a_card_states_is_the_trunk_s_for_every_head(card):
 
 @pytest.mark.parametrize("geometry", ["native", "aligned"])
 def test_the_sizes_that_a_card_states_are_the_trunk_s(card, geometry):
+    if card.is_declared and geometry == "aligned":
+        return  # refused
     head = Head(name="all", strides=tuple(reversed(card.strides)))
     model = Model(geometry=geometry)
     stated = stated_sizes(card, head, model)
@@ -89,8 +95,19 @@ def test_the_sizes_that_a_card_states_are_the_trunk_s(card, geometry):
         trunk = build_trunk(card, card.strides, padding=geometry, dropout=0.5)
     strides = {stage.name: stage.stride for stage in card.stages}
     for side in (*range(trunk.smallest_side, 130), 224, 299, 321, 500):
-        sizes = stage_sizes(trunk.network, side)
+        network = trunk.network
+        is_declared = isinstance(network, DeclaredTrunk)
+        sizes = network.sizes(side) if is_declared else stage_sizes(network, side)
         assert {strides[name]: size for name, size in sizes.items()} == stated(side)
+
+
+DECLARED = [path for path in PATHS if "offset:" in path.read_text()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", DECLARED, ids=lambda path: path.stem)
+def test_random_weights_lie_where_a_card_declares_its_stages(path):
+    verify_card(Catalog((built_in_root(),)).backbone(path.stem))
 
 
 def test_torchvision_s_own_weights_are_fed_what_they_were_trained_on(card):
