@@ -65,7 +65,8 @@ def _held_out(contents: Contents, card: DatasetCard) -> NDArray[np.bool_]:
     if card.view.holdout_by == "image":
         return _drawn_lots(contents.names, "holdout") < card.view.holdout
     groups = groups_of(card, contents.names)
-    assert groups is not None  # the card says so
+    assert card.groups is not None  # the card says so
+    assert groups is not None
     names, sizes = np.unique(groups, return_counts=True)
     if len(names) < 2:
         raise DataError(
