@@ -39,7 +39,9 @@ def file_schema(kind: Kind) -> dict[str, Any]:
         _let_names_stand_outside(schema, parts)
     else:
         _let_a_base_fill_in(schema)
-    if kind == "backbone":  # `torchvision:NAME` for one entry or for all of them
+    if kind == "backbone":
+        _let_weights_give_the_input(schema)
+        # `torchvision:NAME` for one entry or for all of them
         weights = schema["properties"]["weights"]
         schema["properties"]["weights"] = {
             "description": weights.get("description", ""),
@@ -66,6 +68,13 @@ def _let_a_base_fill_in(schema: dict[str, Any]) -> None:
         **_TEXT, "description": "The card whose fields hold where this one says nothing."
     }  # fmt: skip
     schema["anyOf"] = [{"required": ["base"]}, {"required": schema.pop("required")}]
+
+
+def _let_weights_give_the_input(schema: dict[str, Any]) -> None:
+    """A card without `input` has that of its torchvision weights."""
+    needed = schema["anyOf"][-1]["required"]
+    others = [name for name in needed if name != "input"]
+    schema["anyOf"].append({"required": [*others, "weights"]})
 
 
 def _ref(name: str) -> dict[str, str]:

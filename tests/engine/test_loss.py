@@ -189,7 +189,7 @@ def test_the_validation_loss_is_the_trainings(toy_project, tmp_path, weights):
         asked = trial.revised(train=trial.train.revised(loss_reduction=reduction))
         work = TrialContext(
             asked, tmp_path, prepared.machine, torch.device("cpu"),
-            lambda **_: None, lambda: False, None,
+            lambda **_: None, lambda: False,
         )  # fmt: skip
         measure = _validation_loss(work, segmenter, (protocol,), weights)
         assert measure() == pytest.approx(loss, rel=1e-5), reduction

@@ -261,7 +261,8 @@ def test_weights_that_do_not_fit_a_users_card_are_told_before_anything_starts(to
     )  # fmt: skip
     prepared = prepare_run(toy_project / "experiments" / "toy.yaml", flags)
     (sentence,) = missing_files(prepared)
-    assert sentence.startswith(f"{path}: does not fit the trunk: missing: features.0.0.weight")
+    assert sentence.startswith(f"{path}: no name in it is the network's: it has ")
+    assert "the network has features.0.0.weight, features.0.1.weight" in sentence
 
 
 class _Publisher(http.server.BaseHTTPRequestHandler):
