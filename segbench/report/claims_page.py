@@ -419,11 +419,11 @@ def other_population(verdict: Verdict) -> str:
 
 
 def interval_in_words(interval: tuple[float, float] | None) -> str:
-    """Return `[+0.91, +2.02]`, empty where it is not known."""
+    """Return `[+0.91, +2.02]`; empty without an interval, and in words where it is not known."""
     if interval is None:
         return ""
     if not all(map(math.isfinite, interval)):
-        return "not known"
+        return "[interval not known]"
     low, high = map(signed_in_short, interval)
     return f"[{low}, {high}]"
 
