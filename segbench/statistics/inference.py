@@ -111,6 +111,10 @@ class Errors(NamedTuple):
     variances: tuple[float, ...]
     dfs: tuple[float, ...]
 
+    def are_known(self) -> bool:
+        """Return whether each has degrees of freedom: images of a single group have none."""
+        return all(map(math.isfinite, self.variances)) and min(self.dfs, default=1) > 0
+
 
 @dataclass(frozen=True, eq=False)
 class Estimate:

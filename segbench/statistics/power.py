@@ -92,8 +92,11 @@ def detectable(errors: Errors, *, alpha: float = ALPHA, power: float = POWER) ->
     """Return the smallest distance that a two-sided Welch test at `alpha` finds with this power.
 
     The test knows its variances and its df from the same few seeds, so both are drawn: the df of
-    the true variances promises more than few seeds find.
+    the true variances promises more than few seeds find. Infinite where a variance is not known, as
+    that of images of one group.
     """
+    if not errors.are_known():
+        return math.inf
     if sum(errors.variances) == 0:
         return 0.0
     return float(np.quantile(_found_from(errors, alpha), power))
@@ -101,6 +104,8 @@ def detectable(errors: Errors, *, alpha: float = ALPHA, power: float = POWER) ->
 
 def power_at(distance: float, errors: Errors, *, alpha: float = ALPHA) -> float:
     """Return in how many of the cases the test finds an effect at this distance."""
+    if not errors.are_known():
+        return 0.0
     if sum(errors.variances) == 0:
         return float(distance > 0)
     return float(np.mean(_found_from(errors, alpha) < distance))
