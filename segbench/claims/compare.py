@@ -50,8 +50,10 @@ def _per_class(
     paired = paired or left.training == right.training
     sides = (left.observations, right.observations)
     shared = step.common_seeds(paired=True) if paired else {*left.seeds, *right.seeds}
+    one, other = ([scored(o) for o in side if o.seed in shared] for side in sides)
     return class_differences(
-        *([scored(one) for one in side if one.seed in shared] for side in sides),
+        one,
+        other,
         names,
         paired=paired,
         groups=left.observations[0].groups,

@@ -65,7 +65,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     def write(file: BinaryIO) -> None:
         file.write(bytes(_DIGEST_BYTES))  # its place
         hashed = _Hashed(file)
-        torch.save(state, hashed)
+        torch.save(state, hashed)  # pyright: ignore[reportArgumentType]
         file.seek(0)
         file.write(hashed.digest.hexdigest().encode())
 

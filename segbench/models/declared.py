@@ -54,7 +54,7 @@ class DeclaredTrunk(nn.Module):
         self._fixed_side = card.fixed_side
         for layer in network.modules():
             if getattr(layer, "inplace", False):
-                layer.inplace = False  # else it might overwrite a map that was taken
+                layer.inplace = False  # pyright: ignore[reportArgumentType]  # else it might overwrite a map that was taken
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return the maps of the stages.
@@ -354,7 +354,7 @@ def _moving(trunk: DeclaredTrunk, image: Tensor) -> set[str]:
     with torch.enable_grad():
         maps = trunk(image)
         named = {n: p for n, p in trunk.network.named_parameters() if p.requires_grad}
-        total = sum(feature_map.float().sum() for feature_map in maps.values())
+        total = torch.stack([feature_map.float().sum() for feature_map in maps.values()]).sum()
         gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
     return {name for name, found in zip(named, gradients, strict=True) if found is not None}
 

@@ -29,7 +29,7 @@ _PREFIXES = ("module.", "backbone.", "encoder.", "model.", "_orig_mod.")  # what
 _HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
-    np._core.multiarray.scalar,
+    np._core.multiarray.scalar,  # pyright: ignore[reportAttributeAccessIssue]
     *(type(np.dtype(kind)) for kind in "bBhHiIlLefd?"),
 ]
 

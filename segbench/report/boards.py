@@ -585,8 +585,12 @@ def _rivals(
         one, two = measured[leader], measured[index]
         shared = shared_seeds(one, two)
         paired = len(shared) > 1
+        left, right = (
+            [o.counts for o in side if not paired or o.seed in shared] for side in (one, two)
+        )
         comparison = compare_two(
-            *([o.counts for o in side if not paired or o.seed in shared] for side in (one, two)),
+            left,
+            right,
             one[0].class_names,
             absent_class=one[0].absent_class,
             class_indices=one[0].class_indices,

@@ -409,7 +409,8 @@ class Value(MeasuredClaim):
     """
 
     kind: Literal["value"] = "value"
-    on: Literal["these_images"] = "these_images"  # that the published number is of
+    # that the published number is of
+    on: Literal["these_images"] = "these_images"  # pyright: ignore[reportIncompatibleVariableOverride]
     published: float
     tolerance: Annotated[float, Field(gt=0)]
 

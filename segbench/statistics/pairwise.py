@@ -227,10 +227,14 @@ def class_differences(
     models = [*left, *right]
     if len({model.counts.images for model in models}) != 1:
         return ()
-    shown = np.stack([model.counts.label > 0 for model in models]).all(axis=0)  # (N, C)
+    shown = np.asarray(np.all([model.counts.label > 0 for model in models], axis=0))  # (N, C)
     images = shown.sum(axis=0)
     numbers = group_numbers(groups)
-    witnesses = images if numbers is None else (summed_by_group(shown.T * 1.0, numbers) > 0).sum(1)
+    witnesses = (
+        images
+        if numbers is None
+        else (summed_by_group(np.asarray(shown.T, np.float64), numbers) > 0).sum(1)
+    )
     ious = [100 * np.stack([class_ious(one) for one in side]) for side in (left, right)]  # (n, C)
     moved = [100 * np.stack([class_influences(one).T for one in side]) for side in (left, right)]
     if numbers is not None:

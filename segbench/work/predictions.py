@@ -313,7 +313,7 @@ def _missing_and_surplus(
     return [*missing, *surplus]
 
 
-def _digest_of(files: dict[str, Path]) -> str:
+def _digest_of(files: Mapping[str, Path]) -> str:
     hashed = hashlib.sha256()
     for name, path in files.items():
         hashed.update(f"{name}\n{sha256_of_file(path)}\n".encode())
