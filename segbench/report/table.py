@@ -130,8 +130,8 @@ def csv_of(table: Table) -> str:
 def latex(table: Table, note: str) -> str:
     """Return the table in LaTeX, under a comment, its legend below; needs the package booktabs."""
     body = "\n".join("  " + " & ".join(map(_latex_text, row)) + r" \\" for row in table.rows)
-    legend = latex_escaped(table.legend).replace("±", r"$\pm$").replace(r" \%", r"\,\%")
-    titles = [latex_escaped(column.title).replace(r" \%", r"\,\%") for column in table.columns]
+    legend = latex_escaped(table.legend)
+    titles = [latex_escaped(column.title) for column in table.columns]
     return (
         f"% {' '.join(note.split())}\n"
         f"\\begin{{tabular}}{{{''.join(column.align for column in table.columns)}}}\n  \\toprule\n"
@@ -193,12 +193,13 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "±": r"$\pm$",
 }
 
 
 def latex_escaped(text: str) -> str:
-    """Return text with what LaTeX would take for its own escaped."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    """Return text with what LaTeX would take for its own escaped, and a thin space before per cent."""
+    return "".join(_LATEX.get(character, character) for character in text).replace(r" \%", r"\,\%")
 
 
 def _latex_text(value: Value) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from markupsafe import Markup, escape
 
@@ -14,16 +15,13 @@ _MARKS = re.compile(r"(`[^`]*`|\[@[^\]]*\])")  # code, and references
 def markdown_methods(methods: Methods) -> str:
     """Return the methods as Markdown; references are numbered as they occur."""
     numbers = _Numbers(methods)
-
-    def text(sentence: str) -> str:
-        return _written(
-            sentence,
-            plain=one_line,
-            code=lambda code: f"`{code}`",
-            cited=numbers.cited,
-            known=methods.keys,
-        )
-
+    text = partial(
+        _written,
+        plain=one_line,
+        code=lambda code: f"`{code}`",
+        cited=numbers.cited,
+        known=methods.keys,
+    )
     parts = [f"# Methods: {one_line(methods.name)}"]
     for paragraph in methods.paragraphs:
         parts += [f"## {paragraph.title}", " ".join(map(text, paragraph.sentences))]
@@ -41,16 +39,13 @@ def markdown_methods(methods: Methods) -> str:
 def html_methods(methods: Methods) -> Markup:
     """Return the methods as the page shows them: paragraphs, answers and references."""
     numbers = _Numbers(methods)
-
-    def text(sentence: str) -> str:
-        return _written(
-            sentence,
-            plain=lambda words: str(escape(words)),
-            code=lambda code: f"<code>{escape(code)}</code>",
-            cited=numbers.cited,
-            known=methods.keys,
-        )
-
+    text = partial(
+        _written,
+        plain=lambda words: str(escape(words)),
+        code=lambda code: f"<code>{escape(code)}</code>",
+        cited=numbers.cited,
+        known=methods.keys,
+    )
     parts = [
         f"<h3>{escape(paragraph.title)}</h3>\n<p>{' '.join(map(text, paragraph.sentences))}</p>"
         for paragraph in methods.paragraphs
@@ -92,26 +87,24 @@ def latex_methods(methods: Methods) -> str:
     def cited(keys: list[str]) -> str:
         return rf"\cite{{{','.join(keys)}}}"
 
-    def text(sentence: str) -> str:
-        return _written(
-            sentence,
-            plain=_latex,
-            code=lambda code: rf"\texttt{{{_latex(code)}}}",
-            cited=cited,
-            known=methods.keys,
-        )
-
+    text = partial(
+        _written,
+        plain=latex_escaped,
+        code=lambda code: rf"\texttt{{{latex_escaped(code)}}}",
+        cited=cited,
+        known=methods.keys,
+    )
     parts = [r"\section*{Methods}"]
     for paragraph in methods.paragraphs:
         told = "\n".join(map(text, paragraph.sentences))
-        parts.append(f"\\paragraph{{{_latex(paragraph.title)}.}}\n{told}")
+        parts.append(f"\\paragraph{{{latex_escaped(paragraph.title)}.}}\n{told}")
     parts.append(r"\section*{NeurIPS paper checklist, items on experiments}")
     for answer in methods.answers:
         points = "\n".join(
-            f"  \\item {_latex(point)}: {text(told)}" for point, told in answer.points
+            f"  \\item {latex_escaped(point)}: {text(told)}" for point, told in answer.points
         )
         parts.append(
-            f"\\paragraph{{{_latex(answer.item)}.}}\n{_latex(answer.question)}\n"
+            f"\\paragraph{{{latex_escaped(answer.item)}.}}\n{latex_escaped(answer.question)}\n"
             f"Answer: \\textbf{{{answer.answer}}}.\n"
             f"\\begin{{itemize}}\n{points}\n\\end{{itemize}}"
         )
@@ -187,8 +180,4 @@ def _in_words(reference: Reference) -> str:
 
 
 def _in_bibtex(field: str, value: str) -> str:
-    return value if field == "url" else _latex(value)
-
-
-def _latex(text: str) -> str:
-    return latex_escaped(text).replace("±", r"$\pm$").replace(r" \%", r"\,\%")
+    return value if field == "url" else latex_escaped(value)
