@@ -23,6 +23,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from segbench.claims.verdict import Verdict
+from segbench.errors import counted
 from segbench.report import charts
 from segbench.report.boards import (
     COSTS,
@@ -53,12 +54,10 @@ from segbench.report.searches import settings_tables
 from segbench.report.seed_dots import seed_dots
 from segbench.report.table import Shown, Table, Value, text_of
 from segbench.report.tables import (
-    axis_keys,
     elsewhere_table,
     failure_table,
     incomplete_table,
-    leaderboard,
-    metric_keys,
+    ranking,
     shown_metrics,
 )
 from segbench.runs import trial_files
@@ -341,11 +340,7 @@ def _leaderboards(record: RunRecord, boards: Sequence[Board]) -> list[Table]:
     """Return a table for each board, all with the same columns, so that boards can be swapped."""
     telling = {axis for board in boards for axis in board.telling_axes}
     axes = [axis for axis in record.axis_names if axis in telling]
-    whole = leaderboard(boards, axes)
-    first = ("place", "letters", *axis_keys(whole), "weights", "mean_iou", "interval")
-    last = ("seeds", "parameters", "published")
-    whole = whole.only(dict.fromkeys((*first, *metric_keys(whole), *last)))
-    whole = whole.without_empty("parameters").without_empty("published")
+    whole = ranking(boards, axes, "parameters")
     rows = iter(whole.rows)
     return [replace(whole, rows=tuple(islice(rows, len(board.models)))) for board in boards]
 
@@ -430,7 +425,7 @@ def _environment() -> Environment:
         "interval_in_words": interval_in_words,
         "seeds_in_words": seeds_in_words,
         "seed_dots": seed_dots,
-        "counted": lambda number, word: f"{number} {word}{'' if number == 1 else 's'}",
+        "counted": counted,
         "whisker": _whisker,
         "sort_key": _sort_key,
         "cell": _cell,

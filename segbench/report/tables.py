@@ -92,7 +92,7 @@ def _protocol_section(boards: Sequence[Board]) -> list[str]:
         parts += [
             f"### {board.dataset} ({len(board.class_names)} classes, {counted(board.num_images, 'image')})"
             f"{board.training_in_words}",
-            markdown(_ranking(board)),
+            markdown(ranking([board], board.telling_axes)),
             board.reading_note,
             *filter(None, [board.weights_note]),
         ]
@@ -109,11 +109,15 @@ def _protocol_heading(board: Board) -> tuple[str, str]:
     )
 
 
-def _ranking(board: Board) -> Table:
-    whole = leaderboard([board], board.telling_axes)
+def ranking(boards: Sequence[Board], axes: Sequence[str], *more: str) -> Table:
+    """Return the columns of the leaderboard that people read. more: keys of others, where filled."""
+    whole = leaderboard(boards, axes)
     first = ("place", "letters", *axis_keys(whole), "weights", "mean_iou", "interval")
-    keys = (*first, *metric_keys(whole), "seeds", "published")
-    return whole.only(dict.fromkeys(keys)).without_empty("published")
+    last = ("seeds", *more, "published")
+    found = whole.only(dict.fromkeys((*first, *metric_keys(whole), *last)))
+    for key in (*more, "published"):
+        found = found.without_empty(key)
+    return found
 
 
 def leaderboard(boards: Sequence[Board], axes: Sequence[str]) -> Table:
