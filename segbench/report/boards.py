@@ -137,7 +137,7 @@ class Duel:
 
 @dataclass(frozen=True)
 class Rival:
-    """The leader of a board against another of its models. decided: corrected over all pairs."""
+    """The leader of a board against another of its models. is_decided: corrected over all pairs."""
 
     model: BoardModel
     comparison: Comparison
@@ -170,7 +170,7 @@ class Rival:
 class Board:
     """Models that may be ranked together, best first.
 
-    dataset: the card that is scored. telling_axes: see `Model`. label_share: (C,) of the evaluated
+    dataset: the card that is scored. telling_axes: see `BoardModel`. label_share: (C,) of the evaluated
     split's labelled pixels. training_share: (C,) of the training split's, where it is on file and
     one data set's. rivals: the next model, and the best one with another backbone.
     duels: backbones against each other with all else alike. num_trained_on: how many of the images

@@ -16,7 +16,7 @@ import numpy as np
 from segbench.claims.correlation import spearman
 from segbench.report.boards import COSTS, Board, BoardModel, Confusion
 from segbench.report.numbers import short
-from segbench.report.training_curves import Curve, load_curves
+from segbench.report.training_curves import load_curves
 from segbench.runs import trial_files
 from segbench.runs.record import Row
 
@@ -202,7 +202,7 @@ def curves(run_folder: Path, rows: Sequence[Row], looks: Sequence[int], points: 
             kept = curve.thinned(points) if points else curve
             name = f"seed {row.cell.seed}: {what}"
             is_line = what == "training"
-            series.append(Series(name, *_xy(kept), colour=look, mark=look, is_line=is_line))
+            series.append(Series(name, *kept, colour=look, mark=look, is_line=is_line))
     return Chart(
         label="Training and validation loss",
         x=Axis("optimizer step", low=0),
@@ -211,10 +211,6 @@ def curves(run_folder: Path, rows: Sequence[Row], looks: Sequence[int], points: 
         reading="Lines are the training loss, symbols the validation loss, one line for each seed; "
         "losses above the 99.5th percentile are drawn at the upper edge.",
     )
-
-
-def _xy(curve: Curve) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return curve.steps, curve.values
 
 
 def standings(board: Board) -> Strip:
