@@ -10,10 +10,10 @@ import numpy as np
 
 from segbench.commands.run import Flags, PreparedRun, prepare_run
 from segbench.metrics.counts import Counted
-from segbench.report.boards import boards
+from segbench.report.write import read_run
 from segbench.runs import trial_files
 from segbench.runs.external import ExternalMethod, write_external
-from segbench.runs.record import load_rows, load_run, record_of, write_run
+from segbench.runs.record import load_run, record_of, write_run
 from segbench.runs.timings import FILE, Conditions, Timing, Timings
 from segbench.runs.trial_files import Provenance, Result
 from segbench.schema.trial import Trial
@@ -207,8 +207,7 @@ def drawn_counts(rng: np.random.Generator, classes: int, images: int, quality: f
 
 
 def boards_of(run_folder):
-    record = load_run(run_folder)
-    return list(boards(run_folder, record, list(load_rows(run_folder, record))))
+    return read_run(run_folder, judged=False).boards
 
 
 def external_in(run_folder, *, quality=0.99, name="theirs"):

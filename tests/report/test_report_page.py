@@ -11,7 +11,7 @@ from drawn_run import external_in, made_run
 
 from segbench.claims.judge import judge
 from segbench.report.numbers import duration
-from segbench.report.page import command_of, render_page
+from segbench.report.page import command_of
 from segbench.report.write import page_of, read_run, write_report
 from segbench.runs import trial_files
 from segbench.runs.observed import observations
@@ -43,9 +43,8 @@ def text(made, found) -> str:
     return page_of(made, found)
 
 
-def page(run_folder, **options) -> str:
-    found = read_run(run_folder)
-    return render_page(run_folder, found.record, found.rows, found.boards, **options)
+def page(run_folder) -> str:
+    return page_of(run_folder, read_run(run_folder))
 
 
 def data_of(text: str) -> dict:
