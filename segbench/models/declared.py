@@ -226,11 +226,12 @@ def deviations(trunk: DeclaredTrunk, card: BackboneCard) -> dict[str, tuple[floa
 def _deviation(trunk: DeclaredTrunk, stage: Stage, image: Tensor) -> tuple[float, float]:
     side, offset = image.shape[-1], stage.offset or 0.0
     at = _middle(side, stage)
-    images = image.repeat(len(at), 1, 1, 1).requires_grad_()  # one for each feature
-    feature_map = trunk(images)[stage.name]
-    picked = torch.stack([feature_map[n, :, i, i] for n, i in enumerate(at)])  # (features, D)
-    (gradient,) = torch.autograd.grad((picked * torch.randn_like(picked)).sum(), images)
-    energy = gradient.square().sum(1).double()  # (features, H, W)
+    image = image.clone().requires_grad_()
+    feature_map = trunk(image)[stage.name]
+    picked = torch.stack([feature_map[0, :, i, i] for i in at])  # (features, D)
+    mixed = (picked * torch.randn_like(picked)).sum(1)
+    gradients = [torch.autograd.grad(one, image, retain_graph=True)[0] for one in mixed]
+    energy = torch.cat(gradients).square().sum(1).double()  # (features, H, W)
     pixels = torch.arange(side, dtype=torch.float64)
     total = energy.sum((1, 2))
     places = torch.tensor([stage.stride * i + offset for i in at], dtype=torch.float64)
