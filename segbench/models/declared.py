@@ -6,7 +6,6 @@ where the card puts the feature. N images, D channels, H W image size, h w featu
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -194,7 +193,7 @@ def verify_places(card: BackboneCard, trunk: DeclaredTrunk) -> None:
         problems.append(
             f"{card.name}: stage {stage} is declared with offset {here.offset}, but random weights put "
             f"its features {down:+.1f} pixels down and {across:+.1f} across from there; offset "
-            f"{_half(here.offset, down, across)} would fit"
+            f"{fitting_offset(here, (down, across))} would fit"
         )
     if problems:
         raise CardError("\n".join(problems))
@@ -221,6 +220,11 @@ def deviations(trunk: DeclaredTrunk, card: BackboneCard) -> dict[str, tuple[floa
             image = torch.randn(1, channels, 1, 1).expand(1, channels, side, side)
             found[stage.name] = _deviation(trunk, stage, image)
     return found
+
+
+def fitting_offset(stage: Stage, deviation: tuple[float, float]) -> float:
+    """Return the offset, to half a pixel, of a stage whose features lie so far from where it says."""
+    return round(2 * (stage.offset or 0.0) + sum(deviation)) / 2
 
 
 def _deviation(trunk: DeclaredTrunk, stage: Stage, image: Tensor) -> tuple[float, float]:
@@ -318,29 +322,22 @@ def _drop_unused(trunk: DeclaredTrunk, card: BackboneCard) -> None:
     shadow = hollow(trunk).eval()
     side = checked_side(card)
     on_meta = torch.empty(1, 3, side, side, device="meta")
-    with _recorded(shadow.network) as ran:
-        try:
-            needed = _moving(shadow, on_meta)
-        except (NotImplementedError, RuntimeError) as error:
-            if next(trunk.parameters()).is_meta:
-                raise
-            ran.clear()
-            needed = _tried_in_earnest(trunk, torch.zeros(1, 3, side, side), ran, error)
-    moved = {name.rpartition(".")[0] for name in needed}
-    used = {part for name in (ran | moved) for part in _parents(name)}
+    try:
+        used = _used(shadow, on_meta)
+    except (NotImplementedError, RuntimeError) as error:
+        if next(trunk.parameters()).is_meta:
+            raise
+        used = _used_in_earnest(trunk, torch.zeros(1, 3, side, side), error)
     for name, layer in list(trunk.network.named_modules()):
         parent, _, child = name.rpartition(".")
         if name and name not in used and parent in used and any(True for _ in layer.parameters()):
             setattr(trunk.network.get_submodule(parent), child, nn.Identity())
 
 
-def _tried_in_earnest(
-    trunk: DeclaredTrunk, image: Tensor, ran: set[str], first: Exception
-) -> set[str]:
+def _used_in_earnest(trunk: DeclaredTrunk, image: Tensor, first: Exception) -> set[str]:
     mode = trunk.training
     try:
-        with _recorded(trunk.eval().network, ran):
-            return _moving(trunk, image)
+        return _used(trunk.eval(), image)
     except FAULTS as error:
         raise CardError(
             f"{trunk._card_name}: the network fails on an image of {image.shape[-2]}x"
@@ -348,6 +345,21 @@ def _tried_in_earnest(
         ) from error
     finally:
         trunk.train(mode)
+
+
+def _used(trunk: DeclaredTrunk, image: Tensor) -> set[str]:
+    """Return the names of the modules that run, or whose parameters move a map, and of their parents."""
+    ran: set[str] = set()
+    hooks = [
+        layer.register_forward_pre_hook(lambda *_, name=name: ran.add(name))
+        for name, layer in trunk.network.named_modules()
+    ]
+    try:
+        moved = {name.rpartition(".")[0] for name in _moving(trunk, image)}
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {part for name in ran | moved for part in _parents(name)}
 
 
 def _moving(trunk: DeclaredTrunk, image: Tensor) -> set[str]:
@@ -358,21 +370,6 @@ def _moving(trunk: DeclaredTrunk, image: Tensor) -> set[str]:
         total = torch.stack([feature_map.float().sum() for feature_map in maps.values()]).sum()
         gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
     return {name for name, found in zip(named, gradients, strict=True) if found is not None}
-
-
-@contextmanager
-def _recorded(network: nn.Module, ran: set[str] | None = None) -> Iterator[set[str]]:
-    """Yield a set that the names of modules go into as they run."""
-    names = set() if ran is None else ran
-    hooks = [
-        layer.register_forward_pre_hook(lambda *_, name=name: names.add(name))
-        for name, layer in network.named_modules()
-    ]
-    try:
-        yield names
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _parents(name: str) -> Iterator[str]:
@@ -402,8 +399,3 @@ def _asked_for(stage: Stage, h: int, w: int) -> str:
         return f"Nx{h * w} or more tokens x{stage.channels}"
     sizes = (h, w, stage.channels) if stage.layout == "NHWC" else (stage.channels, h, w)
     return f"Nx{'x'.join(map(str, sizes))}"
-
-
-def _half(offset: float | None, down: float, across: float) -> float:
-    """Return the offset that the deviations ask for, to half a pixel."""
-    return round(2 * ((offset or 0.0) + (down + across) / 2)) / 2

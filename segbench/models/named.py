@@ -17,6 +17,7 @@ from segbench.models.declared import (
     MOST_PARAMETERS_CHECKED,
     declared_trunk,
     deviations,
+    fitting_offset,
 )
 from segbench.models.trunk import call_builder, timm_module, verify_card
 from segbench.schema.cards import BackboneCard
@@ -69,9 +70,7 @@ def _of_timm(name: str, *, with_weights: bool) -> dict[str, Any]:
             f"{architecture}.{one}" for one in timm.models.get_arch_pretrained_cfgs(architecture)
         ]
         raise CardError(f"timm has no weights {name!r}{did_you_mean(name, tags)}")
-    arguments = _first_taken(timm, architecture)
-    with torch.device("meta"):
-        network = timm.create_model(architecture, **arguments).eval()
+    network, arguments = _without_numbers(timm, architecture)
     infos = network.feature_info
     taps = [
         _Tap(info["module"], info["reduction"])
@@ -99,14 +98,14 @@ def _of_timm(name: str, *, with_weights: bool) -> dict[str, Any]:
     return _declared(data, network, taps, side=config.input_size[-1])
 
 
-def _first_taken(timm: Any, architecture: str) -> dict[str, Any]:
+def _without_numbers(timm: Any, architecture: str) -> tuple[Any, dict[str, Any]]:
+    """Return the network on the device `meta`, and the first of the arguments that it takes."""
     for arguments in _TIMM_ARGUMENTS:
         try:
             with torch.device("meta"):
-                timm.create_model(architecture, **arguments)
+                return timm.create_model(architecture, **arguments).eval(), arguments
         except TypeError:
             continue
-        return arguments
     raise CardError(f"timm cannot build {architecture} without arguments")
 
 
@@ -287,8 +286,7 @@ def _measured(data: dict[str, Any]) -> dict[str, Any]:
             trunk = declared_trunk(card, card.stages, call_builder(card).eval()).network
         found = deviations(trunk, card)
         stages = tuple(
-            stage.revised(offset=round(2 * (stage.offset or 0.0) + sum(found[stage.name])) / 2)
-            for stage in card.stages
+            stage.revised(offset=fitting_offset(stage, found[stage.name])) for stage in card.stages
         )
         if stages == card.stages:
             break
